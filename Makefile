@@ -1,0 +1,29 @@
+# `make demo` maps a scene, `make test` checks the project; both need only Python 3.10+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test clean
+
+.venv/core: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: .venv/core
+	$(BIN)/crossearth synth temperate-summer $(DEMO)/scene.tif --overwrite
+	$(BIN)/crossearth predict $(DEMO)/scene.tif $(DEMO)/map.tif --preview $(DEMO)/preview.png --overwrite
+
+test: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv $(DEMO) build *.egg-info

@@ -1,0 +1,106 @@
+"""The processor's contracts: sizes, numbers, labels, scores and label maps."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crossearth_hf import CrossEarthImageProcessor
+from crossearth_hf.image_processing_crossearth import semantic_scores
+
+RNG = np.random.default_rng(0)
+
+
+def image(height, width):
+    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_normalisation_by_hand_and_padding_with_zero():
+    pixels = image(20, 33)
+    batch = CrossEarthImageProcessor()(pixels, return_tensors="pt")["pixel_values"]
+    assert batch.shape == (1, 3, 32, 48)
+    assert batch.dtype == torch.float32
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    np.testing.assert_allclose(batch[0, :, :20, :33].permute(1, 2, 0), (pixels - mean) / std, rtol=1e-4, atol=1e-5)
+    assert batch[0, :, 20:].abs().max() == 0
+    assert batch[0, :, :, 33:].abs().max() == 0
+
+
+def test_labels_keep_their_ids_and_are_padded_with_255():
+    maps = RNG.choice(np.array([0, 1, 2, 255], dtype=np.uint8), (20, 33))
+    labels = CrossEarthImageProcessor()(image(20, 33), maps, return_tensors="pt")["labels"]
+    assert labels.shape == (1, 32, 48)
+    assert labels.dtype == torch.int64
+    np.testing.assert_array_equal(labels[0, :20, :33], maps)
+    assert (labels[0, 20:] == 255).all()
+    assert (labels[0, :, 33:] == 255).all()
+
+
+def test_a_batch_of_sizes_and_kinds_is_padded_to_the_largest():
+    grey = Image.fromarray(image(10, 12)[..., 0])
+    rgba = Image.fromarray(np.dstack([image(40, 20), np.full((40, 20), 9, np.uint8)]))
+    batch = CrossEarthImageProcessor()([grey, rgba, Image.fromarray(image(5, 5))], return_tensors="pt")
+    assert batch["pixel_values"].shape == (3, 3, 48, 32)
+
+
+def test_resizing_is_off_unless_asked():
+    assert CrossEarthImageProcessor()(image(64, 80), return_tensors="pt")["pixel_values"].shape == (1, 3, 64, 80)
+    processor = CrossEarthImageProcessor(do_resize=True, size={"height": 32, "width": 40})
+    batch = processor(image(64, 80), RNG.integers(0, 3, (64, 80), dtype=np.uint8), return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 32, 48)
+    assert batch["labels"].shape == (1, 32, 48)
+    with pytest.raises(ValueError, match="do_resize=True without a size"):
+        CrossEarthImageProcessor(do_resize=True)
+
+
+def test_pairs_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="20 x 30 pixels has a segmentation map of 20 x 31"):
+        CrossEarthImageProcessor()(image(20, 30), np.zeros((20, 31), np.uint8))
+    with pytest.raises(ValueError, match="2 images but 1 segmentation maps"):
+        CrossEarthImageProcessor()([image(20, 30)] * 2, [np.zeros((20, 30), np.uint8)])
+
+
+def test_scores_by_hand():
+    classes = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]])  # two queries, two classes and "no object"
+    masks = torch.tensor([[[[0.0]], [[2.0]]]])
+    weight = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
+    gate = 1 / (1 + np.exp(-2))
+    expected = [1 / 3 * 0.5 + weight[0] * gate, 1 / 3 * 0.5 + weight[1] * gate]
+    np.testing.assert_allclose(semantic_scores(classes, masks, (3, 2))[0, :, 2, 1], expected, rtol=1e-6)
+
+
+def outputs(height, width, blob):
+    """Model outputs with class 1 inside `blob` (rows and columns of the quarter-size masks), class 0 elsewhere."""
+    inside = torch.full((height // 4, width // 4), -20.0)
+    inside[blob] = 20.0
+    classes = torch.tensor([[[-20.0, 20.0, -20.0], [20.0, -20.0, -20.0]]])
+    return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=torch.stack([inside, -inside])[None])
+
+
+def test_label_maps_are_cropped_back_to_the_image():
+    found = outputs(32, 48, (slice(0, 4), slice(0, 6)))
+    maps = CrossEarthImageProcessor().post_process_semantic_segmentation(found, target_sizes=[(20, 33)])
+    assert maps[0].shape == (20, 33)
+    assert maps[0].dtype == torch.int64
+    assert (maps[0][:15, :23] == 1).all()
+    assert (maps[0][17:] == 0).all()
+    assert CrossEarthImageProcessor().post_process_semantic_segmentation(found)[0].shape == (32, 48)
+    with pytest.raises(ValueError, match="2 target_sizes for 1 images"):
+        CrossEarthImageProcessor().post_process_semantic_segmentation(found, target_sizes=[(20, 33)] * 2)
+
+
+def test_label_maps_of_resized_images_have_the_original_size():
+    processor = CrossEarthImageProcessor(do_resize=True, size={"height": 32, "width": 40})
+    found = outputs(32, 48, (slice(0, 8), slice(0, 5)))  # the left half of the 40 columns before padding
+    maps = processor.post_process_semantic_segmentation(found, target_sizes=[(64, 80)])
+    assert maps[0].shape == (64, 80)
+    assert (maps[0][:, :38] == 1).all()
+    assert (maps[0][:, 42:] == 0).all()
+
+
+def test_round_trip_through_a_folder(tmp_path):
+    CrossEarthImageProcessor(size_divisor=32).save_pretrained(tmp_path)
+    loaded = CrossEarthImageProcessor.from_pretrained(tmp_path)
+    assert loaded(image(20, 33), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 64)

@@ -1,0 +1,71 @@
+"""The architecture, checked: imports point down, and the modules that the Hub ships obey the loader's rules."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "crossearth_hf"
+
+# A module imports only from lower layers, or from modules before it in its own.
+LAYERS = [
+    [  # 0: shipped with every saved model, flat
+        "configuration_crossearth",
+        "image_processing_crossearth",
+        "loss_crossearth",
+        "modeling_crossearth",
+    ],
+    ["errors", "labels", "geotiff", "metrics", "synthetic"],  # 1
+    ["data", "inference", "conversion"],  # 2
+    ["evaluation", "training"],  # 3
+    ["model_card"],  # 4
+    ["cli"],  # 5
+]
+ORDER = {name: position for position, name in enumerate(name for layer in LAYERS for name in layer)}
+HUB_MODULES = LAYERS[0]
+HUB_DEPENDENCIES = {"torch", "transformers", "safetensors", "numpy", "PIL", "scipy"}
+STANDARD = {"collections", "dataclasses", "math", "typing"}
+
+
+def siblings(path):
+    """Modules of the package that the module at `path` imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("crossearth_hf"):
+            yield [*node.module.split("."), "__init__"][1]
+
+
+def test_every_module_has_a_room():
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"} <= ORDER.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if (PACKAGE / f"{name}.py").exists()])
+def test_imports_point_down(name):
+    for sibling in siblings(PACKAGE / f"{name}.py"):
+        assert ORDER[sibling] < ORDER[name], f"{name} imports {sibling}, which lies above it"
+
+
+@pytest.mark.parametrize("name", HUB_MODULES)
+def test_hub_modules_can_be_copied(name):
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            roots = {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            roots = {node.module.split(".")[0]}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module in HUB_MODULES, "only `from .sibling import Name` is copied"
+            continue
+        else:
+            continue
+        assert node in tree.body, "the loader demands imports inside functions and conditions too"
+        assert roots <= HUB_DEPENDENCIES | STANDARD
+    in_text = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    lines = [line.strip() for text in in_text for line in text.splitlines()]
+    assert not [line for line in lines if line.startswith(("import ", "from ."))], "the loader reads docstrings too"
+
+
+def test_only_geotiff_uses_rasterio():
+    users = {path.stem for path in PACKAGE.glob("*.py") if "rasterio" in path.read_text()}
+    assert users <= {"geotiff", "synthetic"}  # synthetic names its Affine and CRS types only
