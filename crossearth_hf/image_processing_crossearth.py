@@ -178,9 +178,7 @@ class CrossEarthImageProcessor(PilBackend):
             return list(scores.argmax(dim=1))
         if len(target_sizes) != len(scores):
             raise ValueError(f"{len(target_sizes)} target_sizes for {len(scores)} images; give one for each")
-        return [
-            self._to_size(score, tuple(size)).argmax(dim=0) for score, size in zip(scores, target_sizes, strict=True)
-        ]
+        return [self._to_size(score, *size).argmax(dim=0) for score, size in zip(scores, target_sizes, strict=True)]
 
     def _to_size(self, scores: Tensor, height: int, width: int) -> Tensor:
         """(K, H', W') scores of a prepared image brought to its original size (H, W)."""
