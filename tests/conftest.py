@@ -7,6 +7,8 @@ import torch
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation
 
+torch.set_num_threads(1)  # tensors are tiny here: threads would only wait for one another
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 VIT = {

@@ -15,11 +15,29 @@ LAYERS = [
         "loss_crossearth",
         "modeling_crossearth",
     ],
-    ["errors", "labels", "geotiff", "metrics", "synthetic"],  # 1
-    ["data", "inference", "conversion"],  # 2
-    ["evaluation", "training"],  # 3
-    ["model_card"],  # 4
-    ["cli"],  # 5
+    [  # 1: files, class ids, counts, scenes
+        "errors",
+        "labels",
+        "outputs",
+        "grid",
+        "geotiff",
+        "metrics",
+        "synthetic_domains",
+        "synthetic_plan",
+        "synthetic_drawing",
+        "synthetic",
+    ],
+    [  # 2: data and checkpoints in, scores out
+        "data",
+        "inference",
+        "preview",
+        "checkpoint_files",
+        "checkpoint_names",
+        "checkpoint_config",
+        "conversion",
+    ],
+    ["mapping", "evaluation", "augmentation", "train_config", "training"],  # 3: whole jobs
+    ["cli"],  # 4
 ]
 ORDER = {name: position for position, name in enumerate(name for layer in LAYERS for name in layer)}
 HUB_MODULES = LAYERS[0]
@@ -68,4 +86,4 @@ def test_hub_modules_can_be_copied(name):
 
 def test_only_geotiff_uses_rasterio():
     users = {path.stem for path in PACKAGE.glob("*.py") if "rasterio" in path.read_text()}
-    assert users <= {"geotiff", "synthetic"}  # synthetic names its Affine and CRS types only
+    assert users <= {"geotiff", "grid"}

@@ -1,0 +1,123 @@
+"""The `crossearth` command: arguments -> one call -> what was written.
+
+Exit codes: 0 done, 2 wrong input (one sentence on stderr), 130 interrupted. torch and transformers are imported by the
+subcommands that need them.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from .errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except InputError as error:
+        print(f"crossearth: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("crossearth: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crossearth",
+        description="Land-cover maps of imagery that a model has never seen.",
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_predict(subparsers)
+    return parser
+
+
+def _add_predict(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "predict",
+        help="map a scene",
+        description="Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same grid.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_predict)
+    parser.add_argument("scene", metavar="SCENE", help="raster with 1 or more bands, of any type")
+    parser.add_argument("map", metavar="MAP", help="GeoTIFF to write: class ids, 255 without data")
+    parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="default: the model that comes with a clone")
+    parser.add_argument("--preview", metavar="PNG", help="also draw scene and map side by side")
+    parser.add_argument("--confidence", metavar="TIF", help="also write the top score's share of all scores")
+    parser.add_argument("--bands", metavar="R,G,B", type=_numbers, help="one or three band numbers, from 1")
+    parser.add_argument("--resolution", metavar="METRES", type=float, help="resample to this pixel size and back")
+    parser.add_argument("--window", metavar="N", type=int, help="side of the sliding window in pixels")
+    parser.add_argument("--stride", metavar="N", type=int, help="step between windows in pixels")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="windows at a time (default: 4)")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _numbers(text: str) -> list[int]:
+    """Whole numbers separated by commas."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of band numbers such as 1,2,3") from error
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from .geotiff import Scene  # noqa: PLC0415
+    from .inference import load_model, resolve_window  # noqa: PLC0415
+    from .mapping import MapOutputs, predict_map  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    if arguments.batch_size < 1:
+        raise InputError(f"batch size {arguments.batch_size} must be at least 1")
+    outputs = MapOutputs.checked(
+        arguments.scene,
+        arguments.map,
+        confidence=arguments.confidence,
+        preview=arguments.preview,
+        overwrite=arguments.overwrite,
+    )
+    with Scene(arguments.scene, bands=arguments.bands, resolution=arguments.resolution) as scene:
+        _say(scene.summary())
+        model, processor = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
+        window, stride = resolve_window(model.config, arguments.window, arguments.stride)
+        if arguments.window is not None and window != arguments.window:
+            _say(f"window {arguments.window} is not a multiple of 16: {window} is used")
+        advice = resolution_advice(scene.grid.pixel_size(), model.config.ground_sampling_distance)
+        if advice and arguments.resolution is None:
+            _say(advice)
+        report = predict_map(
+            scene, outputs, model, processor, window=window, stride=stride, batch_size=arguments.batch_size
+        )
+    print(report.table())
+
+
+def resolution_advice(pixel_size: tuple[float, float] | None, trained_at: float | None) -> str | None:
+    """A sentence if a scene's pixels, (width, height) in metres, are beyond twice or half what the model learned at."""
+    if pixel_size is None or trained_at is None or 0.5 <= max(pixel_size) / trained_at <= 2:
+        return None
+    return (
+        f"the scene has pixels of {max(pixel_size):.3g} m, the model learned at {trained_at:.3g} m: "
+        f"--resolution {trained_at:g} may give a better map"
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends the job like Ctrl-C, so that a batch system's SIGTERM leaves no half map either."""
+    raise KeyboardInterrupt
+
+
+def _say(sentence: str) -> None:
+    print(f"crossearth: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""`TrainConfig`: everything that decides a training run, from flags and a YAML file."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import InputError
+from .labels import get_label_set
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run; the defaults are the published recipe at 512 pixels, but for `schedule_steps`.
+
+    Attributes:
+        model: Folder or Hub id to start from; or, for a model from scratch, a preset's name or a config's .json file.
+        output_dir: Folder for the model, its checkpoints and the log.
+        train_data: Sources: FOLDER or FOLDER:GLOB with images/NAME.jpg (.png, .tif) and masks/NAME.png, or
+            synth:DOMAIN[:COUNT] for generated scenes.
+        train_weights: Share of each source in the crops; by default every image weighs the same.
+        eval_data: Sources to score during training: the SOURCE domain's validation split.
+        eval_scale: Factor by which images are enlarged for scoring.
+        label_set: Classes of the data.
+        steps: Optimiser steps of this run.
+        schedule_steps: Steps after which the learning rate reaches 0 (`steps` if not given). The published runs stop
+            at 30,000 of 40,000.
+        batch_size: Crops per process and forward pass.
+        gradient_accumulation_steps: Forward passes per optimiser step.
+        learning_rate: Peak of the schedule.
+        weight_decay: AdamW's, see `training.param_groups`.
+        warmup_steps: Steps of linear warm-up.
+        max_grad_norm: Clips the gradient's norm; 0 for never.
+        crop_size: Side of the crops in pixels; the model's `image_size` if not given.
+        scale_range: Bounds of the random scale.
+        relative_to_crop: Whether scale 1 makes the image's longer side the crop's (published), or keeps its pixels.
+        rotate: Whether crops are also turned by multiples of 90 degrees.
+        freeze_backbone: Overrides the model config's own setting.
+        gradient_checkpointing: Trades time for memory.
+        mixed_precision: "no", "bf16" or "fp16".
+        save_dtype: Number format of the saved weights: "float32", "float16" or "bfloat16".
+        seed: Of weights, crops and the loss's random points.
+        num_workers: Processes that prepare crops; 0 for none.
+        log_every, eval_every, save_every: Steps between log lines, evaluations and checkpoints.
+        resume: Continue from the last checkpoint in `output_dir`, if there is one.
+    """
+
+    model: str
+    output_dir: str
+    train_data: list[str]
+    train_weights: list[float] = field(default_factory=list)
+    eval_data: list[str] = field(default_factory=list)
+    eval_scale: float = 1.0
+    label_set: str = "land-cover"
+    steps: int = 30_000
+    schedule_steps: int | None = None
+    batch_size: int = 4
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    warmup_steps: int = 0
+    max_grad_norm: float = 0.0
+    crop_size: int | None = None
+    scale_range: list[float] = field(default_factory=lambda: [0.5, 2.0])
+    relative_to_crop: bool = True
+    rotate: bool = False
+    freeze_backbone: bool | None = None
+    gradient_checkpointing: bool = False
+    mixed_precision: str = "no"
+    save_dtype: str = "float32"
+    seed: int = 0
+    num_workers: int = 0
+    log_every: int = 50
+    eval_every: int = 1000
+    save_every: int = 1000
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        get_label_set(self.label_set)
+        for name in _POSITIVE:
+            self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "must be positive")
+        for name in _NOT_NEGATIVE:
+            self._require(name, getattr(self, name) >= 0, "must not be negative")
+        for name, choices in _CHOICES.items():
+            self._require(name, getattr(self, name) in choices, f"must be one of {', '.join(choices)}")
+        self._require("train_data", bool(self.train_data), "needs at least one source")
+        weights = self.train_weights
+        fits = not weights or (len(weights) == len(self.train_data) and min(weights) >= 0 and sum(weights) > 0)
+        self._require("train_weights", fits, "must hold one number, 0 or more, for each of train_data")
+        low_high = self.scale_range
+        rising = len(low_high) == 2 and 0 < low_high[0] <= low_high[1]
+        self._require("scale_range", rising, "must be two rising numbers")
+        self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
+        self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
+        self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
+
+    @property
+    def total_steps(self) -> int:
+        """Step at which the learning rate would reach 0."""
+        return self.schedule_steps or self.steps
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise InputError(f"{name} is {getattr(self, name)!r}; it {rule}")
+
+
+_POSITIVE = (
+    "steps", "schedule_steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "crop_size", "eval_scale",
+    "log_every", "eval_every", "save_every",
+)  # fmt: skip
+_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
+_CHOICES = {"mixed_precision": ("no", "bf16", "fp16"), "save_dtype": ("float32", "float16", "bfloat16")}
+_TYPES = typing.get_type_hints(TrainConfig)
+
+
+def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
+    """The run that command-line flags describe: one flag per field, and `--config FILE.yaml`; flags win over the file.
+
+    Raises:
+        InputError: an unknown flag or field (the nearest known one is named), a value of the wrong type or out of
+            range, a required field that is missing, a file that is no YAML mapping.
+    """
+    parser = argparse.ArgumentParser(
+        prog="train.py", description="Trains CrossEarth on labelled images.", allow_abbrev=False
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="fields of the same names; flags win over it")
+    for item in dataclasses.fields(TrainConfig):
+        _add_flag(parser, item)
+    flags, unknown = parser.parse_known_args(list(arguments))
+    for text in unknown:
+        name = text.removeprefix("--").partition("=")[0]
+        raise InputError(_unknown_field(name) if text.startswith("--") else f"'{text}' belongs to no flag; remove it")
+    values = vars(flags)
+    path = values.pop("config")
+    return build_train_config((read_yaml(path) if path else {}) | values)
+
+
+def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
+    """A `TrainConfig` from names and values; numbers may be text, as YAML leaves "3e-4". Raises `InputError`."""
+    for name in values:
+        if name not in _TYPES:
+            raise InputError(_unknown_field(str(name)))
+    for item in dataclasses.fields(TrainConfig):
+        if item.default is MISSING and item.default_factory is MISSING and item.name not in values:
+            raise InputError(f"{item.name} is missing; give --{item.name} or name it in the config file")
+    return TrainConfig(**{name: _convert(name, value, _TYPES[name]) for name, value in values.items()})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Fields of a YAML file; `InputError` if it cannot be read or is no mapping."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is no list of 'name: value' lines; write one TrainConfig field a line")
+    return values
+
+
+def to_json(config: TrainConfig) -> str:
+    """The configuration as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def _add_flag(parser: argparse.ArgumentParser, item: "dataclasses.Field[Any]") -> None:
+    options: dict[str, Any]
+    kind, options = _TYPES[item.name], {"default": argparse.SUPPRESS}
+    if bool in (kind, *typing.get_args(kind)):
+        parser.add_argument(f"--{item.name}", action=argparse.BooleanOptionalAction, **options)
+    elif typing.get_origin(kind) is list:
+        parser.add_argument(f"--{item.name}", nargs="+", metavar="VALUE", **options)
+    else:
+        parser.add_argument(f"--{item.name}", metavar="VALUE", **options)
+
+
+def _unknown_field(name: str) -> str:
+    nearest = difflib.get_close_matches(name, [*_TYPES, "config"], n=1, cutoff=0.5)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"the fields are {', '.join(_TYPES)}"
+    return f"'{name}' is no field of TrainConfig; {hint}"
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotated type `kind` of a field; `InputError` if it is none."""
+    choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in choices:
+        return None
+    target = choices[0]
+    try:
+        if typing.get_origin(target) is list:
+            items = value if isinstance(value, list) else [value]
+            return [_convert(name, item, typing.get_args(target)[0]) for item in items]
+        return _scalar(value, target)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} is {value!r}; it must be of type {getattr(target, '__name__', target)}") from error
+
+
+def _scalar(value: Any, target: type) -> Any:
+    exact = isinstance(value, target) and not (target is int and isinstance(value, bool))
+    if exact:
+        return value
+    if target in (int, float) and isinstance(value, str | int) and not isinstance(value, bool):
+        return target(value)
+    raise TypeError

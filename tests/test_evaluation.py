@@ -1,0 +1,66 @@
+"""Reports of a model that is known pixel by pixel."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crossearth_hf import CrossEarthImageProcessor, evaluation
+from crossearth_hf.data import ArrayPair
+from crossearth_hf.labels import get_label_set
+
+LAND_COVER = get_label_set("land-cover")
+
+
+class BrightnessModel(nn.Module):
+    """Says class 3 where a 4x4 block is bright, else class 0: one query per class, masks at a quarter's resolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(num_labels=5)
+        self.anchor, self.dtype = nn.Parameter(torch.zeros(())), torch.float32
+
+    def forward(self, pixel_values):
+        assert not self.training
+        bright = nn.functional.avg_pool2d(pixel_values.mean(1, keepdim=True), 4)  # (B, 1, h, w)
+        classes = torch.full((len(pixel_values), 2, 6), -20.0)
+        classes[:, 0, 0] = classes[:, 1, 3] = 20.0
+        return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=torch.cat([-bright, bright], 1) * 50)
+
+
+def half_bright(height, width):
+    """Left half dark, right half bright; truth says class 0 and class 3, a bright stripe is labelled 1, one row 255."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, width // 2 :] = 255
+    labels = np.where(image[..., 0] > 0, 3, 0).astype(np.uint8)
+    labels[:8, width // 2 :] = 1
+    labels[-1] = 255
+    return ArrayPair("half", image, labels)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (40, 48), (72, 104)])
+def test_report_counts_every_labelled_pixel_once(size):
+    model, pair = BrightnessModel().train(), half_bright(*size)
+    report = evaluation.evaluate_model(
+        model, CrossEarthImageProcessor(), [pair, pair], LAND_COVER, window=32, stride=16, batch_size=3, progress=False
+    )
+    height, half = size[0] - 1, size[1] // 2
+    expected = np.zeros((5, 5), int)
+    expected[0, 0], expected[1, 3], expected[3, 3] = 2 * height * half, 2 * 8 * half, 2 * (height - 8) * half
+    assert report["confusion_matrix"] == expected.tolist()
+    assert report["pixels"] == 2 * height * size[1]
+    assert report["iou"] == {
+        "land": 1.0, "building": 0.0, "road": None, "water": pytest.approx(1 - 8 / height), "vegetation": None,
+    }  # fmt: skip
+    assert report["mean_iou"] == pytest.approx((1 + 0 + 1 - 8 / height) / 3)
+    assert report["accuracy"] == pytest.approx(1 - 4 / height)
+    assert report["images"] == 2
+    assert model.training
+
+
+def test_report_of_nothing_is_json():
+    report = evaluation.report(np.zeros((5, 5), np.int64), LAND_COVER)
+    assert json.loads(json.dumps(report, allow_nan=False))["mean_iou"] is None
