@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import types
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -124,7 +125,9 @@ def _read_pickle(path: Path) -> tuple[Any, tuple[str, ...]]:
     """The unpickled content and the foreign objects that were made inert."""
     zipped = zipfile.is_zipfile(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped), ()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # hints for programmers, on files that are refused
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped), ()
     except pickle.UnpicklingError as error:
         if not zipped:
             raise _unreadable(path, ValueError("neither an archive of PyTorch nor plain tensors")) from error
@@ -163,19 +166,25 @@ class _Inert:
         return self
 
 
-def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    # The rest, gradient flag and backward hooks, is left out.
-    return torch._utils._rebuild_tensor(storage, offset, size, stride)
+class _RebuildTensor:
+    # A pickle can set attributes on what it names: without slots there are none to set.
+    __slots__ = ()
+
+    def __call__(self, storage: Any, offset: int, size: Any, stride: Any, *gradient_and_hooks: Any) -> Tensor:
+        return torch._utils._rebuild_tensor(storage, offset, size, stride)
 
 
-def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
-    return data
+class _RebuildParameter:
+    __slots__ = ()
+
+    def __call__(self, data: Tensor, *gradient_and_hooks: Any) -> Tensor:
+        return data
 
 
 _HARMLESS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
 }
 
 

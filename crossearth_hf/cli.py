@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(subparsers)
+    _add_convert(subparsers)
     return parser
 
 
@@ -117,6 +118,37 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _say(sentence: str) -> None:
     print(f"crossearth: {sentence}", file=sys.stderr)
+
+
+def _add_convert(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert a published checkpoint",
+        description="Converts a published CrossEarth checkpoint into a folder that from_pretrained loads.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_convert)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth or .safetensors, or ORG/NAME:FILE on the Hub")
+    parser.add_argument("output_dir", metavar="OUT_DIR", help="folder to write")
+    parser.add_argument("--backbone", metavar="FILE_OR_DIR", help="DINOv2, for checkpoints of adapters and head only")
+    parser.add_argument("--label-set", metavar="NAME", help="names of the classes, such as isprs or loveda")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML or JSON with what shapes cannot show: num_attention_heads (of the ViT), out_indices, "
+        "group_norm_groups, image_size, window_stride, ground_sampling_distance, training_only",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder that exists")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from .conversion import convert, describe  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    options = {name: value for name, value in vars(arguments).items() if name != "run"}
+    report = convert(**options)
+    print(describe(report))
+    print(f"Wrote {report.output_dir}")
 
 
 if __name__ == "__main__":

@@ -128,16 +128,17 @@ class CrossEarthConfig(Mask2FormerConfig):
         return cls(**(PRESETS[name] | overrides))
 
 
-# The shipped small model: 192-wide ViT, trained from scratch with everything (our choice; the paper has ViT-L only).
+# The shipped small model, trained from scratch as a whole (our choice; the paper has ViT-L only).
 VIT_TINY = VIT_LARGE | {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "image_size": 256}
 HEAD_TINY = {"hidden_dim": 128, "feature_size": 128, "mask_feature_size": 128, "num_attention_heads": 4}
-DEPTH_TINY = {"encoder_layers": 3, "decoder_layers": 4, "encoder_feedforward_dim": 512, "dim_feedforward": 512}
+DEPTH_TINY = {"encoder_layers": 1, "decoder_layers": 4, "encoder_feedforward_dim": 512, "dim_feedforward": 512}
 REIN_TINY = {"rein_num_tokens": 32, "num_queries": 32, "rein_rank": 8, "out_indices": (2, 5, 8, 11)}
+LOSS_TINY = {"train_num_points": 2048, "ignore_unlabelled_pixels": True, "freeze_backbone": False}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "large-512": {},
     "large-1024": {"backbone_config": VIT_LARGE | {"image_size": 1024}, "window_stride": 683},
-    "tiny": {"backbone_config": VIT_TINY, "window_stride": 171, **HEAD_TINY, **DEPTH_TINY, **REIN_TINY},
+    "tiny": {"backbone_config": VIT_TINY, "window_stride": 171, **HEAD_TINY, **DEPTH_TINY, **REIN_TINY, **LOSS_TINY},
 }
 
 __all__ = ["PRESETS", "CrossEarthConfig"]

@@ -264,6 +264,8 @@ def resample_vit(vit: Mapping[str, Tensor], image_size: int | None) -> tuple[dic
     sizes = Sizes({name: tensor.shape for name, tensor in vit.items()})
     old_patch = sizes("backbone.patch_embed.proj.weight", 3)
     old_side = table_size(sizes, {}) // PATCH
+    if (vit["backbone.patch_embed.proj.weight"].ndim, vit["backbone.pos_embed"].ndim) != (4, 3):
+        raise InputError("the patch kernel and position table have another number of axes than DINOv2's; give a DINOv2")
     image_size = image_size or (old_side * PATCH if old_patch == PATCH else DEFAULT_IMAGE_SIZE)
     if image_size % PATCH:
         raise InputError(f"image_size {image_size} is not a multiple of {PATCH}; choose one that is")
@@ -291,10 +293,10 @@ def _name_classes(config: CrossEarthConfig, label_set: str | None, source: Weigh
     if label_set is not None:
         classes = get_label_set(label_set).classes
         if len(classes) != config.num_labels:
-            fitting = [name for name, known in LABEL_SETS.items() if len(known.classes) == config.num_labels]
+            fitting = [f"'{name}'" for name, known in LABEL_SETS.items() if len(known.classes) == config.num_labels]
             raise InputError(
                 f"'decode_head.cls_embed.weight' has {config.num_labels} classes, the label set '{label_set}' has "
-                f"{len(classes)}; choose {' or '.join(fitting) or 'none'}"
+                f"{len(classes)}; choose {' or '.join([*fitting, 'none'])}"
             )
     if len(classes) == config.num_labels:
         config.id2label = dict(enumerate(classes))
@@ -310,9 +312,16 @@ def _check_target(output_dir: str | os.PathLike[str], overwrite: bool) -> Path:
         raise InputError(f"the folder {target.parent} is not writable; choose another one")
     if target.exists() and not overwrite:
         raise InputError(f"{output_dir} exists already; add --overwrite to replace it or choose another name")
-    if target.exists() and not (target / "config.json").is_file():
+    if target.exists() and not _is_model_folder(target):
         raise InputError(f"{output_dir} exists and is no model folder, so it is not replaced; choose another name")
     return target
+
+
+def _is_model_folder(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "crossearth"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check_outside(target: Path, files: Iterable[WeightFile]) -> None:

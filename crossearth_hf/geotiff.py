@@ -6,7 +6,8 @@ made from it. Georeferencing is copied, never recomputed.
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -301,40 +302,59 @@ def bounded_cache() -> rasterio.Env:
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES)
 
 
-@contextmanager
-def block_writer(
-    path: Path, grid: Grid, *, dtype: str, nodata: float, label_set: LabelSet | None = None
-) -> Iterator[Callable[[int, int, np.ndarray], None]]:
-    """Yields `write(row, col, values)` for (H, W) blocks of a new single-band tiled GeoTIFF.
+class BlockFile:
+    """A single band written block by block to a working GeoTIFF, closed, and copied to a Cloud-Optimised one.
+
+    Args:
+        path: Working file.
+        grid: Size and georeference.
+        dtype: Type of the values.
+        nodata: Value without data.
+        label_set: Makes the band categorical: colour table, class names, overviews of the most frequent class.
+            Otherwise overviews are averages.
 
     Raises:
-        InputError: where the disk is full or the file cannot be written.
+        InputError: from here and all methods, where the disk is full or the file cannot be written.
     """
-    with _write_errors(path), _create(path, grid, dtype, count=1, nodata=nodata, label_set=label_set) as target:
 
-        def write(row: int, col: int, values: np.ndarray) -> None:
-            target.write(values, 1, window=Window(col, row, values.shape[1], values.shape[0]))
+    def __init__(self, path: Path, grid: Grid, *, dtype: str, nodata: float, label_set: LabelSet | None = None) -> None:
+        self.path, self._categorical = path, label_set is not None
+        self._checksums: list[tuple[Window, int]] = []
+        with _write_errors(path):
+            self._target = _create(path, grid, dtype, count=1, nodata=nodata, label_set=label_set)
 
-        yield write
+    def write(self, row: int, col: int, values: np.ndarray) -> None:
+        """Writes (H, W) values at (row, col)."""
+        window = Window(col, row, values.shape[1], values.shape[0])
+        with _write_errors(self.path):
+            self._target.write(values, 1, window=window)
+        self._checksums.append((window, zlib.crc32(np.ascontiguousarray(values).data)))
 
+    def __enter__(self) -> "BlockFile":
+        return self
 
-def copy_to_cog(source: Path, target: Path, *, categorical: bool) -> None:
-    """Copies a GeoTIFF to a Cloud-Optimised one with overviews: the most frequent class, or the average.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _write_errors(self.path):
+            self._target.close()
+            if kind is None:
+                _check_written(self.path, self._checksums)
 
-    Raises:
-        InputError: where the disk is full or the file cannot be written.
-    """
-    with _write_errors(target):
-        rasterio.shutil.copy(
-            source,
-            target,
-            driver="COG",
-            compress="DEFLATE",
-            predictor="STANDARD" if categorical else "FLOATING_POINT",
-            blocksize=512,
-            overview_resampling="MODE" if categorical else "AVERAGE",
-            bigtiff="IF_SAFER",
-        )
+    def copy_to_cog(self, target: Path) -> None:
+        """Copies the closed file to a Cloud-Optimised GeoTIFF with overviews."""
+        with _write_errors(target):
+            rasterio.shutil.copy(
+                self.path,
+                target,
+                driver="COG",
+                compress="DEFLATE",
+                predictor="STANDARD" if self._categorical else "FLOATING_POINT",
+                blocksize=512,
+                overview_resampling="MODE" if self._categorical else "AVERAGE",
+                bigtiff="IF_SAFER",
+            )
+            _check_written(target, self._checksums)
 
 
 def read_band(path: Path, window: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
@@ -372,9 +392,9 @@ def write_geotiff(
     count, height, width = pixels.shape
     grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
     with staged([target]) as (stage,), _write_errors(target):
-        dataset = _create(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set)
-        with dataset:
+        with _create(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set) as dataset:
             dataset.write(pixels)
+        _check_written(stage, [(Window(0, 0, width, height), zlib.crc32(np.ascontiguousarray(pixels).data))])
 
 
 def _create(path: Path, grid: Grid, dtype: str, *, count: int, nodata: float | None, label_set: LabelSet | None) -> Any:
@@ -401,6 +421,14 @@ def _create(path: Path, grid: Grid, dtype: str, *, count: int, nodata: float | N
         dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(label_set.classes)})
         dataset.set_band_description(1, "class")
     return dataset
+
+
+def _check_written(path: Path, checksums: list[tuple[Window, int]]) -> None:
+    """Reads a file again: GDAL does not report what fails while a file is closed."""
+    with _quiet(), rasterio.open(path) as dataset:
+        for window, checksum in checksums:
+            if zlib.crc32(np.ascontiguousarray(dataset.read(window=window)).data) != checksum:
+                raise RasterioIOError("what was written cannot be read again")
 
 
 @contextmanager

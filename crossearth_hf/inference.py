@@ -232,7 +232,13 @@ def normalize(raster: Raster, processor: CrossEarthImageProcessor) -> Tensor:
 
 def _scores(model: CrossEarthForSemanticSegmentation, crops: Tensor) -> Tensor:
     """(b, K, H, W) float32 scores of (b, 3, H, W) crops in the model's own precision."""
-    outputs = model(pixel_values=crops.to(model.dtype))
+    try:
+        outputs = model(pixel_values=crops.to(model.dtype))
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"{len(crops)} windows of {crops.shape[-2]} x {crops.shape[-1]} do not fit into the memory of "
+            f"{crops.device}; choose a smaller batch size or window"
+        ) from error
     size = (crops.shape[-2], crops.shape[-1])
     return semantic_scores(outputs.class_queries_logits, outputs.masks_queries_logits, size).float()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .geotiff import Scene, block_writer, bounded_cache, copy_to_cog, read_band
+from .geotiff import BlockFile, Scene, bounded_cache, read_band
 from .grid import Grid
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .inference import BlockWriter, predict_scene
@@ -150,12 +150,11 @@ def predict_map(
     )
     with bounded_cache(), staged(outputs.files) as stages:
         cogs = stages[: 1 if outputs.confidence is None else 2]
-        blocks = [cog.with_name(f"blocks-{cog.name}") for cog in cogs]
-        _write_blocks(scene, predict, blocks, label_set, tally)
+        files = _predict_files(scene, predict, cogs, label_set, tally)
         if not tally.pixels.any():
             raise InputError(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
-        for index, (block, cog) in enumerate(zip(blocks, cogs, strict=True)):
-            copy_to_cog(block, cog, categorical=index == 0)
+        for file, cog in zip(files, cogs, strict=True):
+            file.copy_to_cog(cog)
         if outputs.preview is not None:
             _save_preview(scene, cogs[0], label_set, tally, stages[-1])
     seconds = time.perf_counter() - start
@@ -204,38 +203,38 @@ class _Tally:
         self._areas = None if areas is None or self._areas is None else self._areas + areas @ per_row
 
 
-def _write_blocks(
-    scene: Scene, predict: Callable[[BlockWriter], None], files: list[Path], label_set: LabelSet, tally: _Tally
-) -> None:
-    """Predicts the scene into working files on its own grid: the map and, where there are two files, confidence."""
+def _predict_files(
+    scene: Scene, predict: Callable[[BlockWriter], None], cogs: list[Path], label_set: LabelSet, tally: _Tally
+) -> list[BlockFile]:
+    """Predicts the scene into working files, closed, beside the map and, where there are two paths, the confidence."""
     if not scene.is_resampled:
-        with _block_writers(files, scene.native_grid, label_set) as write:
+        with _block_files(cogs, "blocks", scene.native_grid, label_set) as (files, write):
             predict(tally.counting(write))
-        return
-    resampled = [file.with_name(f"resampled-{file.name}") for file in files]
-    with _block_writers(resampled, scene.grid, label_set) as write:
+        return files
+    with _block_files(cogs, "resampled", scene.grid, label_set) as (resampled, write):
         predict(write)
-    with _block_writers(files, scene.native_grid, label_set) as write:
-        _bring_back(scene, resampled, tally.counting(write))
+    with _block_files(cogs, "blocks", scene.native_grid, label_set) as (files, write):
+        _bring_back(scene, [file.path for file in resampled], tally.counting(write))
+    return files
 
 
 @contextmanager
-def _block_writers(files: list[Path], grid: Grid, label_set: LabelSet) -> Iterator[BlockWriter]:
-    """Yields `write(row, col, labels, confidence)` into the map file and, where there are two, the confidence file."""
+def _block_files(
+    cogs: list[Path], prefix: str, grid: Grid, label_set: LabelSet
+) -> Iterator[tuple[list[BlockFile], BlockWriter]]:
+    """Working files for the map and, where there are two paths, the confidence; and the function that fills both."""
+    paths = [cog.with_name(f"{prefix}-{cog.name}") for cog in cogs]
     with ExitStack() as stack:
-        write_labels = stack.enter_context(
-            block_writer(files[0], grid, dtype="uint8", nodata=IGNORE_INDEX, label_set=label_set)
-        )
-        writers = [
-            stack.enter_context(block_writer(file, grid, dtype="float32", nodata=float("nan"))) for file in files[1:]
-        ]
+        labels = BlockFile(paths[0], grid, dtype="uint8", nodata=IGNORE_INDEX, label_set=label_set)
+        files = [stack.enter_context(labels)]
+        for path in paths[1:]:
+            files.append(stack.enter_context(BlockFile(path, grid, dtype="float32", nodata=float("nan"))))
 
-        def write(row: int, col: int, labels: np.ndarray, confidence: np.ndarray) -> None:
-            write_labels(row, col, labels)
-            for write_confidence in writers:
-                write_confidence(row, col, confidence)
+        def write(row: int, col: int, *bands: np.ndarray) -> None:
+            for file, band in zip(files, bands, strict=False):  # confidence has nowhere to go unless asked for
+                file.write(row, col, band)
 
-        yield write
+        yield files, write
 
 
 def _bring_back(scene: Scene, files: list[Path], write: BlockWriter) -> None:

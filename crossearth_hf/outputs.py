@@ -43,7 +43,7 @@ def check_distinct(inputs: Sequence[str | os.PathLike[str]], outputs: Sequence[P
         for other in [*inputs, *outputs[:index]]:
             same_file = output.exists() and os.path.exists(other) and os.path.samefile(output, other)
             if same_file or os.path.realpath(other) == str(output):
-                raise InputError(f"{output} and {other} are the same file; choose another name for the output")
+                raise InputError(f"the output {output} is the same file as {other}; choose another name for it")
 
 
 @contextmanager

@@ -138,6 +138,9 @@ class Trainer:
 
     def run(self) -> Path:
         """Trains to the last step and saves the model; returns its folder."""
+        if self.accelerator.is_main_process and not self.checkpoint.exists() and _old(self.checkpoint).is_dir():
+            os.replace(_old(self.checkpoint), self.checkpoint)  # a run was killed while it exchanged the two
+        self.accelerator.wait_for_everyone()
         if self.config.resume and self.checkpoint.is_dir():
             self._load_checkpoint()
         if self.accelerator.is_main_process:
@@ -253,7 +256,7 @@ class Trainer:
     def _check_output(self) -> None:
         if self.output.exists() and not self.output.is_dir():
             raise InputError(f"output_dir {self.output} is a file; name a folder")
-        if self.checkpoint.exists() and not self.config.resume:
+        if (self.checkpoint.exists() or _old(self.checkpoint).exists()) and not self.config.resume:
             raise InputError(f"{self.output} already holds a run; continue it with --resume or name another output_dir")
 
     def _save_checkpoint(self) -> None:
@@ -381,9 +384,14 @@ def _keep_log_until(path: Path, step: int) -> None:
         os.replace(temporary, path)
 
 
+def _old(folder: Path) -> Path:
+    """Where the former version of `folder` lies while the new one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
 def _replace_folder(new: Path, target: Path) -> None:
     """Puts the folder `new` in the place of `target`."""
-    old = target.with_name(f".{target.name}.old")
+    old = _old(target)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         os.replace(target, old)

@@ -11,9 +11,8 @@ from conftest import tiny_config
 from published import convert_tensors, meta_model, refusal, tiny_tensors, write_config
 from safetensors.torch import load_file, save_file
 
-from crossearth_hf import (
-    checkpoint_files,
-)
+from crossearth_hf import checkpoint_files
+from crossearth_hf.checkpoint_files import read_weights
 from crossearth_hf.conversion import convert
 
 PUBLISHED = tiny_tensors()
@@ -32,6 +31,7 @@ def test_truncated_files_are_refused(tmp_path, name, share):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_files_of_other_kinds_are_refused(tmp_path):
     out = tmp_path / "out"
     (tmp_path / "text.pth").write_text("hello\n" * 100)
@@ -63,13 +63,6 @@ class Call:
 
     def __reduce__(self):
         return self.call
-
-
-class Poison:
-    """Sets attributes on a function that a loader would trust."""
-
-    def __reduce__(self):
-        return (torch._utils._rebuild_parameter, (), (None, {"__defaults__": (1,)}))
 
 
 @pytest.mark.parametrize(
@@ -117,13 +110,15 @@ def test_the_marker_would_have_been_made(tmp_path):
     assert (tmp_path / "marker").exists()
 
 
-def test_pickles_cannot_change_what_reads_them(tmp_path):
-    before = torch._utils._rebuild_parameter.__defaults__
-    ours = checkpoint_files._rebuild_parameter
-    torch.save({"state_dict": PUBLISHED, "a": Call(os.getpid), "b": Poison()}, tmp_path / "evil.pth")
-    refusal(convert, tmp_path / "evil.pth", tmp_path / "out", config=write_config(tmp_path))
-    assert torch._utils._rebuild_parameter.__defaults__ == before
-    assert ours.__defaults__ is None
+@pytest.mark.parametrize("name", [b"torch._utils\n_rebuild_parameter", b"collections\nOrderedDict", b"a\nb"])
+@pytest.mark.parametrize("attribute", [b"__defaults__", b"__call__", b"__setstate__", b"__doc__"])
+def test_pickles_cannot_change_what_they_name(tmp_path, name, attribute):
+    # A foreign global, so that PyTorch's own reader refuses; then BUILD with slots: setattr(name, attribute, (1,)).
+    program = b"\x80\x02cos\nsystem\n0c" + name + b"\nN}U" + bytes([len(attribute)]) + attribute + b"K\x01\x85s\x86b."
+    with zipfile.ZipFile(tmp_path / "evil.pth", "w") as archive:
+        archive.writestr("evil/data.pkl", program)
+        archive.writestr("evil/version", "3")
+    assert "cannot be made inert" in refusal(read_weights, tmp_path / "evil.pth")
 
 
 def test_parameters_and_ordered_dicts_beside_foreign_objects_are_read(tmp_path):

@@ -28,6 +28,7 @@ from crossearth_hf import (
     CrossEarthImageProcessor,
     conversion,
 )
+from crossearth_hf.cli import main
 from crossearth_hf.conversion import convert, describe, from_published, infer_config, to_published
 from crossearth_hf.errors import InputError
 from crossearth_hf.image_processing_crossearth import semantic_scores
@@ -175,73 +176,20 @@ def test_whole_modules_of_training_code_are_dropped_and_listed(tmp_path):
 
 
 def test_modules_inside_the_network_are_dropped_only_where_declared(tmp_path):
-    declared = tmp_path / "declared.yaml"
-    declared.write_text(ORACLE_CONFIG + "training_only: [decode_head.reconstruction]\n")
     tensors = PUBLISHED | {"decode_head.reconstruction.weight": torch.zeros(2)}
     with pytest.raises(InputError, match=r"decode_head\.reconstruction\.weight; .*training_only"):
         convert_tensors(tmp_path, tensors)
-    report, _ = convert_tensors(tmp_path, tensors, config=declared)
+    report, _ = convert_tensors(tmp_path, tensors, ORACLE_CONFIG + "training_only: [decode_head.reconstruction]")
     assert report.training_only == ["decode_head.reconstruction.weight"]
-
-
-@pytest.mark.parametrize(
-    ("dropped", "sentence"),
-    [
-        ("num_attention_heads", "num_attention_heads cannot be read from shapes for a ViT of width 64"),
-        ("out_indices", "out_indices cannot be read from shapes for 4 blocks"),
-        ("group_norm_groups", "group_norm_groups cannot be read from shapes for a head of width 32"),
-    ],
-)
-def test_what_shapes_cannot_show_is_asked_for(tmp_path, dropped, sentence):
-    torch.save(PUBLISHED, tmp_path / "source.pth")
-    lines = [line for line in ORACLE_CONFIG.splitlines() if not line.startswith(dropped)]
-    (tmp_path / "part.yaml").write_text("\n".join(lines))
-    message = refusal(convert, tmp_path / "source.pth", tmp_path / "out", config=tmp_path / "part.yaml")
-    assert sentence in message
-    assert "--config" in message
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("num_heads: 4", "unknown field num_heads; the known ones are num_attention_heads, "),
-        ("num_attention_heads: four", "num_attention_heads cannot be 'four'"),
-        ("num_attention_heads: true", "num_attention_heads cannot be True"),
-        ("num_attention_heads: 5", "num_attention_heads 5 does not divide the ViT's width 64"),
-        ("out_indices: [0, 1, 2]", "out_indices cannot be [0, 1, 2]"),
-        ("out_indices: [0, 1, 2, 9]", "must name four of the backbone's blocks 0..3"),
-        ("group_norm_groups: 5", "group_norm_groups 5 does not divide"),
-        ("image_size: 128", "image_size 128 contradicts 'backbone.pos_embed', whose 4 x 4 positions"),
-        ("ground_sampling_distance: -1", "ground_sampling_distance cannot be -1"),
-        ("training_only: decode_head", "training_only cannot be 'decode_head'"),
-        ("- 1", "holds no fields"),
-        ("a: [", "cannot be read as YAML or JSON"),
-        (None, "cannot be read as YAML or JSON"),
-    ],
-)
-def test_bad_config_files_are_refused(tmp_path, text, sentence):
-    torch.save(PUBLISHED, tmp_path / "source.pth")
-    path = tmp_path / "given.yaml"
-    if text is not None:
-        name = text.split(":")[0]
-        path.write_text("\n".join([text, *(x for x in ORACLE_CONFIG.splitlines() if not x.startswith(name))]))
-        if text == "- 1":
-            path.write_text(text)
-    assert sentence in refusal(convert, tmp_path / "source.pth", tmp_path / "out", config=path)
-    assert not (tmp_path / "out").exists()
 
 
 def test_label_sets_name_the_classes_or_contradict(tmp_path):
     _, model = convert_tensors(tmp_path, PUBLISHED, label_set="isprs")
     assert model.config.id2label[5] == "clutter"
     assert model.config.label2id["car"] == 4
-    message = refusal(
-        convert, tmp_path / "source.pth", tmp_path / "new", config=write_config(tmp_path), label_set="loveda"
-    )
-    assert "6 classes, the label set 'loveda' has 7; choose isprs" in message
-    message = refusal(
-        convert, tmp_path / "source.pth", tmp_path / "new", config=write_config(tmp_path), label_set="mars"
-    )
+    message = refusal(convert_tensors, tmp_path, PUBLISHED, label_set="loveda", overwrite=True)
+    assert "6 classes, the label set 'loveda' has 7; choose 'isprs' or none" in message
+    message = refusal(convert_tensors, tmp_path, PUBLISHED, label_set="mars", overwrite=True)
     assert "'mars' is no label set" in message
 
 
@@ -259,7 +207,7 @@ def test_written_folder(tmp_path):
         "preprocessor_config.json",
     }
     digest = hashlib.sha256((tmp_path / "source.pth").read_bytes()).hexdigest()
-    assert report.sources == {"source.pth": digest}
+    assert report.sources == (("source.pth", digest),)
     card = (out / "README.md").read_text()
     assert digest in card
     assert "num_attention_heads 4" in card
@@ -281,13 +229,6 @@ def test_precision_is_kept(tmp_path):
     assert torch.equal(model.class_predictor.weight, PUBLISHED["decode_head.cls_embed.weight"].bfloat16())
 
 
-def test_window_defaults_to_two_thirds(tmp_path):
-    path = tmp_path / "given.yaml"
-    path.write_text("\n".join(ORACLE_CONFIG.splitlines()[:3]))
-    _, model = convert_tensors(tmp_path, PUBLISHED, config=path)
-    assert (model.config.image_size, model.config.window_stride) == (64, 43)
-
-
 def test_safetensors_checkpoint(tmp_path):
     save_file(PUBLISHED, tmp_path / "source.safetensors")
     convert(tmp_path / "source.safetensors", tmp_path / "out", config=write_config(tmp_path))
@@ -296,22 +237,37 @@ def test_safetensors_checkpoint(tmp_path):
 
 
 def test_existing_folders_are_kept_unless_they_are_models(tmp_path):
-    source, out = tmp_path / "source.pth", tmp_path / "out"
+    source, out, config = tmp_path / "source.pth", tmp_path / "out", write_config(tmp_path)
     torch.save(PUBLISHED, source)
-    convert(source, out, config=write_config(tmp_path))
+    convert(source, out, config=config)
     (out / "notes.txt").write_text("old")
-    assert "exists already; add --overwrite" in refusal(convert, source, out, config=write_config(tmp_path))
+    assert "exists already; add --overwrite" in refusal(convert, source, out, config=config)
     # A conversion that fails leaves the old folder as it was.
-    assert "'mars'" in refusal(convert, source, out, config=write_config(tmp_path), overwrite=True, label_set="mars")
+    assert "'mars'" in refusal(convert, source, out, config=config, overwrite=True, label_set="mars")
     assert (out / "notes.txt").exists()
-    convert(source, out, config=write_config(tmp_path), overwrite=True)
+    convert(source, out, config=config, overwrite=True)
     assert not (out / "notes.txt").exists()
-    assert "no model folder" in refusal(convert, source, tmp_path, config=write_config(tmp_path), overwrite=True)
-    assert "no model folder" in refusal(convert, source, tmp_path / "given.yaml", config=write_config(tmp_path), overwrite=True)
-    assert "does not exist; create it" in refusal(convert, source, tmp_path / "a" / "b", config=write_config(tmp_path))
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"model_type": "bert"}')
+    for other in (tmp_path, config, foreign):
+        assert "no model folder" in refusal(convert, source, other, config=config, overwrite=True)
+    assert "does not exist; create it" in refusal(convert, source, tmp_path / "a" / "b", config=config)
     os.replace(source, out / "source.pth")
-    assert "lies inside" in refusal(convert, out / "source.pth", out, config=write_config(tmp_path), overwrite=True)
+    assert "lies inside" in refusal(convert, out / "source.pth", out, config=config, overwrite=True)
     assert (out / "source.pth").exists()
+
+
+def test_command_line(tmp_path, capsys):
+    torch.save(PUBLISHED, tmp_path / "source.pth")
+    arguments = ["convert", str(tmp_path / "source.pth"), str(tmp_path / "out"), "--label-set", "isprs"]
+    assert main(arguments) == 2
+    assert "num_attention_heads cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--config", str(write_config(tmp_path))]) == 0
+    written = capsys.readouterr().out
+    assert "clutter" in written
+    assert str(tmp_path / "out") in written
 
 
 @pytest.mark.parametrize("broken", ["save_file", "_move"])

@@ -61,6 +61,21 @@ def test_report_counts_every_labelled_pixel_once(size):
     assert model.training
 
 
+@pytest.mark.parametrize(("scale", "seen"), [(1.0, (48, 48)), (2.0, (64, 64)), (0.5, (32, 32))])
+def test_images_are_scaled_and_scores_brought_back(scale, seen):
+    model, shapes = BrightnessModel(), set()
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.add(kwargs["pixel_values"].shape[-2:]), with_kwargs=True
+    )
+    report = evaluation.evaluate_model(
+        model, CrossEarthImageProcessor(), [half_bright(40, 48)], LAND_COVER,
+        window=64, stride=32, scale=scale, progress=False,
+    )  # fmt: skip
+    assert shapes == {seen}
+    assert report["pixels"] == 39 * 48
+    assert report["iou"]["land"] > 0.85  # all but the columns that bilinear scores blend
+
+
 def test_report_of_nothing_is_json():
     report = evaluation.report(np.zeros((5, 5), np.int64), LAND_COVER)
     assert json.loads(json.dumps(report, allow_nan=False))["mean_iou"] is None

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -169,11 +170,13 @@ def test_what_is_missing_is_named():
         parse_train_config(REQUIRED[:-2])
 
 
-def test_a_misspelt_flag_ends_with_code_2(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *REQUIRED, "--stepz", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip() == "error: 'stepz' is no field of TrainConfig; did you mean 'steps'?"
+def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *REQUIRED, "--stepz", "3"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.strip() == "error: 'stepz' is no field of TrainConfig; did you mean 'steps'?"
     assert not list(tmp_path.iterdir())
 
 
@@ -235,6 +238,20 @@ def test_accumulated_gradients_resume_too(workplace, tmp_path):
     training.train(settings(workplace, tmp_path / "parts", **changes | {"steps": 1}))
     training.train(settings(workplace, tmp_path / "parts", resume=True, **changes))
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_run_killed_between_two_checkpoints_resumes(workplace, finished, tmp_path):
+    training.train(settings(workplace, tmp_path, steps=2, schedule_steps=4))
+    (tmp_path / "checkpoint").rename(tmp_path / ".checkpoint.old")
+    with pytest.raises(InputError, match="already holds a run"):
+        training.train(settings(workplace, tmp_path))
+    training.train(settings(workplace, tmp_path, resume=True))
+    assert losses(tmp_path) == losses(finished)
+
+
+def test_workers_change_nothing(workplace, finished, tmp_path):
+    training.train(settings(workplace, tmp_path, num_workers=1))
+    assert losses(tmp_path) == losses(finished)
 
 
 def test_training_learns(workplace, tmp_path):
