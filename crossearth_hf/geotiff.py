@@ -25,7 +25,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from .errors import InputError
-from .grid import GDAL_ERRORS, Grid
+from .grid import GDAL_ERRORS, Grid, shifted
 from .labels import IGNORE_INDEX, LabelSet
 from .outputs import check_output, staged
 
@@ -135,7 +135,7 @@ class Scene:
         """The window that starts at (row, col) of `grid` and lies inside it. Raises `InputError` on damaged data."""
         window = Window(col, row, width, height)
         pixels, valid = self._read_rgb(self._data, window, (height, width))
-        return Raster(pixels, valid, self.grid.crs, self.grid.transform * Affine.translation(col, row))
+        return Raster(pixels, valid, self.grid.crs, shifted(self.grid.transform, row, col))
 
     def read_valid(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """(height, width) bool validity of a window of `native_grid`."""
@@ -148,8 +148,8 @@ class Scene:
         height, width = (max(1, round(n / factor)) for n in (grid.height, grid.width))
         window = Window(0, 0, grid.width, grid.height)
         pixels, valid = self._read_rgb(self._source, window, (height, width), Resampling.average)
-        scale = Affine.scale(grid.width / width, grid.height / height)
-        return Raster(pixels, valid, grid.crs, grid.transform * scale)
+        transform = shifted(grid.transform, 0, 0, grid.width / width, grid.height / height)
+        return Raster(pixels, valid, grid.crs, transform)
 
     @property
     def _is_byte(self) -> bool:
@@ -180,9 +180,7 @@ class Scene:
                 alpha = data.colorinterp.index(ColorInterp.alpha) + 1
                 valid &= data.read(alpha, window=window, out_shape=shape) > 0
         except GDAL_ERRORS as error:
-            raise InputError(
-                f"{self.path} cannot be read to its end, the file is damaged or cut off: {error}"
-            ) from error
+            raise InputError(f"{self.path} is damaged or cut off ({_cause(error)}); copy it again") from error
         if np.issubdtype(values.dtype, np.floating):
             valid &= np.isfinite(values).all(axis=0)
         if self._palette is not None:
@@ -206,8 +204,9 @@ class Scene:
         values, valid = self._read_values(source, Window(0, 0, source.width, source.height), shape)
         if valid.any():
             return values[:, valid].astype(np.float64)
-        for window in _windows(source.height, source.width, _STRETCH_SIDE):  # specks of data that decimation missed
-            values, valid = self._read_values(source, window, (window.height, window.width))
+        for row in range(0, source.height, TILE):  # specks of data that decimation missed
+            height = min(TILE, source.height - row)
+            values, valid = self._read_values(source, Window(0, row, source.width, height), (height, source.width))
             if valid.any():
                 return values[:, valid].astype(np.float64)
         return np.zeros((len(self.bands), 1))
@@ -288,13 +287,6 @@ def _resampled(source: Any, grid: Grid, is_palette: bool) -> WarpedVRT:
         src_nodata=nodata,
         add_alpha=ColorInterp.alpha not in source.colorinterp,
     )
-
-
-def _windows(height: int, width: int, side: int) -> Iterator[Window]:
-    """Windows of at most `side` pixels that cover a raster, row by row."""
-    for row in range(0, height, side):
-        for col in range(0, width, side):
-            yield Window(col, row, min(side, width - col), min(side, height - row))
 
 
 def bounded_cache() -> rasterio.Env:
@@ -446,5 +438,12 @@ def _write_errors(path: Path) -> Iterator[None]:
         yield
     except GDAL_ERRORS as error:
         raise InputError(
-            f"{path.name} cannot be written, the disk may be full: {error}; nothing was changed"
+            f"{path.name} cannot be written ({_cause(error)}), nothing was changed; free space or choose another folder"
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """GDAL's own words, at the bottom of a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)

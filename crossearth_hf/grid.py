@@ -96,7 +96,7 @@ class Grid:
             )
         scale_x, scale_y = metres / size[0], metres / size[1]
         width, height = (max(1, int(np.ceil(n / s - 1e-6))) for n, s in ((self.width, scale_x), (self.height, scale_y)))
-        return Grid(width, height, self.crs, self.transform * Affine.scale(scale_x, scale_y))
+        return Grid(width, height, self.crs, shifted(self.transform, 0, 0, scale_x, scale_y))
 
     def _ground_steps(self, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """(east, north) metres, (2, N), of one step to the next column and to the next row at N points."""
@@ -127,3 +127,9 @@ def _metres_per_radian(latitude: np.ndarray) -> np.ndarray:
     curvature = 1 - _WGS84_ECCENTRICITY2 * np.sin(phi) ** 2
     prime_vertical = _WGS84_AXIS / np.sqrt(curvature)
     return np.stack([prime_vertical * np.cos(phi), prime_vertical * (1 - _WGS84_ECCENTRICITY2) / curvature])
+
+
+def shifted(transform: Affine, row: float, col: float, scale_x: float = 1.0, scale_y: float = 1.0) -> Affine:
+    """The transform of a grid that starts at (row, col) of another one and has pixels that many times as large."""
+    a, b, c, d, e, f = transform[:6]
+    return Affine(a * scale_x, b * scale_y, a * col + b * row + c, d * scale_x, e * scale_y, d * col + e * row + f)
