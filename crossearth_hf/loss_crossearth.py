@@ -114,6 +114,7 @@ class CrossEarthLoss(nn.Module):
             + self.config.mask_weight * _pairwise_bce(predicted, target, weight)
             + self.config.dice_weight * _pairwise_dice(predicted, target, weight)
         )
+        # A NaN is to surface in the loss, where training stops, not as a crash of the assignment.
         queries, matched = linear_sum_assignment(torch.nan_to_num(cost).cpu().numpy())
         return torch.as_tensor(queries, device=masks.device), torch.as_tensor(matched, device=masks.device)
 
