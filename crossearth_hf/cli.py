@@ -1,7 +1,6 @@
 """The `crossearth` command: arguments -> one call -> what was written.
 
-Exit codes: 0 done, 2 wrong input (one sentence on stderr), 130 interrupted. torch and transformers are imported by the
-subcommands that need them.
+Exit codes: 0 done, 2 wrong input (one sentence on stderr), 130 interrupted. Subcommands import what they need.
 """
 
 import argparse
@@ -72,11 +71,14 @@ def _numbers(text: str) -> list[int]:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
+
     from .geotiff import Scene  # noqa: PLC0415
     from .inference import load_model, resolve_window  # noqa: PLC0415
     from .mapping import MapOutputs, predict_map  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, _interrupt)
+    disable_progress_bar()
     if arguments.batch_size < 1:
         raise InputError(f"batch size {arguments.batch_size} must be at least 1")
     outputs = MapOutputs.checked(

@@ -124,7 +124,9 @@ def predict_scene(
     The scene is swept top to bottom in columns twelve windows wide. Scores of overlapping windows are summed with
     weights tapered towards the window's edge; rows leave the sum as soon as no later window reaches them. Memory
     grows with the window and the number of classes only; about one window in twelve is computed twice. The result
-    does not depend on the columns. Pixels without data enter the model as the image mean.
+    does not depend on the columns. Pixels without data enter the model as the image mean and get no label, except in
+    a resampled scene: there the edge of the data is blurred, all pixels of windows with data are labelled, and
+    `scene.read_valid` must decide on the scene's own grid.
 
     Args:
         scene: What to map, read at `scene.grid`.
@@ -146,6 +148,7 @@ def predict_scene(
     rows = window_starts(height, side_y, stride)
     columns = list(_columns(width, side_x, stride, column_width=_COLUMN_WINDOWS * window))
     weights = torch.outer(_taper(side_y), _taper(side_x))  # (side_y, side_x)
+    shape = (min(side_y, height), min(side_x, width))
     total = len(rows) * sum(len(starts) for _, _, starts in columns)
     with tqdm(total=total, desc="predicting", unit="window", disable=not progress) as bar:
         for left, right, starts in columns:
@@ -153,11 +156,11 @@ def predict_scene(
             for row, following in zip(rows, [*rows[1:], None], strict=True):
                 for first in range(0, len(starts), batch_size):
                     cols = starts[first : first + batch_size]
-                    size = (min(side_y, height), min(side_x, width))
-                    rasters = [scene.read(row, col, *size) for col in cols]
+                    rasters = [scene.read(row, col, *shape) for col in cols]
                     scored = _score_rasters(model, processor, rasters, weights)
                     for col, raster, scores in zip(cols, rasters, scored, strict=True):
-                        strip.add(row, col, raster.valid, scores)
+                        blurred = scene.is_resampled and scores is not None
+                        strip.add(row, col, np.ones_like(raster.valid) if blurred else raster.valid, scores)
                     bar.update(len(cols))
                 strip.flush(height if following is None else following // TILE * TILE, write)
 
@@ -184,7 +187,7 @@ class _Strip:
         bottom, left, right = row + valid.shape[0], max(col, self.left), min(col + valid.shape[1], self.right)
         rows, cols = slice(row - self.top, bottom - self.top), slice(left - self.left, right - self.left)
         from_rows, from_cols = slice(0, bottom - row), slice(left - col, right - col)
-        self.valid[rows, cols] = valid[from_rows, from_cols]
+        self.valid[rows, cols] |= valid[from_rows, from_cols]
         if scores is not None:
             self.scores[:, rows, cols] += scores[:, from_rows, from_cols]
 

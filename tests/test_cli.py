@@ -1,0 +1,118 @@
+"""The command: exit codes, one sentence per mistake, and one real run."""
+
+import re
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from conftest import tiny_config
+
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf.cli import main, resolution_advice
+from crossearth_hf.geotiff import write_geotiff
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    CrossEarthForSemanticSegmentation(tiny_config(ground_sampling_distance=0.25)).save_pretrained(folder / "model")
+    CrossEarthImageProcessor().save_pretrained(folder / "model")
+    pixels = np.random.default_rng(0).integers(1, 256, (3, 90, 115), dtype=np.uint8)
+    write_geotiff(folder / "scene.tif", pixels, crs="EPSG:32632", transform=Affine(1, 0, 5e5, 0, -1, 5e6))
+    write_geotiff(folder / "existing.tif", pixels, crs=None, transform=Affine(1, 0, 5e5, 0, -1, 5e6))
+    (folder / "text.tif").write_text("no raster")
+    (folder / "link.tif").symlink_to(folder / "scene.tif")
+    (folder / "folder").mkdir()
+    return folder
+
+
+def predict(folder, *arguments, scene="scene.tif", target="map.tif", model="model"):
+    return main(["predict", str(folder / scene), str(folder / target), "--model", str(folder / model), *arguments])
+
+
+def test_a_scene_becomes_a_map(workplace, tmp_path, capsys):
+    extra = ["--confidence", str(tmp_path / "c.tif"), "--preview", str(tmp_path / "p.png"), "--window", "50"]
+    assert predict(workplace, *extra, "--device", "cpu", target=tmp_path / "map.tif") == 0
+    output = capsys.readouterr()
+    assert "window 50 is not a multiple of 16: 64 is used" in output.err
+    assert "--resolution 0.25 may give a better map" in output.err
+    assert re.search(r"class +pixels +share +hectares", output.out)
+    pixels = sum(int(n.replace(",", "")) for n in re.findall(r"^LABEL_\d +([\d,]+) ", output.out, re.MULTILINE))
+    assert pixels == 90 * 115
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "c.tif", "p.png"}
+    with rasterio.open(tmp_path / "map.tif") as result, rasterio.open(workplace / "scene.tif") as source:
+        assert (result.shape, result.crs, result.transform) == (source.shape, source.crs, source.transform)
+
+
+MISTAKES = {
+    "missing": ({"scene": "none.tif"}, [], "does not exist"),
+    "folder as scene": ({"scene": "folder"}, [], "is a folder"),
+    "text as scene": ({"scene": "text.tif"}, [], "no raster that GDAL can read"),
+    "no such band": ({}, ["--bands", "1,2,4"], "numbers from 1 to 3"),
+    "bands in words": ({}, ["--bands", "red"], "is no list of band numbers"),
+    "output is input": ({"target": "scene.tif"}, ["--overwrite"], "same file"),
+    "output is a link to the input": ({"target": "link.tif"}, ["--overwrite"], "same file"),
+    "output is input, spelt otherwise": ({"target": "folder/../scene.tif"}, ["--overwrite"], "same file"),
+    "output exists": ({"target": "existing.tif"}, [], "exists already"),
+    "no folder": ({"target": "none/map.tif"}, [], "does not exist"),
+    "output is a folder": ({"target": "folder"}, [], "is a folder"),
+    "not a TIFF": ({"target": "map.jpg"}, [], "must end in .tif"),
+    "unknown folder": ({"model": "./none"}, [], "does not exist"),
+    "folder without config": ({"model": "folder"}, [], "no config.json"),
+    "wrong device": ({}, ["--device", "quantum"], "not available here"),
+    "wrong type": ({}, ["--dtype", "int4"], "invalid choice"),
+    "no stride": ({}, ["--stride", "0"], "must lie between"),
+    "wide stride": ({}, ["--window", "32", "--stride", "33"], "must lie between"),
+    "no batch": ({}, ["--batch-size", "0"], "at least 1"),
+    "resolution 0": ({}, ["--resolution", "0"], "does not suit"),
+    "no CRS": ({"scene": "existing.tif"}, ["--resolution", "2"], "known CRS"),
+    "misspelt flag": ({}, ["--strides", "3"], "unrecognized arguments"),
+    "abbreviated flag": ({}, ["--over"], "unrecognized arguments"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_end_with_a_sentence_and_code_2(workplace, capsys, name):
+    places, arguments, sentence = MISTAKES[name]
+    before = {path: path.stat().st_mtime_ns for path in workplace.rglob("*")}
+    try:
+        code = predict(workplace, *arguments, **places)
+    except SystemExit as error:  # argparse's own way
+        code = error.code
+    assert code == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert sentence in errors[-1]
+    assert errors[-1].startswith("crossearth")
+    assert "Traceback" not in "".join(errors)
+    assert {path: path.stat().st_mtime_ns for path in workplace.rglob("*")} == before
+
+
+def test_two_outputs_with_one_name(workplace, tmp_path, capsys):
+    assert predict(workplace, "--confidence", str(tmp_path / "a.tif"), target=tmp_path / "a.tif") == 2
+    assert "same file" in capsys.readouterr().err
+
+
+def test_interrupt(workplace, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crossearth_hf.mapping.predict_map", interrupted)
+    assert predict(workplace, target=tmp_path / "map.tif") == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "crossearth: interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("pixel_size", "trained_at", "advised"),
+    [
+        ((1.0, 1.0), 0.25, True),
+        ((0.1, 0.1), 0.25, True),
+        ((0.5, 0.5), 0.25, False),
+        ((0.125, 0.125), 0.25, False),
+        (None, 0.25, False),
+        ((1.0, 1.0), None, False),
+    ],
+)
+def test_advice_on_resolution(pixel_size, trained_at, advised):
+    assert (resolution_advice(pixel_size, trained_at) is not None) == advised

@@ -1,0 +1,90 @@
+"""Outputs appear together at the end or not at all."""
+
+import os
+
+import pytest
+
+from crossearth_hf.errors import InputError
+from crossearth_hf.outputs import check_distinct, check_output, staged
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_outputs_move_into_place_together(tmp_path):
+    targets = [tmp_path / "a.tif", tmp_path / "b.png"]
+    targets[0].write_text("old")
+    (tmp_path / "a.tif.aux.xml").write_text("statistics of the old one")
+    with staged(targets) as stages:
+        for stage in stages:
+            stage.write_text("new")
+            (stage.parent / "work").touch()
+        assert targets[0].read_text() == "old"
+    assert names(tmp_path) == ["a.tif", "b.png"]
+    assert [target.read_text() for target in targets] == ["new", "new"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_nothing_is_left_after_an_error(tmp_path, error):
+    target = tmp_path / "a.tif"
+    target.write_text("old")
+
+    def fail_halfway():
+        with staged([target]) as (stage,):
+            stage.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail_halfway()
+    assert names(tmp_path) == ["a.tif"]
+    assert target.read_text() == "old"
+
+
+def test_errors_of_the_disk_are_input_errors(tmp_path):
+    with pytest.raises(InputError, match="No space left"), staged([tmp_path / "a.tif"]):
+        raise OSError(28, os.strerror(28))
+    with pytest.raises(InputError, match="cannot be written"), staged([tmp_path / "none" / "a.tif"]):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_permissions_of_new_files_are_the_usual_ones(tmp_path):
+    with staged([tmp_path / "a.tif"]) as (stage,):
+        stage.touch()
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.tif").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_check_output(tmp_path, monkeypatch):
+    (tmp_path / "there.tif").touch()
+    (tmp_path / "link.tif").symlink_to(tmp_path / "there.tif")
+    assert check_output(tmp_path / "new.TIF", (".tif",), overwrite=False) == (tmp_path / "new.TIF").resolve()
+    assert check_output(tmp_path / "link.tif", (".tif",), overwrite=True) == (tmp_path / "there.tif").resolve()
+    for path, sentence in [
+        (tmp_path / "there.tif", "exists already"),
+        (tmp_path / "link.tif", "exists already"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "a.png", "must end in .tif"),
+        (tmp_path / "no" / "a.tif", "does not exist"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            check_output(path, (".tif",), overwrite=False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="not writable"):
+        check_output(tmp_path / "a.tif", (".tif",), overwrite=False)
+
+
+def test_one_file_for_two_purposes(tmp_path):
+    scene = tmp_path / "scene.tif"
+    scene.touch()
+    (tmp_path / "link.tif").symlink_to(scene)
+    os.link(scene, tmp_path / "hard.tif")
+    (tmp_path / "sub").mkdir()
+    for output in (scene, tmp_path / "hard.tif", (tmp_path / "link.tif").resolve()):
+        for spelling in (scene, tmp_path / "link.tif", tmp_path / "sub" / ".." / "scene.tif"):
+            with pytest.raises(InputError, match="same file"):
+                check_distinct([spelling], [output])
+    with pytest.raises(InputError, match="same file"):
+        check_distinct([scene], [tmp_path / "a.tif", tmp_path / "a.tif"])
+    check_distinct([scene, "/vsimem/x"], [tmp_path / "a.tif", tmp_path / "b.tif"])
