@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(subparsers)
     _add_convert(subparsers)
+    _add_synth(subparsers)
     return parser
 
 
@@ -101,6 +102,29 @@ def _predict(arguments: argparse.Namespace) -> None:
             scene, outputs, model, processor, window=window, stride=stride, batch_size=arguments.batch_size
         )
     print(report.table())
+
+
+def _add_synth(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "synth",
+        help="draw a labelled SynthEarth scene",
+        description="Draws a SynthEarth scene with its labels: for demos, tests and first steps in training.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_synth)
+    parser.add_argument("domain", metavar="DOMAIN", help="such as temperate-summer; a wrong one lists them all")
+    parser.add_argument("scene", metavar="SCENE", help="GeoTIFF to write; the labels go to SCENE_labels.tif")
+    parser.add_argument("--size", metavar="N", type=int, default=1024, help="side in pixels (default: 1024)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="which scene of the domain (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _synth(arguments: argparse.Namespace) -> None:
+    from .synthetic import generate_scene, write_scene  # noqa: PLC0415
+
+    scene = generate_scene(arguments.domain, arguments.seed, arguments.size, arguments.size)
+    image, labels = write_scene(scene, arguments.scene, overwrite=arguments.overwrite)
+    print(f"wrote {image} and {labels}")
 
 
 def resolution_advice(pixel_size: tuple[float, float] | None, trained_at: float | None) -> str | None:
