@@ -16,6 +16,7 @@ DEMO := demo
 	touch $@
 
 demo: .venv/core
+	mkdir -p $(DEMO)
 	$(BIN)/crossearth synth temperate-summer $(DEMO)/scene.tif --overwrite
 	$(BIN)/crossearth predict $(DEMO)/scene.tif $(DEMO)/map.tif --preview $(DEMO)/preview.png --overwrite
 

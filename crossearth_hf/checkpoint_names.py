@@ -18,7 +18,6 @@ _PUBLISHED_LAYER = "decode_head.transformer_decoder.layers.#"
 RENAMES: tuple[tuple[str, ...], ...] = (
     ("backbone.cls_token", f"{_VIT}.embeddings.cls_token"),
     ("backbone.pos_embed", f"{_VIT}.embeddings.position_embeddings"),
-    ("backbone.mask_token", f"{_VIT}.embeddings.mask_token"),  # only DINOv2 with registers keeps it
     ("backbone.register_tokens", f"{_VIT}.embeddings.register_tokens"),
     ("backbone.patch_embed.proj.*", f"{_VIT}.embeddings.patch_embeddings.projection.*"),
     ("backbone.blocks.#.norm1.*", f"{_VIT}.layer.#.norm1.*"),

@@ -31,9 +31,10 @@ def semantic_scores(class_queries_logits: Tensor, masks_queries_logits: Tensor, 
     Returns:
         (B, K, H, W) float32 in [0, Q]: sums over queries, neither log-odds nor probabilities.
     """
-    classes = class_queries_logits.float().softmax(dim=-1)[..., :-1]  # (B, Q, K)
-    masks = F.interpolate(masks_queries_logits.float(), size=size, mode="bilinear", align_corners=False).sigmoid()
-    return torch.einsum("bqk,bqhw->bkhw", classes, masks)
+    with torch.autocast(class_queries_logits.device.type, enabled=False):
+        classes = class_queries_logits.float().softmax(dim=-1)[..., :-1]  # (B, Q, K)
+        masks = F.interpolate(masks_queries_logits.float(), size=size, mode="bilinear", align_corners=False)
+        return torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())
 
 
 class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -169,7 +170,8 @@ class CrossEarthImageProcessor(PilBackend):
             One (H, W) int64 map of class ids per image.
 
         Raises:
-            ValueError: as many sizes as images are needed.
+            ValueError: as many sizes as images are needed, and none larger than the prepared image unless it was
+                resized by this processor's own setting.
         """
         masks = outputs.masks_queries_logits
         padded = (4 * masks.shape[-2], 4 * masks.shape[-1])  # masks have a quarter of the crop's resolution
@@ -183,6 +185,12 @@ class CrossEarthImageProcessor(PilBackend):
     def _to_size(self, scores: Tensor, height: int, width: int) -> Tensor:
         """(K, H', W') scores of a prepared image brought to its original size (H, W)."""
         if not self.do_resize:
+            rows, columns = scores.shape[1:]
+            if height > rows or width > columns:
+                raise ValueError(
+                    f"target size {height} x {width} exceeds the prepared {rows} x {columns} pixels; set do_resize in "
+                    "the processor itself, not in one call"
+                )
             return scores[:, :height, :width]
         resized = self.resize(np.zeros((1, height, width), np.uint8), self.size, self.resample).shape
         cropped = scores[None, :, : resized[-2], : resized[-1]]

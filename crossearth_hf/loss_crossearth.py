@@ -40,6 +40,11 @@ class CrossEarthLoss(nn.Module):
             ValueError: a label is neither a class nor 255.
         """
         self._check(labels)
+        # Matching compares nearly equal costs: in half precision their order would be a matter of rounding.
+        with torch.autocast(labels.device.type, enabled=False):
+            return self._losses(class_logits, mask_logits, labels)
+
+    def _losses(self, class_logits: list[Tensor], mask_logits: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
         targets = [self._targets(label) for label in labels]
         valid = (labels != self.config.ignore_value).float() if self.config.ignore_unlabelled_pixels else None
         count = self._mask_count(targets, labels.device)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings, Dinov2Layer, Dinov2LayerScale
@@ -19,8 +20,10 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerMaskedAttentionDecoder,
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderLayer,
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
     Mask2FormerPreTrainedModel,
     Mask2FormerSinePositionEmbedding,
+    multi_scale_deformable_attention,
 )
 from transformers.utils.generic import can_return_tuple
 
@@ -110,6 +113,10 @@ class CrossEarthDinov2Embeddings(CrossEarthPositions, Dinov2Embeddings):
 class CrossEarthDinov2WithRegistersEmbeddings(CrossEarthPositions, Dinov2WithRegistersEmbeddings):
     """Class token, registers, patches and positions of DINOv2 with registers."""
 
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.mask_token = None  # never used: a parameter without gradient would stop distributed training
+
 
 # A family joins by naming its embeddings and its layer; DINOv3 needs its rotary positions handed to each layer too.
 BACKBONES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
@@ -163,7 +170,8 @@ class CrossEarthRein(nn.Module):
 
         The softmax runs over all tokens; the first one's share is then dropped, so that a patch can choose none.
         """
-        attention = (patches @ tokens.T * patches.shape[-1] ** -0.5).softmax(dim=-1)  # (B, N, T)
+        # Tokens are scaled before the product: its sums could leave float16's range.
+        attention = (patches @ (tokens.T * patches.shape[-1] ** -0.5)).softmax(dim=-1)  # (B, N, T)
         delta = attention[..., 1:] @ self.token2feat(tokens[1:])  # (B, N, D)
         return patches + self.scale * self.delta_f(delta + patches)
 
@@ -184,15 +192,49 @@ class CrossEarthSinePositions(Mask2FormerSinePositionEmbedding):
         return super().forward(shape, device, torch.float32, mask).to(dtype)
 
 
+class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention):
+    """Deformable attention (Zhu et al., ICLR 2021) that samples in float32, whatever the weights' precision.
+
+    Half-precision coordinates miss their pixels, and PyTorch's CPU kernel for strided half tensors reads wrong ones.
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: Tensor,
+        reference_points: Tensor,
+        spatial_shapes_list: list[tuple[int, int]],
+        **unused: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Attends from every position of all levels (B, N, C) to points near its own; also returns the weights."""
+        query = hidden_states + position_embeddings  # (B, N, C)
+        shape = (*query.shape[:2], self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(query).float().view(*shape, 2)
+        weights = self.attention_weights(query).float().view(*shape[:3], -1).softmax(dim=-1).view(shape)
+        sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes_list])  # (levels, 2)
+        locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
+        value = self.value_proj(hidden_states).float().unflatten(2, (self.n_heads, -1))  # (B, N, heads, C / heads)
+        sampled = multi_scale_deformable_attention(value, spatial_shapes_list, locations, weights)
+        return self.output_proj(sampled.to(query.dtype)), weights
+
+
 class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
-    """Mask2Former's pixel decoder with a free number of GroupNorm groups."""
+    """Mask2Former's pixel decoder with a free number of GroupNorm groups, sampling in float32."""
 
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__(config, [config.backbone_config.hidden_size] * 4)
         self.position_embedding = CrossEarthSinePositions(config.feature_size // 2, normalize=True)
+        for layer in self.encoder.layers:
+            layer.self_attn = CrossEarthDeformableAttention(
+                config.feature_size, config.num_attention_heads, n_levels=3, n_points=4
+            )
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.group_norm_groups
+
+    def get_valid_ratio(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Share of each level that is no padding; in float32, since reference points take their type from it."""
+        return super().get_valid_ratio(mask, torch.float32)
 
 
 class CrossEarthTransformerModule(nn.Module):
@@ -264,6 +306,7 @@ class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
     def freeze_backbone(self) -> None:
         """Stops gradients of the ViT's parameters; they still pass through it to the adapters of earlier blocks."""
         self.base_model.backbone.requires_grad_(False)
+        self.config.freeze_backbone = True
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # transformers skips modules without direct parameters when a class lives outside its package: deformable
@@ -388,7 +431,7 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         Raises:
             ValueError: H or W is no multiple of 16, or a label is neither a class nor 255.
         """
-        features = self.model(pixel_values, output_hidden_states=output_hidden_states)
+        features = self.model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         pixels = self.pixel_decoder(features.feature_maps)
         queries, masks = self.transformer_module(
             pixels.multi_scale_features, pixels.mask_features, features.query_position_embeddings

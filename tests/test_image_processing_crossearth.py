@@ -71,6 +71,15 @@ def test_scores_by_hand():
     np.testing.assert_allclose(semantic_scores(classes, masks, (3, 2))[0, :, 2, 1], expected, rtol=1e-6)
 
 
+def test_scores_stay_in_float32_under_autocast():
+    classes, masks = torch.randn(1, 5, 4), torch.randn(1, 5, 8, 8)
+    expected = semantic_scores(classes, masks, (16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = semantic_scores(classes, masks, (16, 16))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def outputs(height, width, blob):
     """Model outputs with class 1 inside `blob` (rows and columns of the quarter-size masks), class 0 elsewhere."""
     inside = torch.full((height // 4, width // 4), -20.0)
@@ -89,6 +98,8 @@ def test_label_maps_are_cropped_back_to_the_image():
     assert CrossEarthImageProcessor().post_process_semantic_segmentation(found)[0].shape == (32, 48)
     with pytest.raises(ValueError, match="2 target_sizes for 1 images"):
         CrossEarthImageProcessor().post_process_semantic_segmentation(found, target_sizes=[(20, 33)] * 2)
+    with pytest.raises(ValueError, match="target size 64 x 80 exceeds the prepared 32 x 48 pixels"):
+        CrossEarthImageProcessor().post_process_semantic_segmentation(found, target_sizes=[(64, 80)])
 
 
 def test_label_maps_of_resized_images_have_the_original_size():

@@ -73,6 +73,17 @@ def test_all_ignored_leaves_every_parameter_in_the_graph():
     assert masks.grad.abs().sum() == 0
 
 
+def test_autocast_changes_nothing():
+    classes, masks = predictions(2)
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(CrossEarthLoss(tiny_config())([classes], [masks], blocks(2)))
+    for name, value in found[0].items():
+        assert found[1][name] == value
+
+
 def test_unknown_labels_are_refused():
     classes, masks = predictions(1)
     with pytest.raises(ValueError, match=r"labels hold the ids \[6\]; the model knows 0 to 5 and 255"):
