@@ -78,9 +78,9 @@ def predict_confusion(
         size = tuple(round(side * scale) for side in labels.shape)
         if size != labels.shape:
             pixels = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
-        pixel_values = processor(images=[pixels], return_tensors="pt")["pixel_values"].to(device)
+        # Unpadded: the windows of the original lie within the image.
+        pixel_values = processor(images=[pixels], do_pad=False, return_tensors="pt")["pixel_values"].to(device)
         scores = sliding_window_scores(model, pixel_values, window, stride, batch_size)  # (1, K, H', W')
-        scores = scores[..., : size[0], : size[1]]
         if size != labels.shape:
             scores = functional.interpolate(scores, size=labels.shape, mode="bilinear", align_corners=False)
         predictions = scores[0].argmax(0).cpu().numpy()

@@ -30,6 +30,8 @@ class TrainConfig:
         eval_data: Sources to score during training: the SOURCE domain's validation split.
         eval_scale: Factor by which images are enlarged for scoring.
         label_set: Classes of the data.
+        objective: "masks" trains the whole model with the Mask2Former loss; "patches" trains backbone and adapters
+            alone, see `patch_objective`: a warm start from which a run with "masks" goes on (`model`).
         steps: Optimiser steps of this run.
         schedule_steps: Steps after which the learning rate reaches 0 (`steps` if not given). The published runs stop
             at 30,000 of 40,000.
@@ -60,6 +62,7 @@ class TrainConfig:
     eval_data: list[str] = field(default_factory=list)
     eval_scale: float = 1.0
     label_set: str = "land-cover"
+    objective: str = "masks"
     steps: int = 30_000
     schedule_steps: int | None = None
     batch_size: int = 4
@@ -98,6 +101,10 @@ class TrainConfig:
         low_high = self.scale_range
         rising = len(low_high) == 2 and 0 < low_high[0] <= low_high[1]
         self._require("scale_range", rising, "must be two rising numbers")
+        scored = not (self.eval_data and self.objective == "patches")
+        self._require("eval_data", scored, "must be left out with objective 'patches', which trains no head")
+        whole_lines = self.save_every % self.log_every == 0
+        self._require("save_every", whole_lines, f"must be a multiple of log_every ({self.log_every})")
         self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
         self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
@@ -117,7 +124,11 @@ _POSITIVE = (
     "log_every", "eval_every", "save_every",
 )  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
-_CHOICES = {"mixed_precision": ("no", "bf16", "fp16"), "save_dtype": ("float32", "float16", "bfloat16")}
+_CHOICES = {
+    "objective": ("masks", "patches"),
+    "mixed_precision": ("no", "bf16", "fp16"),
+    "save_dtype": ("float32", "float16", "bfloat16"),
+}
 _TYPES = typing.get_type_hints(TrainConfig)
 
 

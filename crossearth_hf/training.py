@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from .evaluation import predict_confusion, report
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .labels import LabelSet, get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .patch_objective import PatchClassifier
 from .train_config import TrainConfig, to_json
 
 WARMUP_START = 1e-6
@@ -110,7 +112,13 @@ def train(config: TrainConfig) -> Path:
         InputError: data, model or folder that do not fit (see the functions used); a folder that holds another run.
         FloatingPointError: the loss or its gradient is no finite number; the last checkpoint is named.
     """
-    return Trainer(config).run()
+    trainer = Trainer(config)
+    try:
+        return trainer.run()
+    except OSError as error:
+        raise InputError(
+            f"{config.output_dir} cannot be written: {error}; make room and go on with --resume"
+        ) from error
 
 
 class Trainer:
@@ -124,16 +132,17 @@ class Trainer:
             mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.gradient_accumulation_steps
         )
         self.checkpoint = self.output / CHECKPOINT
-        self._check_output()
+        self._prepare_output()
         set_seed(config.seed)
-        model = build_model(config, self.label_set)
+        self.segmentation = build_model(config, self.label_set)
+        network = PatchClassifier(self.segmentation) if config.objective == "patches" else self.segmentation
         self.processor = build_processor(config)
-        self.crop_size = config.crop_size or model.config.image_size
+        self.crop_size = config.crop_size or self.segmentation.config.image_size
         self.sources = load_sources(config.train_data, self.label_set)
         self.eval_images = [image for source in load_sources(config.eval_data, self.label_set) for image in source]
-        groups = param_groups(model, config.weight_decay)
+        groups = param_groups(network, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.step, self.best = 0, -math.inf
 
     def run(self) -> Path:
@@ -144,7 +153,6 @@ class Trainer:
         if self.config.resume and self.checkpoint.is_dir():
             self._load_checkpoint()
         if self.accelerator.is_main_process:
-            self.output.mkdir(parents=True, exist_ok=True)
             _keep_log_until(self.output / "log.jsonl", self.step)
         self._loop()
         if self.accelerator.is_main_process:
@@ -219,7 +227,7 @@ class Trainer:
         """Scores the model on the validation images, shared among processes; keeps the best."""
         if not self.eval_images:
             return
-        started, network = time.monotonic(), self.accelerator.unwrap_model(self.model)
+        started, network = time.monotonic(), self.segmentation
         share: list[LabelledImage] = self.eval_images[self.accelerator.process_index :: self.accelerator.num_processes]
         confusion = predict_confusion(
             network, self.processor, share, self.label_set,
@@ -253,9 +261,14 @@ class Trainer:
                 "max_grad_norm, then go on with --resume"
             )
 
-    def _check_output(self) -> None:
-        if self.output.exists() and not self.output.is_dir():
-            raise InputError(f"output_dir {self.output} is a file; name a folder")
+    def _prepare_output(self) -> None:
+        """Makes the folder, before anything is loaded; raises `InputError` if that fails or it holds another run."""
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.output):
+                pass
+        except OSError as error:
+            raise InputError(f"output_dir {self.output} cannot be written: {error.strerror}; name another") from error
         if (self.checkpoint.exists() or _old(self.checkpoint).exists()) and not self.config.resume:
             raise InputError(f"{self.output} already holds a run; continue it with --resume or name another output_dir")
 
@@ -294,13 +307,10 @@ class Trainer:
     def _save_model(self, folder: Path) -> None:
         """Writes model and processor to `folder`; every file is replaced at once, complete."""
         folder.mkdir(parents=True, exist_ok=True)
-        network = self.accelerator.unwrap_model(self.model)
         dtype = getattr(torch, self.config.save_dtype)
-        weights = {
-            key: value.to(dtype) if value.is_floating_point() else value for key, value in network.state_dict().items()
-        }
+        weights = {name: value.to(dtype) for name, value in self.segmentation.state_dict().items()}
         with _staging(folder) as temporary:
-            network.save_pretrained(temporary, state_dict=weights)
+            self.segmentation.save_pretrained(temporary, state_dict=weights)
             self.processor.save_pretrained(temporary)
 
 
@@ -375,10 +385,18 @@ def _seed_pass(seed: int, forward_pass: int, process: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence((seed, forward_pass, process)).generate_state(1)[0]))
 
 
+def _step_of(line: str) -> float:
+    """Step of a log line; infinity for one that a kill cut short."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
+
+
 def _keep_log_until(path: Path, step: int) -> None:
     """Drops the lines of `path` beyond `step`: a resumed run writes them again."""
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         os.replace(temporary, path)

@@ -36,7 +36,7 @@ LAYERS = [
         "checkpoint_config",
         "conversion",
     ],
-    ["mapping", "evaluation", "augmentation", "train_config", "training"],  # 3: whole jobs
+    ["mapping", "evaluation", "augmentation", "train_config", "patch_objective", "training"],  # 3: whole jobs
     ["cli"],  # 4
 ]
 ORDER = {name: position for position, name in enumerate(name for layer in LAYERS for name in layer)}

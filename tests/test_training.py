@@ -333,3 +333,52 @@ def test_two_processes_train_as_one(workplace, tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3, 3]
     assert lines[-1]["eval"]["pixels"] == 2 * 6400
     assert json.loads((tmp_path / "two" / "checkpoint" / "run.json").read_text())["processes"] == 2
+
+
+def test_a_warm_start_trains_the_backbone_and_the_next_run_goes_on_from_it(workplace, tmp_path):
+    warm = training.train(settings(workplace, tmp_path / "warm", objective="patches", steps=12))
+    losses_of_patches = [line["loss_patch"] for line in log_lines(warm)]
+    assert losses_of_patches[-1] < losses_of_patches[0]
+    untrained = training.build_model(settings(workplace, tmp_path / "x"), get_label_set("land-cover")).state_dict()
+    trained = load_file(warm / "model.safetensors")
+    assert trained.keys() == untrained.keys()
+    assert training.train(settings(workplace, tmp_path / "run", model=str(warm), steps=2)).is_dir()
+
+
+@pytest.mark.parametrize("output", ["file/run", "file"])
+def test_an_output_folder_that_cannot_be_made_is_refused_before_anything_is_loaded(workplace, tmp_path, output):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        training.train(settings(workplace, tmp_path / output, train_data="nowhere"))
+
+
+def test_a_full_disk_is_one_sentence(workplace, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training.Trainer, "_save_checkpoint", full)
+    with pytest.raises(InputError, match="No space left on device.*--resume"):
+        training.train(settings(workplace, tmp_path / "run"))
+
+
+def test_a_log_line_that_a_kill_cut_short_does_not_stop_a_resume(workplace, tmp_path):
+    folder = training.train(settings(workplace, tmp_path / "run", steps=2, schedule_steps=4))
+    whole = losses(folder)
+    with open(folder / "log.jsonl", "a") as log:
+        log.write('{"step": 3, "lo')
+    training.train(settings(workplace, tmp_path / "run", steps=4, schedule_steps=4, resume=True))
+    assert losses(folder)[:2] == whole
+    assert [step for step, *_ in losses(folder)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "patches", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'patches'"),
+        ({"save_every": 75, "log_every": 50}, r"save_every is 75; it must be a multiple of log_every \(50\)"),
+        ({"objective": "pixels"}, "objective is 'pixels'; it must be one of masks, patches"),
+    ],
+)
+def test_settings_that_contradict_each_other(changes, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**({"model": "tiny", "output_dir": "run", "train_data": ["x"]} | changes))
