@@ -170,7 +170,7 @@ def _header(path: Path) -> tuple[int, int, str]:
     try:
         with Image.open(path) as image:
             return image.width, image.height, image.mode
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({error}); replace the file") from error
 
 
@@ -179,7 +179,7 @@ def _decode(path: Path, mode: str | None) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.array(image if mode is None else image.convert(mode))
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({error}); replace the file") from error
 
 

@@ -153,7 +153,7 @@ class Scene:
 
     @property
     def _is_byte(self) -> bool:
-        return self._palette is not None or self._source.dtypes[self.bands[0] - 1] == "uint8"
+        return self._palette is not None or all(self._source.dtypes[band - 1] == "uint8" for band in self.bands)
 
     def _read_rgb(
         self, data: Any, window: Window, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
@@ -174,7 +174,10 @@ class Scene:
         if self._palette is not None:
             resampling = Resampling.nearest
         try:
-            values = data.read(self.bands, window=window, out_shape=(len(self.bands), *shape), resampling=resampling)
+            # Band by band: they may differ in type.
+            values = np.stack(
+                [data.read(band, window=window, out_shape=shape, resampling=resampling) for band in self.bands]
+            )
             valid = data.read_masks(self.bands, window=window, out_shape=values.shape).any(axis=0)
             if ColorInterp.alpha in data.colorinterp:
                 alpha = data.colorinterp.index(ColorInterp.alpha) + 1
@@ -257,7 +260,7 @@ def _choose_bands(source: Any, bands: Sequence[int] | None) -> list[int]:
         else:
             chosen = colours[:3] if len(colours) >= 3 else colours[:1]
     for band in chosen:
-        if np.issubdtype(np.dtype(source.dtypes[band - 1]), np.complexfloating):
+        if source.dtypes[band - 1].startswith("complex"):  # "complex_int16" is no type of numpy's
             raise InputError(f"band {band} of {source.name} holds complex numbers; convert it to amplitudes first")
     return chosen
 

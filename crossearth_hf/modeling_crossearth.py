@@ -319,7 +319,8 @@ class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
         if isinstance(module, CrossEarthRein):
             self._init_rein(module)
         elif isinstance(module, CrossEarthPositions):
-            self._init_embeddings(module)
+            for parameter in module.parameters(recurse=False):
+                init.trunc_normal_(parameter, std=self.config.backbone_config.initializer_range)
         elif isinstance(module, Dinov2LayerScale | Dinov2WithRegistersLayerScale):
             init.constant_(module.lambda1, self.config.backbone_config.layerscale_value)
         elif isinstance(module, Mask2FormerPixelDecoderEncoderLayer):
@@ -338,10 +339,6 @@ class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
         init.constant_(module.scale, module.initial_scale)
         for linear in (module.token2feat, module.delta_f):
             init.kaiming_uniform_(linear.weight, a=math.sqrt(5))
-
-    def _init_embeddings(self, module: CrossEarthPositions) -> None:
-        for parameter in module.parameters(recurse=False):  # type: ignore[attr-defined]
-            init.trunc_normal_(parameter, std=self.config.backbone_config.initializer_range)
 
 
 class CrossEarthModel(CrossEarthPreTrainedModel):
@@ -391,7 +388,10 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
                 maps[index] = patches.transpose(1, 2).unflatten(2, (height // 16, width // 16))  # (B, D, h, w)
             if collect:
                 states.append(hidden)
-        pyramid = tuple(_rescale(maps[i], s) for i, s in zip(self.config.out_indices, PYRAMID_SCALES, strict=True))
+        pyramid = tuple(
+            F.interpolate(maps[index], scale_factor=scale, mode="bilinear", align_corners=False)
+            for index, scale in zip(self.config.out_indices, PYRAMID_SCALES, strict=True)
+        )
         return CrossEarthModelOutput(
             last_hidden_state=hidden,
             feature_maps=pyramid,
@@ -446,12 +446,6 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
             loss_dict=loss_dict,
             hidden_states=features.hidden_states,
         )
-
-
-def _rescale(feature_map: Tensor, scale: float) -> Tensor:
-    if scale == 1:
-        return feature_map
-    return F.interpolate(feature_map, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 __all__ = ["CrossEarthForSemanticSegmentation", "CrossEarthModel", "CrossEarthPreTrainedModel"]

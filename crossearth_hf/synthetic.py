@@ -8,7 +8,6 @@ and never evidence of generalisation.
 import io
 import zlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from PIL import Image
 
 from .errors import InputError
 from .geotiff import write_geotiff
-from .outputs import check_distinct, check_output
+from .outputs import check_distinct, check_output, staged
 from .synthetic_domains import DOMAINS, Domain, Region
 from .synthetic_drawing import draw, photograph
 from .synthetic_plan import LABEL_SET, Canvas, make_plan
@@ -102,9 +101,9 @@ def write_scene(
     labels_path = Path(labels_path or path.with_name(f"{path.stem}_labels{path.suffix}"))
     targets = [check_output(target, (".tif", ".tiff"), overwrite=overwrite) for target in (path, labels_path)]
     check_distinct([], targets)
-    write = partial(write_geotiff, crs=scene.crs, transform=scene.transform, overwrite=overwrite)
-    write(path, scene.image.transpose(2, 0, 1))
-    write(labels_path, scene.labels[None], label_set=LABEL_SET)
+    with staged(targets) as (image, labels):
+        write_geotiff(image, scene.image.transpose(2, 0, 1), crs=scene.crs, transform=scene.transform)
+        write_geotiff(labels, scene.labels[None], crs=scene.crs, transform=scene.transform, label_set=LABEL_SET)
     return path, labels_path
 
 

@@ -312,6 +312,8 @@ class Trainer:
         with _staging(folder) as temporary:
             self.segmentation.save_pretrained(temporary, state_dict=weights)
             self.processor.save_pretrained(temporary)
+            # safetensors lets only the owner read
+            shutil.copymode(temporary / "config.json", temporary / "model.safetensors")
 
 
 def _from_scratch(config: TrainConfig) -> bool:

@@ -178,6 +178,8 @@ def test_bad_files(tmp_path, noise):
     (tmp_path / "text.tif").write_text("not a raster")
     (tmp_path / "empty.tif").touch()
     save(tmp_path / "complex.tif", noise[:1].astype(np.complex64))
+    with rasterio.open(tmp_path / "radar.tif", "w", count=1, height=4, width=4, dtype="complex_int16"):
+        pass
     save(tmp_path / "alpha.tif", noise[:1], colorinterp=[ColorInterp.alpha])
     sentences = {
         "none.tif": "does not exist",
@@ -185,11 +187,31 @@ def test_bad_files(tmp_path, noise):
         "text.tif": "no raster that GDAL can read",
         "empty.tif": "0 bytes",
         "complex.tif": "complex numbers",
+        "radar.tif": "complex numbers",
         "alpha.tif": "transparency only",
     }
     for name, sentence in sentences.items():
         with pytest.raises(InputError, match=sentence):
             Scene(tmp_path / name)
+
+
+def test_bands_of_different_types_share_no_stretch(tmp_path):
+    ramp = np.linspace(0, 1, 100 * 100).reshape(1, 100, 100)
+    paths = [
+        save(tmp_path / f"{scale}.tif", (ramp * scale).astype(dtype))
+        for scale, dtype in ((200, np.uint8), (40000, np.uint16), (0.5, np.float32))
+    ]
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource><SourceFilename>{path}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for band, (kind, path) in enumerate(zip(("Byte", "UInt16", "Float32"), paths, strict=True), 1)
+    )
+    vrt = tmp_path / "mixed.vrt"
+    vrt.write_text(f'<VRTDataset rasterXSize="100" rasterYSize="100">{bands}</VRTDataset>')
+    with Scene(vrt) as scene:
+        pixels = scene.read(0, 0, 100, 100).pixels.astype(int)
+    assert np.abs(pixels - pixels[:1]).max() <= 2
+    assert (pixels.min(), pixels.max()) == (0, 255)
 
 
 @pytest.mark.parametrize("bands", [[0], [4], [1, 2], [1, 2, 3, 1], []])

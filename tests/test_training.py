@@ -357,7 +357,7 @@ def test_a_full_disk_is_one_sentence(workplace, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(training.Trainer, "_save_checkpoint", full)
-    with pytest.raises(InputError, match="No space left on device.*--resume"):
+    with pytest.raises(InputError, match=r"No space left on device.*--resume"):
         training.train(settings(workplace, tmp_path / "run"))
 
 
