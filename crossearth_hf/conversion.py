@@ -24,6 +24,7 @@ from .errors import InputError
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .labels import LABEL_SETS, get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .outputs import check_place
 
 WEIGHTS = "model.safetensors"
 DEFAULT_IMAGE_SIZE = 512
@@ -305,13 +306,7 @@ def _name_classes(config: CrossEarthConfig, label_set: str | None, source: Weigh
 
 def _check_target(output_dir: str | os.PathLike[str], overwrite: bool) -> Path:
     """Where the folder will be; `InputError` if it cannot be written there without losing something."""
-    target = Path(os.path.realpath(Path(output_dir).expanduser()))
-    if not target.parent.is_dir():
-        raise InputError(f"the folder {target.parent} does not exist; create it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise InputError(f"the folder {target.parent} is not writable; choose another one")
-    if target.exists() and not overwrite:
-        raise InputError(f"{output_dir} exists already; add --overwrite to replace it or choose another name")
+    target = check_place(Path(output_dir).expanduser(), overwrite=overwrite)
     if target.exists() and not _is_model_folder(target):
         raise InputError(f"{output_dir} exists and is no model folder, so it is not replaced; choose another name")
     return target

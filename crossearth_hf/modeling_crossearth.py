@@ -425,8 +425,7 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         Args:
             pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
             labels: (B, H, W) int64 class ids, 255 ignored; with them the loss is computed.
-            output_hidden_states: also return the ViT's tokens after every block.
-            return_dict: `False` for a plain tuple.
+            output_hidden_states, return_dict: As in [`CrossEarthModel`].
 
         Raises:
             ValueError: H or W is no multiple of 16, or a label is neither a class nor 255.

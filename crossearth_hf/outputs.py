@@ -23,11 +23,20 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], *, overw
     Raises:
         InputError: for another ending, a missing or unwritable folder, a folder in the file's place, an existing file.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if Path(path).is_dir():
         raise InputError(f"{path} is a folder; name the file to write in it")
     if Path(path).suffix.lower() not in suffixes:
         raise InputError(f"{path} must end in {' or '.join(suffixes)}; choose such a name")
+    return check_place(path, overwrite=overwrite)
+
+
+def check_place(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Where a file or folder will be written, symbolic links followed.
+
+    Raises:
+        InputError: for a missing or unwritable parent folder, or something that exists there.
+    """
+    target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist; create it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
