@@ -17,7 +17,7 @@ DEMO := demo
 
 demo: .venv/core
 	mkdir -p $(DEMO)
-	$(BIN)/crossearth synth temperate-summer $(DEMO)/scene.tif --overwrite
+	$(BIN)/crossearth synth temperate-summer $(DEMO)/scene.tif --seed 100 --overwrite
 	$(BIN)/crossearth predict $(DEMO)/scene.tif $(DEMO)/map.tif --preview $(DEMO)/preview.png --overwrite
 
 test: .venv/dev

@@ -54,3 +54,12 @@ def test_the_scores_of_the_card(card, shipped, shared):
     assert stated["mean IoU"] == pytest.approx(report["mean_iou"], abs=2e-3)
     for name, value in report["iou"].items():
         assert stated[f"IoU {name}"] == pytest.approx(value, abs=2e-3)
+
+
+def test_its_code_is_the_packages_code():
+    package = CARD_FOLDER.parents[1] / "crossearth_hf"
+    copies = sorted(CARD_FOLDER.glob("*.py"))
+    assert [path.name for path in copies] == [path.name for path in sorted(package.glob("*_crossearth.py"))]
+    for copy in copies:
+        same = copy.read_text() == (package / copy.name).read_text()
+        assert same, "copy it again: cp crossearth_hf/*_crossearth.py hub_cards/crossearth-tiny/"

@@ -1,0 +1,144 @@
+"""CrossEarth's configuration: sizes of the backbone, of the Rein adapters and of the Mask2Former head."""
+
+from typing import Any
+
+from transformers import AutoConfig, Mask2FormerConfig
+from transformers.configuration_utils import SubConfigSpec
+
+# DINOv2-L with the patch kernel resampled from 14 to 16 pixels, as all published checkpoints use it.
+VIT_LARGE: dict[str, Any] = {
+    "model_type": "dinov2",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 512,
+    "patch_size": 16,
+    "use_mask_token": False,
+}
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_crossearth.CrossEarthConfig",
+    "AutoModel": "modeling_crossearth.CrossEarthModel",
+    "AutoModelForSemanticSegmentation": "modeling_crossearth.CrossEarthForSemanticSegmentation",
+    "AutoModelForUniversalSegmentation": "modeling_crossearth.CrossEarthForSemanticSegmentation",
+}
+
+
+class CrossEarthConfig(Mask2FormerConfig):
+    r"""Configuration of a CrossEarth model; the defaults are the published ViT-L/16 at 512 pixels.
+
+    The head's fields (`hidden_dim`, `encoder_layers`, `train_num_points`, ...) are those of
+    [`Mask2FormerConfig`]; as there, `decoder_layers` counts predictions, one more than layers.
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            A DINOv2 (or DINOv2-with-registers) configuration with 16-pixel patches. Default: ViT-L/16 at 512.
+        out_indices (`list[int]`, *optional*, defaults to `(7, 11, 15, 23)`):
+            Four blocks (from 0) whose patch tokens become the pyramid, finest level first.
+        rein_num_tokens (`int`, *optional*, defaults to 100):
+            Learned tokens per block (Rein, Wei et al., CVPR 2024, section 3.2).
+        rein_rank (`int`, *optional*, defaults to 16):
+            Rank of the tokens' factors A and B (LoRA-Rein, section 3.3); `None` learns the tokens themselves.
+        rein_scale (`float`, *optional*, defaults to 0.001):
+            Initial value of the learned factor in front of the adapters' output.
+        link_queries (`bool`, *optional*, defaults to `True`):
+            Whether the decoder's queries are computed from the Rein tokens; otherwise they are embeddings of their
+            own, as in Mask2Former.
+        group_norm_groups (`int`, *optional*, defaults to 32):
+            Groups of the pixel decoder's GroupNorm layers.
+        freeze_backbone (`bool`, *optional*, defaults to `True`):
+            Whether the ViT is built without gradients; adapters and head are always trained.
+        ignore_unlabelled_pixels (`bool`, *optional*, defaults to `False`):
+            Whether pixels with the label 255 are left out of the mask losses. `False` is the original's way: they
+            count as background of every class.
+        window_stride (`int`, *optional*, defaults to 341):
+            Step between sliding windows in pixels; the window is `image_size`.
+        ground_sampling_distance (`float`, *optional*):
+            Metres per pixel of the training imagery, where it is known.
+    """
+
+    model_type = "crossearth"
+    sub_configs_defaults = {
+        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="dinov2", init_kwargs=VIT_LARGE)
+    }
+    backbones_supported = ["dinov2", "dinov2_with_registers"]
+    keys_to_ignore_at_inference = ["loss_dict", "hidden_states"]
+
+    out_indices: list[int] | tuple[int, ...] = (7, 11, 15, 23)
+    rein_num_tokens: int = 100
+    rein_rank: int | None = 16
+    rein_scale: float = 0.001
+    link_queries: bool = True
+    group_norm_groups: int = 32
+    freeze_backbone: bool = True
+    ignore_unlabelled_pixels: bool = False
+    window_stride: int = 341
+    ground_sampling_distance: float | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.id2label is None:
+            kwargs.setdefault("num_labels", 6)  # the ISPRS classes, which most published checkpoints have
+        super().__post_init__(**kwargs)
+        self.auto_map = dict(AUTO_MAP)
+        self._check()
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Fields that differ from the defaults; class names always, since two of them are transformers' default."""
+        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
+
+    @property
+    def image_size(self) -> int:
+        """Side of the crop that the model was built for, in pixels: the position table's size and the window."""
+        return int(self.backbone_config.image_size)
+
+    def _check(self) -> None:
+        backbone = self.backbone_config
+        if backbone.model_type not in self.backbones_supported:
+            raise ValueError(
+                f"backbone '{backbone.model_type}' is not supported; use one of {', '.join(self.backbones_supported)}"
+            )
+        if backbone.patch_size != 16:
+            raise ValueError(
+                f"patch_size {backbone.patch_size} is not 16; resample the patch kernel (`crossearth convert` does)"
+            )
+        if backbone.image_size % 16:
+            raise ValueError(f"image_size {backbone.image_size} is not a multiple of 16; choose one that is")
+        if len(self.out_indices) != 4 or not all(0 <= i < backbone.num_hidden_layers for i in self.out_indices):
+            raise ValueError(
+                f"out_indices {tuple(self.out_indices)} must name four of the backbone's blocks "
+                f"0..{backbone.num_hidden_layers - 1}"
+            )
+        if self.link_queries and self.num_queries != self.rein_num_tokens:
+            raise ValueError(
+                f"num_queries {self.num_queries} differs from rein_num_tokens {self.rein_num_tokens}; linked queries "
+                "are computed from the tokens: make them equal or set link_queries=False"
+            )
+        if self.feature_size != self.hidden_dim:
+            raise ValueError(f"feature_size {self.feature_size} must equal hidden_dim {self.hidden_dim}")
+        if self.feature_size % self.group_norm_groups:
+            raise ValueError(
+                f"group_norm_groups {self.group_norm_groups} does not divide feature_size {self.feature_size}"
+            )
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> "CrossEarthConfig":
+        """Configuration called `name` in `PRESETS`, with fields replaced by `overrides`; `ValueError` if unknown."""
+        if name not in PRESETS:
+            raise ValueError(f"'{name}' is no preset; the known ones are {', '.join(PRESETS)}")
+        return cls(**(PRESETS[name] | overrides))
+
+
+# The shipped small model, trained from scratch as a whole (our choice; the paper has ViT-L only).
+VIT_TINY = VIT_LARGE | {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "image_size": 256}
+HEAD_TINY = {"hidden_dim": 128, "feature_size": 128, "mask_feature_size": 128, "num_attention_heads": 4}
+DEPTH_TINY = {"encoder_layers": 1, "decoder_layers": 4, "encoder_feedforward_dim": 512, "dim_feedforward": 512}
+REIN_TINY = {"rein_num_tokens": 32, "num_queries": 32, "rein_rank": 8, "out_indices": (2, 5, 8, 11)}
+LOSS_TINY = {"train_num_points": 2048, "ignore_unlabelled_pixels": True, "freeze_backbone": False}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "large-512": {},
+    "large-1024": {"backbone_config": VIT_LARGE | {"image_size": 1024}, "window_stride": 683},
+    "tiny": {"backbone_config": VIT_TINY, "window_stride": 171, **HEAD_TINY, **DEPTH_TINY, **REIN_TINY, **LOSS_TINY},
+}
+
+__all__ = ["PRESETS", "CrossEarthConfig"]

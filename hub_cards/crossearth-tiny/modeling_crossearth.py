@@ -1,0 +1,450 @@
+"""CrossEarth (Gong et al., IEEE TPAMI 2026): a frozen DINOv2, Rein adapters and a Mask2Former head."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings, Dinov2Layer, Dinov2LayerScale
+from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
+    Dinov2WithRegistersEmbeddings,
+    Dinov2WithRegistersLayer,
+    Dinov2WithRegistersLayerScale,
+)
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerMaskedAttentionDecoder,
+    Mask2FormerPixelDecoder,
+    Mask2FormerPixelDecoderEncoderLayer,
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+    Mask2FormerPreTrainedModel,
+    Mask2FormerSinePositionEmbedding,
+    multi_scale_deformable_attention,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_crossearth import CrossEarthConfig
+from .image_processing_crossearth import semantic_scores
+from .loss_crossearth import CrossEarthLoss
+
+PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4, 8, 16, 32
+
+
+@dataclass
+class CrossEarthModelOutput(ModelOutput):
+    """Output of [`CrossEarthModel`].
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_tokens, hidden_size)`):
+            Class, register and patch tokens after the last block and its adapter; no final norm.
+        feature_maps (`tuple` of four `torch.FloatTensor` of shape `(batch_size, hidden_size, height, width)`):
+            Pyramid at strides 4, 8, 16 and 32.
+        query_position_embeddings (`torch.FloatTensor` of shape `(num_queries, hidden_dim)`, *optional*):
+            Queries computed from the Rein tokens, the same for every image; `None` without `link_queries`.
+        hidden_states (`tuple` of `torch.FloatTensor`, *optional*, returned with `output_hidden_states=True`):
+            Embeddings, then the tokens after each block and its adapter.
+    """
+
+    last_hidden_state: Tensor | None = None
+    feature_maps: tuple[Tensor, ...] | None = None
+    query_position_embeddings: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class CrossEarthSegmentationOutput(ModelOutput):
+    """Output of [`CrossEarthForSemanticSegmentation`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*, returned with `labels`):
+            Sum of `loss_dict`.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels, height / 4, width / 4)`):
+            A preview for tools that expect it: scores in [0, num_queries] at mask resolution, NOT log-odds (no
+            softmax belongs on top). Label maps come from the processor's `post_process_semantic_segmentation`, which
+            resizes masks before the sigmoid.
+        class_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, num_labels + 1)`):
+            Class logits of every query; the last class is "no object".
+        masks_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, height / 4, width / 4)`):
+            Mask logits of every query.
+        loss_dict (`dict`, *optional*, returned with `labels`):
+            Weighted class, mask and dice loss of every decoder output, see [`CrossEarthLoss`].
+        hidden_states (`tuple` of `torch.FloatTensor`, *optional*, returned with `output_hidden_states=True`):
+            Those of [`CrossEarthModel`].
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    class_queries_logits: Tensor | None = None
+    masks_queries_logits: Tensor | None = None
+    loss_dict: dict[str, Tensor] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class CrossEarthPositions:
+    """Mixin for DINOv2's embeddings: the position table is resampled as in the original, by scale factor."""
+
+    position_embeddings: nn.Parameter
+    patch_size: int
+
+    def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
+        """Position table (1, 1 + h*w, D) for an image of `height` x `width` pixels.
+
+        The 0.1 that DINOv2 adds against rounding enters the sampling coordinates: interpolating to a target size
+        gives other numbers.
+        """
+        table = self.position_embeddings  # (1, 1 + N, D)
+        side = math.isqrt(table.shape[1] - 1)
+        if (height, width) == (side * self.patch_size, side * self.patch_size):
+            return table
+        grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()  # (1, D, side, side)
+        scale = tuple((pixels // self.patch_size + 0.1) / side for pixels in (height, width))
+        grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+        return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
+
+
+class CrossEarthDinov2Embeddings(CrossEarthPositions, Dinov2Embeddings):
+    """Class token, patches and positions of DINOv2."""
+
+
+class CrossEarthDinov2WithRegistersEmbeddings(CrossEarthPositions, Dinov2WithRegistersEmbeddings):
+    """Class token, registers, patches and positions of DINOv2 with registers."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.mask_token = None  # never used: a parameter without gradient would stop distributed training
+
+
+# A family joins by naming its embeddings and its layer; DINOv3 needs its rotary positions handed to each layer too.
+BACKBONES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "dinov2": (CrossEarthDinov2Embeddings, Dinov2Layer),
+    "dinov2_with_registers": (CrossEarthDinov2WithRegistersEmbeddings, Dinov2WithRegistersLayer),
+}
+
+
+class CrossEarthBackbone(nn.Module):
+    """The ViT's parameters; [`CrossEarthModel`] walks its layers, since an adapter follows each of them."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__()
+        embeddings, layer = BACKBONES[config.backbone_config.model_type]
+        self.embeddings = embeddings(config.backbone_config)
+        self.layer = nn.ModuleList(
+            layer(config.backbone_config) for _ in range(config.backbone_config.num_hidden_layers)
+        )
+        # Class token and registers, which come before the patches and bypass the adapters.
+        self.num_prefix_tokens = 1 + getattr(config.backbone_config, "num_register_tokens", 0)
+
+
+class CrossEarthRein(nn.Module):
+    """Rein adapters (Wei et al., CVPR 2024, section 3): learned tokens refine the patches after every block."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__()
+        layers, width = config.backbone_config.num_hidden_layers, config.backbone_config.hidden_size
+        self.rank = config.rein_rank
+        # Init bound of the original: a patch's 3 * 16 * 16 values stand for the fan-in, as in visual prompt tuning.
+        self.fan_in = 3 * config.backbone_config.patch_size**2
+        self.initial_scale = config.rein_scale
+        if self.rank is None:
+            self.tokens = nn.Parameter(torch.empty(layers, config.rein_num_tokens, width))
+        else:
+            self.tokens_a = nn.Parameter(torch.empty(layers, config.rein_num_tokens, self.rank))
+            self.tokens_b = nn.Parameter(torch.empty(layers, self.rank, width))
+        self.scale = nn.Parameter(torch.empty(()))
+        self.token2feat = nn.Linear(width, width)
+        self.delta_f = nn.Linear(width, width)
+        if config.link_queries:
+            self.transform = nn.Linear(width, config.hidden_dim)
+            self.merge = nn.Linear(3 * config.hidden_dim, config.hidden_dim)
+
+    def all_tokens(self) -> Tensor:
+        """Tokens of every layer, (L, T, D)."""
+        return self.tokens if self.rank is None else self.tokens_a @ self.tokens_b
+
+    def forward(self, patches: Tensor, tokens: Tensor) -> Tensor:
+        """Refined patches (B, N, D) from patches (B, N, D) and the layer's tokens (T, D).
+
+        The softmax runs over all tokens; the first one's share is then dropped, so that a patch can choose none.
+        """
+        # Tokens are scaled before the product: its sums could leave float16's range.
+        attention = (patches @ (tokens.T * patches.shape[-1] ** -0.5)).softmax(dim=-1)  # (B, N, T)
+        delta = attention[..., 1:] @ self.token2feat(tokens[1:])  # (B, N, D)
+        return patches + self.scale * self.delta_f(delta + patches)
+
+    def queries(self, tokens: Tensor) -> Tensor:
+        """Query position embeddings (T, C) from the tokens of all layers (L, T, D): maximum, mean and last."""
+        tokens = self.transform(tokens)  # (L, T, C)
+        summary = torch.stack([tokens.amax(dim=0), tokens.mean(dim=0), tokens[-1]], dim=-1)  # (T, C, 3)
+        return self.merge(summary.flatten(1))
+
+
+class CrossEarthSinePositions(Mask2FormerSinePositionEmbedding):
+    """Sine positions computed in float32: bfloat16 cannot count to the sides of large maps."""
+
+    def forward(
+        self, shape: torch.Size, device: torch.device | str, dtype: torch.dtype, mask: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) positions of a map of that `shape`."""
+        return super().forward(shape, device, torch.float32, mask).to(dtype)
+
+
+class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention):
+    """Deformable attention (Zhu et al., ICLR 2021) that samples in float32, whatever the weights' precision.
+
+    Half-precision coordinates miss their pixels, and PyTorch's CPU kernel for strided half tensors reads wrong ones.
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: Tensor,
+        reference_points: Tensor,
+        spatial_shapes_list: list[tuple[int, int]],
+        **unused: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Attends from every position of all levels (B, N, C) to points near its own; also returns the weights."""
+        query = hidden_states + position_embeddings  # (B, N, C)
+        shape = (*query.shape[:2], self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(query).float().view(*shape, 2)
+        weights = self.attention_weights(query).float().view(*shape[:3], -1).softmax(dim=-1).view(shape)
+        sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes_list])  # (levels, 2)
+        locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
+        value = self.value_proj(hidden_states).float().unflatten(2, (self.n_heads, -1))  # (B, N, heads, C / heads)
+        sampled = multi_scale_deformable_attention(value, spatial_shapes_list, locations, weights)
+        return self.output_proj(sampled.to(query.dtype)), weights
+
+
+class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
+    """Mask2Former's pixel decoder with a free number of GroupNorm groups, sampling in float32."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__(config, [config.backbone_config.hidden_size] * 4)
+        self.position_embedding = CrossEarthSinePositions(config.feature_size // 2, normalize=True)
+        for layer in self.encoder.layers:
+            layer.self_attn = CrossEarthDeformableAttention(
+                config.feature_size, config.num_attention_heads, n_levels=3, n_points=4
+            )
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = config.group_norm_groups
+
+    def get_valid_ratio(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Share of each level that is no padding; in float32, since reference points take their type from it."""
+        return super().get_valid_ratio(mask, torch.float32)
+
+
+class CrossEarthTransformerModule(nn.Module):
+    """Mask2Former's transformer decoder, its queries linked to the Rein tokens or learned."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__()
+        self.position_embedder = CrossEarthSinePositions(config.hidden_dim // 2, normalize=True)
+        self.level_embed = nn.Embedding(3, config.hidden_dim)
+        self.decoder = Mask2FormerMaskedAttentionDecoder(config)
+        if config.link_queries:
+            self.query_features = nn.Linear(config.hidden_dim, config.hidden_dim)
+        else:
+            self.queries_embedder = nn.Embedding(config.num_queries, config.hidden_dim)
+            self.queries_features = nn.Embedding(config.num_queries, config.hidden_dim)
+
+    def forward(
+        self, memories: tuple[Tensor, ...], mask_features: Tensor, query_positions: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Decodes the queries.
+
+        Args:
+            memories: three maps (B, C, h, w) of the pixel decoder, strides 32, 16, 8.
+            mask_features: (B, C, H/4, W/4).
+            query_positions: (Q, C) queries from the adapters, or `None` for learned ones.
+
+        Returns:
+            Normed queries (Q, B, C) and mask logits (B, Q, H/4, W/4) before the first layer and after each.
+        """
+        if query_positions is None:
+            query_positions, content = self.queries_embedder.weight, self.queries_features.weight
+        else:
+            content = self.query_features(query_positions)
+        batch = mask_features.shape[0]
+        positions = [self.position_embedder(m.shape, m.device, m.dtype).flatten(2).permute(2, 0, 1) for m in memories]
+        levels = self.level_embed.weight[:, None, None]  # (3, 1, 1, C)
+        keys = [m.flatten(2).permute(2, 0, 1) + level for m, level in zip(memories, levels, strict=True)]  # (hw, B, C)
+        decoded = self.decoder(
+            inputs_embeds=content[:, None].expand(-1, batch, -1),  # (Q, B, C)
+            multi_stage_positional_embeddings=positions,
+            pixel_embeddings=mask_features,
+            encoder_hidden_states=keys,
+            query_position_embeddings=query_positions[:, None].expand(-1, batch, -1),
+            feature_size_list=[m.shape[-2:] for m in memories],
+            return_dict=True,
+        )
+        return decoded.intermediate_hidden_states, decoded.masks_queries_logits
+
+
+class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
+    """Initialisation and loading, common to all CrossEarth models."""
+
+    config_class = CrossEarthConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["Dinov2Layer", "Dinov2WithRegistersLayer", "Mask2FormerMaskedAttentionDecoderLayer"]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; `config.freeze_backbone` holds for loaded models too."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        if model.config.freeze_backbone:
+            model.freeze_backbone()
+        return loaded
+
+    def freeze_backbone(self) -> None:
+        """Stops gradients of the ViT's parameters; they still pass through it to the adapters of earlier blocks."""
+        self.base_model.backbone.requires_grad_(False)
+        self.config.freeze_backbone = True
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # transformers skips modules without direct parameters when a class lives outside its package: deformable
+        # attention would silently lose the ring of sampling offsets that it starts from.
+        super()._initialize_weights(module)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, CrossEarthRein):
+            self._init_rein(module)
+        elif isinstance(module, CrossEarthPositions):
+            for parameter in module.parameters(recurse=False):
+                init.trunc_normal_(parameter, std=self.config.backbone_config.initializer_range)
+        elif isinstance(module, Dinov2LayerScale | Dinov2WithRegistersLayerScale):
+            init.constant_(module.lambda1, self.config.backbone_config.layerscale_value)
+        elif isinstance(module, Mask2FormerPixelDecoderEncoderLayer):
+            init.xavier_uniform_(module.fc1.weight)
+            init.xavier_uniform_(module.fc2.weight)
+
+    def _init_rein(self, module: CrossEarthRein) -> None:
+        width = self.config.backbone_config.hidden_size
+        if module.rank is None:
+            bound = math.sqrt(6 / (module.fan_in + width))
+            init.uniform_(module.tokens, -bound, bound)
+        else:
+            bound = math.sqrt(6 / (module.fan_in + math.sqrt(width * module.rank)))
+            init.uniform_(module.tokens_a, -bound, bound)
+            init.uniform_(module.tokens_b, -bound, bound)
+        init.constant_(module.scale, module.initial_scale)
+        for linear in (module.token2feat, module.delta_f):
+            init.kaiming_uniform_(linear.weight, a=math.sqrt(5))
+
+
+class CrossEarthModel(CrossEarthPreTrainedModel):
+    """Backbone and adapters: a feature pyramid and the queries of the head.
+
+    Source: CrossEarth, section III; Rein, Wei et al., CVPR 2024.
+    """
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__(config)
+        config.backbone_config._attn_implementation = config._attn_implementation  # its layers read it from there
+        self.backbone = CrossEarthBackbone(config)
+        self.adapter = CrossEarthRein(config)
+        if config.freeze_backbone:
+            self.freeze_backbone()
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: Tensor, output_hidden_states: bool | None = None, return_dict: bool | None = None
+    ) -> CrossEarthModelOutput:
+        """Features of a batch.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
+            output_hidden_states: also return the tokens after every block.
+            return_dict: `False` for a plain tuple.
+
+        Raises:
+            ValueError: H or W is no multiple of 16.
+        """
+        height, width = pixel_values.shape[-2:]
+        for name, pixels in (("height", height), ("width", width)):
+            if pixels % 16:
+                remedy = f"pad to {math.ceil(pixels / 16) * 16} or let the processor do it"
+                raise ValueError(f"{name} {pixels} is not a multiple of 16; {remedy}")
+        collect = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        prefix = self.backbone.num_prefix_tokens
+        tokens = self.adapter.all_tokens()  # (L, T, D)
+        hidden = self.backbone.embeddings(pixel_values)  # (B, prefix + N, D)
+        states, maps = [hidden], {}
+        for index, layer in enumerate(self.backbone.layer):
+            hidden = layer(hidden)
+            patches = self.adapter(hidden[:, prefix:], tokens[index])
+            hidden = torch.cat([hidden[:, :prefix], patches], dim=1)
+            if index in self.config.out_indices:
+                maps[index] = patches.transpose(1, 2).unflatten(2, (height // 16, width // 16))  # (B, D, h, w)
+            if collect:
+                states.append(hidden)
+        pyramid = tuple(
+            F.interpolate(maps[index], scale_factor=scale, mode="bilinear", align_corners=False)
+            for index, scale in zip(self.config.out_indices, PYRAMID_SCALES, strict=True)
+        )
+        return CrossEarthModelOutput(
+            last_hidden_state=hidden,
+            feature_maps=pyramid,
+            query_position_embeddings=self.adapter.queries(tokens) if self.config.link_queries else None,
+            hidden_states=tuple(states) if collect else None,
+        )
+
+
+class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
+    """CrossEarth with its Mask2Former head (Cheng et al., CVPR 2022)."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__(config)
+        self.model = CrossEarthModel(config)
+        self.pixel_decoder = CrossEarthPixelDecoder(config)
+        self.transformer_module = CrossEarthTransformerModule(config)
+        self.class_predictor = nn.Linear(config.hidden_dim, config.num_labels + 1)
+        self.criterion = CrossEarthLoss(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CrossEarthSegmentationOutput:
+        """Segments a batch.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
+            labels: (B, H, W) int64 class ids, 255 ignored; with them the loss is computed.
+            output_hidden_states, return_dict: As in [`CrossEarthModel`].
+
+        Raises:
+            ValueError: H or W is no multiple of 16, or a label is neither a class nor 255.
+        """
+        features = self.model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        pixels = self.pixel_decoder(features.feature_maps)
+        queries, masks = self.transformer_module(
+            pixels.multi_scale_features, pixels.mask_features, features.query_position_embeddings
+        )
+        classes = [self.class_predictor(query).transpose(0, 1) for query in queries]  # (B, Q, K+1)
+        loss_dict = None if labels is None else self.criterion(classes, list(masks), labels)
+        return CrossEarthSegmentationOutput(
+            loss=None if loss_dict is None else torch.stack(list(loss_dict.values())).sum(),
+            logits=semantic_scores(classes[-1], masks[-1], masks[-1].shape[-2:]),
+            class_queries_logits=classes[-1],
+            masks_queries_logits=masks[-1],
+            loss_dict=loss_dict,
+            hidden_states=features.hidden_states,
+        )
+
+
+__all__ = ["CrossEarthForSemanticSegmentation", "CrossEarthModel", "CrossEarthPreTrainedModel"]
