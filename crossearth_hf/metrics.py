@@ -44,16 +44,6 @@ def f1(confusion: np.ndarray) -> np.ndarray:
     return _ratio(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1))
 
 
-def precision(confusion: np.ndarray) -> np.ndarray:
-    """(K,) share of the predicted pixels that are right; NaN for a class never predicted."""
-    return _ratio(np.diag(confusion), confusion.sum(0))
-
-
-def recall(confusion: np.ndarray) -> np.ndarray:
-    """(K,) share of the labelled pixels that are found; NaN for a class never labelled."""
-    return _ratio(np.diag(confusion), confusion.sum(1))
-
-
 def accuracy(confusion: np.ndarray) -> float:
     """Share of all labelled pixels that are right; NaN where no pixel is labelled."""
     return float(_ratio(np.trace(confusion), confusion.sum()))

@@ -57,9 +57,7 @@ def test_files_that_are_no_images_are_passed_over(folder):
 
 
 def test_palette_masks_keep_their_ids(folder):
-    mask = Image.fromarray(np.full((20, 30), 3, dtype=np.uint8)).convert("P")
-    mask = Image.fromarray(np.full((20, 30), 3, dtype=np.uint8), mode=None)
-    mask = mask.convert("L")
+    mask = Image.fromarray(np.full((20, 30), 3, dtype=np.uint8))
     mask.putpalette([value for color in LAND_COVER.colors for value in color])
     mask.save(folder / "masks" / "tile1_a.png")
     assert Image.open(folder / "masks" / "tile1_a.png").mode == "P"
