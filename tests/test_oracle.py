@@ -145,9 +145,11 @@ def test_sliding_window_resize_and_whole_mode(original, tiny):
 
 def replay(monkeypatch, draws):
     """Hands out the recorded random draws, in order, and checks that the shapes are those asked for."""
-    left = iter(draws)
+    left, original = iter(draws), torch.rand
 
     def rand(*shape, **_):
+        if shape == ([],):  # transformers 5.20 draws for layer drop even where it is off
+            return original([])
         draw = next(left)
         assert tuple(draw.shape) == shape
         return draw

@@ -326,6 +326,10 @@ class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
         elif isinstance(module, Mask2FormerPixelDecoderEncoderLayer):
             init.xavier_uniform_(module.fc1.weight)
             init.xavier_uniform_(module.fc2.weight)
+        elif isinstance(module, CrossEarthPixelDecoder):
+            init.normal_(module.level_embed)  # zeros in transformers 5.20
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
 
     def _init_rein(self, module: CrossEarthRein) -> None:
         width = self.config.backbone_config.hidden_size
