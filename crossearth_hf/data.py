@@ -1,195 +1,193 @@
-"""Labelled images: folders of images and masks, or SynthEarth scenes, checked before anything is trained or scored."""
+"""From the text of a source to its labelled images, checked before anything is trained or scored."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
+from . import hub_data
+from .data_sources import ArrayPair, DrawnScene, FilePair, LabelledImage
 from .errors import InputError
+from .hub_data import HubStream
+from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_ids, raster_grid
 from .labels import LabelSet
-from .synthetic import DOMAINS, generate_scene
+from .synthetic import DOMAINS
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 CACHE_BYTES = 1_000_000_000
-"""Data sets whose decoded images and masks need less than this are kept in memory."""
+"""Decoded images and masks that a run keeps in memory."""
+LARGEST_SHIFT = 0.5
+"""Pixels by which the georeferences of an image and its mask may differ."""
 SYNTHETIC_LABELS, SYNTHETIC_COUNT = "land-cover", 64
 
-_EIGHT_BIT_MODES = {"L", "P", "RGB", "RGBA"}
-_LABEL_MODES = {"1", "L", "P", "I", "I;16"}
+Source = Sequence[LabelledImage] | HubStream
 
 
-class LabelledImage(Protocol):
-    """One image with its label map."""
+def load_sources(
+    sources: Iterable[str],
+    label_set: LabelSet,
+    *,
+    bands: Sequence[int] | None = None,
+    labelled: bool = True,
+    cache_bytes: int = CACHE_BYTES,
+) -> list[Source]:
+    """The images of every source, see `load_source`; those that fit into `cache_bytes` are decoded once and kept.
 
-    @property
-    def name(self) -> str:
-        """Name shown in messages and reports."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB and (H, W) uint8 ids, 255 ignored."""
-
-
-@dataclass(frozen=True)
-class FilePair:
-    """An image file and its mask file, of the same size."""
-
-    name: str
-    image: Path
-    mask: Path
-    size: tuple[int, int]
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB and (H, W) uint8 ids, 255 ignored; `InputError` if a file cannot be decoded."""
-        return _decode(self.image, "RGB"), read_mask(self.mask)
+    The budget holds for all sources together, in their order. What does not fit is read anew for every crop.
+    """
+    loaded: list[Source] = []
+    for text in sources:
+        source = load_source(text, label_set, bands=bands, labelled=labelled)
+        if not isinstance(source, HubStream):
+            source, cache_bytes = in_memory(source, cache_bytes)
+        loaded.append(source)
+    return loaded
 
 
-@dataclass(frozen=True)
-class ArrayPair:
-    """An image and its label map in memory."""
-
-    name: str
-    image: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.labels.shape[0], self.labels.shape[1]
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB and (H, W) uint8 ids, 255 ignored."""
-        return self.image, self.labels
+def all_images(sources: Iterable[Source]) -> list[LabelledImage]:
+    """The images of several sources in one list, as evaluation reads them; `InputError` for a stream."""
+    images: list[LabelledImage] = []
+    for source in sources:
+        if isinstance(source, HubStream):
+            raise InputError(f"{source.name} has no end and cannot be scored; name it with {hub_data.MAP_PREFIX}")
+        images += source
+    return images
 
 
-@dataclass(frozen=True)
-class DrawnScene:
-    """A SynthEarth scene of `size` pixels, drawn anew by every `read`."""
+def load_source(
+    source: str, label_set: LabelSet, *, bands: Sequence[int] | None = None, labelled: bool = True
+) -> Source:
+    """Labelled images of a source.
 
-    domain: str
-    seed: int
-    size: tuple[int, int] = (512, 512)
-
-    @property
-    def name(self) -> str:
-        """Domain and seed."""
-        return f"{self.domain}-{self.seed}"
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 in the domain's band order and (H, W) uint8 ids."""
-        scene = generate_scene(self.domain, self.seed, *self.size)
-        return scene.image, scene.labels
-
-
-def load_sources(sources: Iterable[str], label_set: LabelSet) -> list[list[LabelledImage]]:
-    """One list of labelled images per source; see `load_source`. Small sets are decoded once and kept in memory."""
-    return [in_memory(load_source(source, label_set)) for source in sources]
-
-
-def load_source(source: str, label_set: LabelSet) -> list[LabelledImage]:
-    """Labelled images of `FOLDER`, `FOLDER:GLOB` (a pattern on names) or `synth:DOMAIN[:COUNT]`.
+    Args:
+        source: `FOLDER` or `FOLDER:GLOB` (a pattern on names), see `load_pairs`; `hf:PATH_OR_ID[:CONFIG[:SPLIT]]` or
+            `hf-stream:` with the same, see `hub_data`; `synth:DOMAIN[:COUNT]`.
+        label_set: Classes of the labels.
+        bands: One or three bands of rasters, counted from 1; by default as `crossearth predict` chooses them.
+        labelled: False for images alone: every label is 255, and a folder needs no masks.
 
     Raises:
-        InputError: nothing there, or a file that does not fit (see `load_pairs`).
+        InputError: nothing there, or a file that does not fit.
     """
+    chosen = None if bands is None else tuple(bands)
     if source.startswith("synth:"):
-        return _synthetic(source, label_set)
+        return _synthetic(source, label_set, labelled)
+    if source.startswith(hub_data.MAP_PREFIX):
+        return hub_data.load_map(source, label_set, chosen, labelled)
+    if source.startswith(hub_data.STREAM_PREFIX):
+        return hub_data.load_stream(source, label_set, chosen, labelled)
     folder, colon, pattern = source.rpartition(":")
     if not colon or Path(source).is_dir():
         folder, pattern = source, "*"
-    return list(load_pairs(folder, pattern, label_set))
+    return load_pairs(folder, pattern, label_set, bands=chosen, labelled=labelled)
 
 
-def load_pairs(folder: str | Path, pattern: str, label_set: LabelSet) -> list[FilePair]:
-    """The pairs `folder`/images/NAME.{jpg,png,tif} and `folder`/masks/NAME.png whose NAME matches `pattern`.
+def load_pairs(
+    folder: str | Path,
+    pattern: str,
+    label_set: LabelSet,
+    *,
+    bands: tuple[int, ...] | None = None,
+    labelled: bool = True,
+) -> list[FilePair]:
+    """The pairs `folder`/images/NAME.* and `folder`/masks/NAME.{png,tif} whose NAME matches `pattern`, by name.
 
-    Every mask is decoded once to check its ids, so that nothing wrong surfaces hours into a run.
+    Every mask is decoded once to check its ids, so that nothing wrong surfaces hours into a run. Without labels the
+    images may also lie in `folder` itself.
 
     Raises:
-        InputError: no such folder, no image that matches, an image without mask, two images of one name, sizes that
-            differ, files that cannot be decoded, images of more than 8 bits, ids outside `label_set`.
+        InputError: no such folder, no image that matches, an image without mask or with two, two images of one name,
+            sizes that differ, files that cannot be read, bands that an image lacks, ids outside `label_set`.
     """
     root = Path(folder)
-    for part in ("images", "masks"):
+    files = _image_files(_image_folder(root, labelled), pattern)
+    for first, second in pairwise(files):
+        if first.stem == second.stem:
+            raise InputError(f"{first} and {second} have one name; give every image a name of its own")
+    if not labelled:
+        return [FilePair(path.stem, path, None, image_size(path, str(path), bands), bands) for path in files]
+    return [_checked_pair(path, _mask_of(path, root / "masks"), label_set, bands) for path in files]
+
+
+def in_memory(images: Sequence[LabelledImage], cache_bytes: int) -> tuple[list[LabelledImage], int]:
+    """The same images, decoded in their order as long as `cache_bytes` last; and the bytes that are left."""
+    kept: list[LabelledImage] = []
+    for image in images:
+        if 4 * image.size[0] * image.size[1] <= cache_bytes and not isinstance(image, ArrayPair):
+            image = image.decode()
+            cache_bytes -= image.image.nbytes + image.labels.nbytes + (0 if image.valid is None else image.valid.nbytes)
+        kept.append(image)
+    return kept, max(cache_bytes, 0)
+
+
+def _image_folder(root: Path, labelled: bool) -> Path:
+    """The folder of the images; `InputError` if it or the masks' one is missing."""
+    if not labelled and not (root / "images").is_dir():
+        if not root.is_dir():
+            raise InputError(f"{root} is no folder; name one that holds images")
+        return root
+    for part in ("images", "masks") if labelled else ("images",):
         if not (root / part).is_dir():
             raise InputError(
                 f"{root} holds no folder '{part}'; a data folder holds images/NAME.jpg (.png, .tif) and masks/NAME.png"
             )
-    files = sorted(path for path in (root / "images").iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    files = [path for path in files if fnmatch(path.stem, pattern)]
+    return root / "images"
+
+
+def _image_files(folder: Path, pattern: str) -> list[Path]:
+    """Image files whose name without ending matches, in the order of their names."""
+    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and fnmatch(path.stem, pattern)]
     if not files:
-        raise InputError(f"{root / 'images'} holds no .jpg, .png or .tif file whose name matches '{pattern}'")
-    pairs = [_checked_pair(path, root / "masks" / f"{path.stem}.png", label_set) for path in files]
-    for first, second in pairwise(pairs):
-        if first.name == second.name:
-            raise InputError(f"{first.image} and {second.image} share one mask; give every image a name of its own")
-    return pairs
+        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}) whose name matches '{pattern}'")
+    return sorted(files, key=lambda path: (path.stem, path.suffix))
 
 
-def in_memory(images: Sequence[LabelledImage], limit: int = CACHE_BYTES) -> list[LabelledImage]:
-    """The same images decoded once, if they need less than `limit` bytes; else as they came."""
-    if sum(4 * image.size[0] * image.size[1] for image in images) > limit:
-        return list(images)
-    return [image if isinstance(image, ArrayPair) else ArrayPair(image.name, *image.read()) for image in images]
+def _mask_of(image: Path, folder: Path) -> Path:
+    """The one mask of an image."""
+    candidates = [folder / f"{image.stem}{suffix}" for suffix in MASK_SUFFIXES]
+    found = [path for path in candidates if path.is_file()]
+    if not found:
+        raise InputError(f"{image} has no mask; {candidates[0]} (or .tif) is missing")
+    if len(found) > 1:
+        raise InputError(f"{image} has the masks {found[0].name} and {found[1].name}; keep one of them")
+    return found[0]
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 ids of a single-band mask file; `InputError` for colour masks and ids above 255."""
-    labels = _decode(path, None)
-    if labels.ndim != 2 or labels.max(initial=0) > 255:
-        raise InputError(f"{path} is no label map; a mask holds one band of class ids from 0 to 255, not colours")
-    return labels.astype(np.uint8)
-
-
-def _checked_pair(image: Path, mask: Path, label_set: LabelSet) -> FilePair:
-    if not mask.is_file():
-        raise InputError(f"{image} has no mask; {mask} is missing")
-    width, height, mode = _header(image)
-    if mode not in _EIGHT_BIT_MODES:
-        raise InputError(f"{image} has the pixel type '{mode}'; training reads 8-bit gray or RGB: convert it first")
-    labels = read_mask(mask)
-    if labels.shape != (height, width):
+def _checked_pair(image: Path, mask: Path, label_set: LabelSet, bands: tuple[int, ...] | None) -> FilePair:
+    size = image_size(image, str(image), bands)
+    ids, mask_size = mask_ids(mask, str(mask))
+    if mask_size != size:
         raise InputError(
-            f"{image} is {width}x{height} pixels and {mask} is {labels.shape[1]}x{labels.shape[0]}; "
+            f"{image} is {size[1]}x{size[0]} pixels and {mask} is {mask_size[1]}x{mask_size[0]}; "
             "an image and its mask must have the same size"
         )
-    label_set.check(labels, str(mask))
-    return FilePair(image.stem, image, mask, (height, width))
+    _check_place(image, mask)
+    label_set.check(np.array(ids, dtype=np.int64), str(mask))
+    return FilePair(image.stem, image, mask, size, bands)
 
 
-def _header(path: Path) -> tuple[int, int, str]:
-    """Width, height and PIL mode of an image file."""
-    try:
-        with Image.open(path) as image:
-            return image.width, image.height, image.mode
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); replace the file") from error
+def _check_place(image: Path, mask: Path) -> None:
+    """Refuses two rasters that say of themselves, in one CRS, that they lie apart."""
+    grid, other = raster_grid(image), raster_grid(mask)
+    if grid is None or other is None or grid.crs is None or grid.crs != other.crs:
+        return
+    corners = [(0, 0), (grid.width, grid.height)]
+    shift = max(math.dist(corner, ~grid.transform @ (other.transform @ corner)) for corner in corners)
+    if shift > LARGEST_SHIFT:
+        raise InputError(
+            f"{image} and {mask} lie {shift:.3g} pixels apart by their georeference; warp the mask to the image's grid"
+        )
 
 
-def _decode(path: Path, mode: str | None) -> np.ndarray:
-    """Pixels of an image file as an array, converted to the PIL `mode` if one is given."""
-    try:
-        with Image.open(path) as image:
-            return np.array(image if mode is None else image.convert(mode))
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); replace the file") from error
-
-
-def _synthetic(source: str, label_set: LabelSet) -> list[LabelledImage]:
+def _synthetic(source: str, label_set: LabelSet, labelled: bool) -> list[DrawnScene]:
     """Scenes of `synth:DOMAIN[:COUNT]`, seeds 0 to COUNT-1."""
     _, domain, *rest = source.split(":")
     if domain not in DOMAINS:
         raise InputError(f"'{source}' names no SynthEarth domain; write synth: and one of {', '.join(DOMAINS)}")
     if len(rest) > 1 or not all(text.isdecimal() and int(text) > 0 for text in rest):
         raise InputError(f"'{source}' is no synth:DOMAIN[:COUNT]; COUNT is a whole number above 0")
-    if label_set.name != SYNTHETIC_LABELS:
+    if labelled and label_set.name != SYNTHETIC_LABELS:
         raise InputError(f"'{source}' has the label set '{SYNTHETIC_LABELS}', not '{label_set.name}'; train them apart")
-    return [DrawnScene(domain, seed) for seed in range(int(rest[0]) if rest else SYNTHETIC_COUNT)]
+    return [DrawnScene(domain, seed, labelled=labelled) for seed in range(int(rest[0]) if rest else SYNTHETIC_COUNT)]

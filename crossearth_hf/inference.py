@@ -25,6 +25,7 @@ from .geotiff import TILE, Raster, Scene
 from .image_processing_crossearth import CrossEarthImageProcessor, semantic_scores
 from .labels import IGNORE_INDEX
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .normalization import normalize_pixels
 
 PATCH = 16
 """Sides of windows are multiples of it, in pixels."""
@@ -227,10 +228,9 @@ def _score_rasters(
 
 def normalize(raster: Raster, processor: CrossEarthImageProcessor) -> Tensor:
     """(3, H, W) float32 as the processor normalises RGB; 0, the image mean, where the raster holds no data."""
-    mean = torch.tensor(processor.image_mean)[:, None, None]
-    std = torch.tensor(processor.image_std)[:, None, None]
-    pixels = torch.from_numpy(raster.pixels.astype(np.float32))
-    return (pixels * processor.rescale_factor - mean) / std * torch.from_numpy(raster.valid)
+    pixels, valid = torch.from_numpy(raster.pixels), torch.from_numpy(raster.valid)
+    mean, std, factor = processor.image_mean, processor.image_std, processor.rescale_factor
+    return normalize_pixels(pixels, valid, mean=mean, std=std, rescale_factor=factor)
 
 
 def _scores(model: CrossEarthForSemanticSegmentation, crops: Tensor) -> Tensor:

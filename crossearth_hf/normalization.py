@@ -1,0 +1,30 @@
+"""From 8-bit pixels to what the network reads: one function, so that training and maps see the same numbers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def normalize_pixels(
+    pixels: Tensor,
+    valid: Tensor | None = None,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    rescale_factor: float = 1 / 255,
+) -> Tensor:
+    """Rescales and normalises RGB as the image processor does; pixels without data become 0, the mean.
+
+    Args:
+        pixels: (..., 3, H, W) in 0..255, any type.
+        valid: (..., H, W) bool, False where there is no data; None where all pixels have data.
+        mean, std: Per channel, of the rescaled pixels.
+        rescale_factor: What the pixels are multiplied by first.
+
+    Returns:
+        (..., 3, H, W) float32 on the device of `pixels`.
+    """
+    channels = [torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (mean, std)]
+    normalized = (pixels.float() * rescale_factor - channels[0]) / channels[1]
+    return normalized if valid is None else normalized * valid.unsqueeze(-3)
