@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .loss_crossearth import process_mean
 from .modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
 
 PATCH, CELL = 16, 4  # pixels; a cell is a pixel of the masks
@@ -23,6 +24,8 @@ class PatchClassifier(nn.Module):
     def __init__(self, segmentation: CrossEarthForSemanticSegmentation) -> None:
         super().__init__()
         self.model = segmentation.model
+        if self.model.config.convolutional_stem:
+            self.model.laterals.requires_grad_(False)  # the pyramid takes no part
         width = len(self.model.config.out_indices) * self.model.config.backbone_config.hidden_size
         cells = (PATCH // CELL) ** 2
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, cells * segmentation.config.num_labels))
@@ -44,7 +47,7 @@ class PatchClassifier(nn.Module):
         cells = labels[:, CELL // 2 :: CELL, CELL // 2 :: CELL]
         # A sum over labelled cells, so that crops without any give 0 rather than a division by nothing.
         loss = F.cross_entropy(logits, cells, ignore_index=config.ignore_value, reduction="sum")
-        loss = loss / (cells != config.ignore_value).sum().clamp(min=1)
+        loss = loss / process_mean((cells != config.ignore_value).sum().float()).clamp(min=1)
         if features.query_position_embeddings is not None:
             # Distributed training wants a gradient, be it 0, for the layers that make the queries.
             loss = loss + 0 * features.query_position_embeddings.sum()

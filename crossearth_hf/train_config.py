@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import difflib
+import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,9 @@ import yaml
 from .errors import InputError
 from .labels import get_label_set
 
+ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")
+"""What of a model's features is trained; the table in `adaptation` says what each is."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -24,34 +29,51 @@ class TrainConfig:
     Attributes:
         model: Folder or Hub id to start from; or, for a model from scratch, a preset's name or a config's .json file.
         output_dir: Folder for the model, its checkpoints and the log.
-        train_data: Sources: FOLDER or FOLDER:GLOB with images/NAME.jpg (.png, .tif) and masks/NAME.png, or
-            synth:DOMAIN[:COUNT] for generated scenes.
+        train_data: Sources, see `data.load_source`: FOLDER or FOLDER:GLOB with images/NAME.jpg (.png, .tif) and
+            masks/NAME.png, hf:PATH_OR_ID and hf-stream:PATH_OR_ID for `datasets`, synth:DOMAIN[:COUNT] for generated
+            scenes.
         train_weights: Share of each source in the crops; by default every image weighs the same.
         eval_data: Sources to score during training: the SOURCE domain's validation split.
         eval_scale: Factor by which images are enlarged for scoring.
+        bands: One or three bands of raster images, counted from 1; chosen as by `crossearth predict` if not given.
         label_set: Classes of the data.
-        objective: "masks" trains the whole model with the Mask2Former loss; "patches" trains backbone and adapters
-            alone, see `patch_objective`: a warm start from which a run with "masks" goes on (`model`).
+        objective: "masks" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
+            (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another
+            objective goes on from them (`model`): "patches" with labels, see `patch_objective`; "reconstruct", masked
+            image modelling alone, without labels or masks; "features", see `feature_objective`, without them too.
+        adaptation: What of the features is trained: "frozen", "rein" (published), "lora", "full", "rein+lora" or
+            "full+rein", see `adaptation`.
+        lora_rank, lora_alpha: Rank of LoRA's updates, and their weight times the rank.
+        lora_dropout: Probability with which an input of LoRA's updates is dropped.
+        lora_targets: Names of the linear layers that get LoRA, in every block of the ViT.
+        style_probability: Share of the images that Earth-Style Injection restyles; 0 for none. Styles are for the
+            objectives "masks" and "multitask".
+        style_alpha: Weight of the bank's style against the image's own.
+        style_mask_ratio: Share of the blocks that show the restyled image.
+        style_block_size: Side of a block in pixels.
+        style_bank: File with the styles (`crossearth style-bank`); the bank that comes with the package if not given.
+        fourier_probability: Share of the images that get another's low frequencies, see `fourier_style`; 0 for none.
         steps: Optimiser steps of this run.
         schedule_steps: Steps after which the learning rate reaches 0 (`steps` if not given). The published runs stop
             at 30,000 of 40,000.
         batch_size: Crops per process and forward pass.
         gradient_accumulation_steps: Forward passes per optimiser step.
         learning_rate: Peak of the schedule.
-        weight_decay: AdamW's, see `training.param_groups`.
+        backbone_lr_multiplier: Factor of the learning rate of the ViT's own weights, where they are trained.
+        weight_decay: AdamW's, see `optimization.param_groups`.
         warmup_steps: Steps of linear warm-up.
         max_grad_norm: Clips the gradient's norm; 0 for never.
         crop_size: Side of the crops in pixels; the model's `image_size` if not given.
         scale_range: Bounds of the random scale.
         relative_to_crop: Whether scale 1 makes the image's longer side the crop's (published), or keeps its pixels.
         rotate: Whether crops are also turned by multiples of 90 degrees.
-        freeze_backbone: Overrides the model config's own setting.
         gradient_checkpointing: Trades time for memory.
         mixed_precision: "no", "bf16" or "fp16".
         save_dtype: Number format of the saved weights: "float32", "float16" or "bfloat16".
-        seed: Of weights, crops and the loss's random points.
+        seed: Of weights, crops, styles, masks and the loss's random points.
         num_workers: Processes that prepare crops; 0 for none.
         log_every, eval_every, save_every: Steps between log lines, evaluations and checkpoints.
+        tracker: "tensorboard" also writes the log to `output_dir`/tensorboard; "none" to `log.jsonl` alone.
         resume: Continue from the last checkpoint in `output_dir`, if there is one.
     """
 
@@ -61,13 +83,26 @@ class TrainConfig:
     train_weights: list[float] = field(default_factory=list)
     eval_data: list[str] = field(default_factory=list)
     eval_scale: float = 1.0
+    bands: list[int] = field(default_factory=list)
     label_set: str = "land-cover"
     objective: str = "masks"
+    adaptation: str = "rein"
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    lora_targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    style_probability: float = 0.0
+    style_alpha: float = 0.1
+    style_mask_ratio: float = 0.7
+    style_block_size: int = 64
+    style_bank: str | None = None
+    fourier_probability: float = 0.0
     steps: int = 30_000
     schedule_steps: int | None = None
     batch_size: int = 4
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-4
+    backbone_lr_multiplier: float = 1.0
     weight_decay: float = 0.05
     warmup_steps: int = 0
     max_grad_norm: float = 0.0
@@ -75,7 +110,6 @@ class TrainConfig:
     scale_range: list[float] = field(default_factory=lambda: [0.5, 2.0])
     relative_to_crop: bool = True
     rotate: bool = False
-    freeze_backbone: bool | None = None
     gradient_checkpointing: bool = False
     mixed_precision: str = "no"
     save_dtype: str = "float32"
@@ -84,6 +118,7 @@ class TrainConfig:
     log_every: int = 50
     eval_every: int = 1000
     save_every: int = 1000
+    tracker: str = "none"
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -94,6 +129,8 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         for name, choices in _CHOICES.items():
             self._require(name, getattr(self, name) in choices, f"must be one of {', '.join(choices)}")
+        for name in _PROBABILITIES:
+            self._require(name, 0 <= getattr(self, name) <= 1, "must lie between 0 and 1")
         self._require("train_data", bool(self.train_data), "needs at least one source")
         weights = self.train_weights
         fits = not weights or (len(weights) == len(self.train_data) and min(weights) >= 0 and sum(weights) > 0)
@@ -101,13 +138,27 @@ class TrainConfig:
         low_high = self.scale_range
         rising = len(low_high) == 2 and 0 < low_high[0] <= low_high[1]
         self._require("scale_range", rising, "must be two rising numbers")
-        scored = not (self.eval_data and self.objective == "patches")
-        self._require("eval_data", scored, "must be left out with objective 'patches', which trains no head")
         whole_lines = self.save_every % self.log_every == 0
         self._require("save_every", whole_lines, f"must be a multiple of log_every ({self.log_every})")
         self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
         self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
+        self._check_warm_start()
+
+    def _check_warm_start(self) -> None:
+        """What the objectives that train the features alone leave no room for."""
+        alone = f"objective '{self.objective}'"
+        if self.objective not in ("masks", "multitask"):
+            self._require("eval_data", not self.eval_data, f"must be left out with {alone}, which trains no head")
+            for name in ("style_probability", "fourier_probability"):
+                self._require(name, not getattr(self, name), f"must be 0 with {alone}: it knows no styles")
+            rule = f"must be another with {alone}: it keeps the features as they are"
+            self._require("adaptation", self.adaptation != "frozen", rule)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the objective reads labels."""
+        return self.objective in ("masks", "multitask", "patches")
 
     @property
     def total_steps(self) -> int:
@@ -121,11 +172,15 @@ class TrainConfig:
 
 _POSITIVE = (
     "steps", "schedule_steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "crop_size", "eval_scale",
-    "log_every", "eval_every", "save_every",
+    "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size",
+    "backbone_lr_multiplier",
 )  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
+_PROBABILITIES = ("lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability")
 _CHOICES = {
-    "objective": ("masks", "patches"),
+    "objective": ("masks", "multitask", "patches", "reconstruct", "features"),
+    "adaptation": ADAPTATIONS,
+    "tracker": ("none", "tensorboard"),
     "mixed_precision": ("no", "bf16", "fp16"),
     "save_dtype": ("float32", "float16", "bfloat16"),
 }
@@ -143,8 +198,9 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
         prog="train.py", description="Trains CrossEarth on labelled images.", allow_abbrev=False
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="fields of the same names; flags win over it")
+    texts = field_descriptions()
     for item in dataclasses.fields(TrainConfig):
-        _add_flag(parser, item)
+        _add_flag(parser, item, texts.get(item.name, ""))
     flags, unknown = parser.parse_known_args(list(arguments))
     for text in unknown:
         name = text.removeprefix("--").partition("=")[0]
@@ -181,9 +237,18 @@ def to_json(config: TrainConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 
-def _add_flag(parser: argparse.ArgumentParser, item: "dataclasses.Field[Any]") -> None:
+def field_descriptions() -> dict[str, str]:
+    """What the docstring of `TrainConfig` says of each field, on one line."""
+    section = inspect.cleandoc(TrainConfig.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    (\w[\w, ]*): ((?:.|\n(?=        ))+)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+def _add_flag(parser: argparse.ArgumentParser, item: "dataclasses.Field[Any]", text: str) -> None:
     options: dict[str, Any]
-    kind, options = _TYPES[item.name], {"default": argparse.SUPPRESS}
+    value = item.default if item.default_factory is MISSING else item.default_factory()
+    known = "" if value in (MISSING, None, []) else f" Default: {value}."
+    kind, options = _TYPES[item.name], {"default": argparse.SUPPRESS, "help": (text + known).replace("%", "%%")}
     if bool in (kind, *typing.get_args(kind)):
         parser.add_argument(f"--{item.name}", action=argparse.BooleanOptionalAction, **options)
     elif typing.get_origin(kind) is list:

@@ -1,184 +1,154 @@
-"""Supervised training of CrossEarth: optimiser, schedule and the loop, on any number of processes.
+"""Training of CrossEarth: the loop, on any number of processes.
 
-A run is a pure function of its configuration and of the number of processes: crops depend on (seed, index), the loss's
-random points on (seed, forward pass, process). A resumed run therefore repeats the uninterrupted one.
+A run is a pure function of its configuration. Crops, styles, masks and the loss's random points depend on the seed and
+on the number of the crop alone: a resumed run repeats the uninterrupted one to the last bit, and several processes make
+the steps that one would make on the same global batch. Their losses agree up to rounding, since the loss averages over
+all processes (`loss_crossearth`); dropout is the exception, drawn per pass and process (the published model has none).
+The price is a generator per image instead of one for all: a run draws other points than the original's would, from the
+same distribution, and they cost some kernel launches more.
+
+Accumulated gradients are the mean over a step's passes, each averaged by its own counts. They equal those of one larger
+batch where its passes hold equal numbers of masks, matched queries and labelled pixels, and nearly so elsewhere.
 """
 
-import json
+import errno
 import math
-import os
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin, convert_outputs_to_fp32, is_tensorboard_available, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from . import metrics
+from .adaptation import describe_trainable, merged, save_adapter
 from .augmentation import CropSettings, TrainingCrops
-from .configuration_crossearth import PRESETS, CrossEarthConfig
-from .data import LabelledImage, load_sources
+from .data import LabelledImage, Source, load_sources
 from .errors import InputError
 from .evaluation import predict_confusion, report
+from .feature_objective import MaskedFeaturePrediction
+from .hub_data import HubStream
 from .image_processing_crossearth import CrossEarthImageProcessor
-from .labels import LabelSet, get_label_set
+from .labels import IGNORE_INDEX, get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .modeling_multitask import CrossEarthForMultiTaskTraining
+from .optimization import learning_rate_at, param_groups
 from .patch_objective import PatchClassifier
-from .train_config import TrainConfig, to_json
+from .run_folder import RunFolder, staging
+from .starting_model import build_model, build_processor, lora_settings
+from .train_config import TrainConfig
+from .training_inputs import InputMaker
 
-WARMUP_START = 1e-6
-POLY_POWER = 0.9
-CHECKPOINT = "checkpoint"
-HARMLESS_ON_RESUME = {
-    "resume",
-    "output_dir",
-    "eval_data",
-    "eval_scale",
-    "num_workers",
-    "log_every",
-    "eval_every",
-    "save_every",
-}
-"""Fields that may change between a run and its continuation, since no training step depends on them."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups of the trainable parameters: those that decay and those that do not.
-
-    The published rule (CrossEarth's configs): no decay for norms, query embeddings, the transformer decoder's level
-    embedding, Rein's tokens and scale; decay for all others, biases and the pixel decoder's level encoding too. The
-    published runs freeze the ViT; for one that is trained, no decay of the class token, registers, position table and
-    LayerScale is our choice.
-    """
-    exempt = {id(parameter) for module in model.modules() for parameter in _exempt(module)}
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trainable if id(p) not in exempt], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if id(p) in exempt], "weight_decay": 0.0},
-    ]
+Scorer = Callable[[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor], dict[str, Any]]
 
 
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate of optimiser step `step` (from 0): linear warm-up from a millionth, then polynomial decay to 0."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (WARMUP_START + (1 - WARMUP_START) * step / config.warmup_steps)
-    progress = (step - config.warmup_steps) / (config.total_steps - config.warmup_steps)
-    return config.learning_rate * (1 - progress) ** POLY_POWER
-
-
-def build_model(config: TrainConfig, label_set: LabelSet) -> CrossEarthForSemanticSegmentation:
-    """The model that `config.model` names, with the classes of `label_set`; parameters in float32.
-
-    A model with other classes is loaded with a new classifier; nothing else may be missing or misshapen.
-
-    Raises:
-        InputError: no such preset, file, folder or Hub id; weights that do not fit.
-    """
-    labels = {"id2label": label_set.id2label, "label2id": label_set.label2id}
-    if _from_scratch(config):
-        model = CrossEarthForSemanticSegmentation(_scratch_config(config, labels))
-    else:
-        model = _pretrained(config, labels)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    return model
-
-
-def build_processor(config: TrainConfig) -> CrossEarthImageProcessor:
-    """The image processor saved beside the model that `config` starts from; the default one where there is none."""
-    if _from_scratch(config):
-        return CrossEarthImageProcessor()
-    try:
-        return CrossEarthImageProcessor.from_pretrained(config.model)
-    except OSError:
-        return CrossEarthImageProcessor()
-
-
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, scorer: Scorer | None = None) -> Path:
     """Runs `config`; the folder `config.output_dir` then holds model, processor, `log.jsonl` and the last checkpoint.
 
-    With `eval_data`, its sub-folder `best` holds the model that scored highest on it.
+    With LoRA the model is the plain one, updates merged, and `adapter` holds what was trained alone. With `eval_data`,
+    the sub-folder `best` holds the model that scored highest on it.
+
+    Args:
+        config: The run.
+        scorer: Takes the place of `eval_data`: what it makes of model and processor is written to the log as "eval".
 
     Raises:
         InputError: data, model or folder that do not fit (see the functions used); a folder that holds another run.
         FloatingPointError: the loss or its gradient is no finite number; the last checkpoint is named.
     """
-    trainer = Trainer(config)
+    owns_state = not AcceleratorState._shared_state
     try:
-        return trainer.run()
+        return Trainer(config, scorer).run()
     except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
         raise InputError(
             f"{config.output_dir} cannot be written: {error}; make room and go on with --resume"
         ) from error
+    finally:
+        if owns_state:  # else the next run of this process could not have another precision
+            AcceleratorState._reset_state()
 
 
 class Trainer:
     """One training run: builds everything from its configuration, then `run` steps through it."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.output = Path(config.output_dir)
+    def __init__(self, config: TrainConfig, scorer: Scorer | None = None) -> None:
+        self.config, self.scorer = config, scorer
+        self.folder = RunFolder(config.output_dir)
         self.label_set = get_label_set(config.label_set)
-        self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.gradient_accumulation_steps
-        )
-        self.checkpoint = self.output / CHECKPOINT
-        self._prepare_output()
+        self.accelerator = _accelerator(config)
+        self.folder.prepare(resume=config.resume)
         set_seed(config.seed)
         self.segmentation = build_model(config, self.label_set)
-        network = PatchClassifier(self.segmentation) if config.objective == "patches" else self.segmentation
+        with torch.device("meta"):  # without LoRA layers and FSDP's class, for saving
+            self.shell = type(self.segmentation)(self.segmentation.config)
+        network = _network(self.segmentation, config.objective)
         self.processor = build_processor(config)
         self.crop_size = config.crop_size or self.segmentation.config.image_size
-        self.sources = load_sources(config.train_data, self.label_set)
-        self.eval_images = [image for source in load_sources(config.eval_data, self.label_set) for image in source]
-        groups = param_groups(network, config.weight_decay)
+        self.inputs = InputMaker(config, self.processor, self.crop_size, self.accelerator.device)
+        bands = config.bands or None
+        self.sources = load_sources(config.train_data, self.label_set, bands=bands, labelled=config.needs_labels)
+        self.eval_images = _images(load_sources(config.eval_data, self.label_set, bands=bands))
+        self.accelerator.print(describe_trainable(network, config.adaptation))
+        self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        self.scalars = _scalars_to_vectors(network) if self.sharded else set()
+        groups = param_groups(network, config.weight_decay, config.backbone_lr_multiplier)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
-        self.step, self.best = 0, -math.inf
+        self.step, self.best, self.skipped = 0, -math.inf, 0
 
     def run(self) -> Path:
         """Trains to the last step and saves the model; returns its folder."""
-        if self.accelerator.is_main_process and not self.checkpoint.exists() and _old(self.checkpoint).is_dir():
-            os.replace(_old(self.checkpoint), self.checkpoint)  # a run was killed while it exchanged the two
+        if self.accelerator.is_main_process:
+            self.folder.recover()
         self.accelerator.wait_for_everyone()
-        if self.config.resume and self.checkpoint.is_dir():
+        if self.config.resume and self.folder.checkpoint.is_dir():
             self._load_checkpoint()
         if self.accelerator.is_main_process:
-            _keep_log_until(self.output / "log.jsonl", self.step)
-        self._loop()
-        if self.accelerator.is_main_process:
-            self._save_model(self.output)
+            self.folder.keep_log_until(self.step)
+        # What a killed run wrote beyond its checkpoint is hidden, as the log's lines are dropped.
+        options = {"tensorboard": {"purge_step": self.step + 1}}
+        self.accelerator.init_trackers("tensorboard", init_kwargs=options)
+        try:
+            self._loop()
+            self._save_model(self.folder.path)
+        finally:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        return self.output
+        return self.folder.path
 
     def _loop(self) -> None:
-        config, accumulation = self.config, self.config.gradient_accumulation_steps
-        loader = self._loader()
+        config = self.config
         bar = tqdm(
             total=config.steps, initial=self.step, desc="training", unit="step",
             disable=not self.accelerator.is_local_main_process,
         )  # fmt: skip
         self.model.train()
         started, losses = time.monotonic(), []
-        for forward_pass, batch in enumerate(loader, start=self.step * accumulation):
-            losses.append(self._forward_backward(batch, forward_pass))
-            if not self.accelerator.sync_gradients:
-                continue
+        for batches in self._batches():
+            losses += self._train_step(batches)
             self.step += 1
             bar.update()
             if self.step % config.log_every == 0 or self.step == config.steps:
-                self._log(self._mean(losses) | {"lr": self.optimizer.param_groups[0]["lr"]}, started)
-                bar.set_postfix(loss=f"{float(losses[-1]['loss']):.3f}")
+                values = self._mean(losses)
+                rate = self.optimizer.param_groups[0]["lr"]
+                self._log({"train": values | {"lr": rate, "skipped": self.skipped}}, started)
+                bar.set_postfix({"loss": f"{values['loss']:.3f}"} if values else {"skipped": self.skipped})
                 started, losses = time.monotonic(), []
             if self.step % config.eval_every == 0 or self.step == config.steps:
                 self._evaluate()
@@ -186,22 +156,44 @@ class Trainer:
                 self._save_checkpoint()
         bar.close()
 
+    def _train_step(self, batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+        """One optimiser step on its forward passes' batches; returns the losses of each."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, self.config) * group["lr_multiplier"]
+        if self._nothing_to_learn(batches):
+            self.skipped += 1
+            return []
+        first = self.step * len(batches)
+        return [self._forward_backward(batch, first + index) for index, batch in enumerate(batches)]
+
+    def _nothing_to_learn(self, batches: list[dict[str, torch.Tensor]]) -> bool:
+        """Whether no process has a labelled pixel in this step, and the loss leaves out pixels without labels."""
+        leaves_out = self.config.objective == "patches" or self.segmentation.config.ignore_unlabelled_pixels
+        if not (self.config.needs_labels and leaves_out):
+            return False
+        labelled = torch.stack([(batch["labels"] != IGNORE_INDEX).any() for batch in batches]).any()
+        return not bool(self.accelerator.reduce(labelled.float(), "sum"))
+
     def _forward_backward(self, batch: dict[str, torch.Tensor], forward_pass: int) -> dict[str, torch.Tensor]:
         """One forward and backward pass; steps the optimiser when the gradients are complete. Returns the losses."""
-        _seed_pass(self.config.seed, forward_pass, self.accelerator.process_index)
+        _seed_dropout(self.config.seed, forward_pass, self.accelerator.process_index)
         with self.accelerator.accumulate(self.model):
-            output = self.model(**batch)
+            output = self.model(**self.inputs(batch))
             self.accelerator.backward(output.loss)
             self._require_finite(output.loss, "loss")
             if self.accelerator.sync_gradients:
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
-                if self.config.mixed_precision != "fp16":  # there the scaler skips steps that overflow
-                    self._require_finite(norm, "gradient")
-                for group in self.optimizer.param_groups:
-                    group["lr"] = learning_rate_at(self.step, self.config)
+                if norm is not None and self.config.mixed_precision != "fp16":  # its scaler skips steps that overflow
+                    self._require_finite(torch.as_tensor(norm), "gradient")
             self.optimizer.step()
             self.optimizer.zero_grad()
         return {"loss": output.loss.detach()} | _loss_parts(output.loss_dict)
+
+    def _batches(self) -> Iterator[list[dict[str, torch.Tensor]]]:
+        """For every step that is still to be made, the batches of its forward passes."""
+        loader = iter(self._loader())
+        while batches := list(islice(loader, self.config.gradient_accumulation_steps)):
+            yield batches
 
     def _loader(self) -> DataLoader:
         """Batches of the crops that are still to be seen."""
@@ -214,6 +206,7 @@ class Trainer:
             rotate=config.rotate,
             mean=tuple(processor.image_mean),
             std=tuple(processor.image_std),
+            rescale_factor=processor.rescale_factor,
         )
         crops = TrainingCrops(self.sources, config.train_weights, settings, config.seed, per_step * config.steps)
         remaining = range(self.step * per_step, len(crops))
@@ -224,210 +217,169 @@ class Trainer:
         return self.accelerator.prepare(loader)
 
     def _evaluate(self) -> None:
-        """Scores the model on the validation images, shared among processes; keeps the best."""
-        if not self.eval_images:
-            return
-        started, network = time.monotonic(), self.segmentation
-        share: list[LabelledImage] = self.eval_images[self.accelerator.process_index :: self.accelerator.num_processes]
+        """Scores the model; on the validation images of `eval_data`, shared among processes, it also keeps the best."""
+        started, network, alone = time.monotonic(), self._scored_network(), self.accelerator.is_main_process
+        if self.scorer is not None:
+            self._log({"eval": self.scorer(network, self.processor) if alone or self.sharded else {}}, started)
+            self.accelerator.wait_for_everyone()
+        elif self.eval_images:
+            confusion = self._confusion(network)
+            self._log({"eval": report(confusion, self.label_set)}, started)
+            if metrics.mean_iou(confusion) > self.best:
+                self.best = metrics.mean_iou(confusion)
+                self._save_model(self.folder.path / "best")
+
+    def _scored_network(self) -> CrossEarthForSemanticSegmentation:
+        """The model for inference, in the precision of the run."""
+        if not isinstance(self.segmentation, CrossEarthForMultiTaskTraining):
+            return self.model if self.sharded else self.segmentation
+        network = self.segmentation.segmentation_model()
+        # As accelerate does with the model that it prepared.
+        network.forward = convert_outputs_to_fp32(self.accelerator.autocast()(network.forward))
+        return network
+
+    def _confusion(self, network: CrossEarthForSemanticSegmentation) -> np.ndarray:
+        """Confusion matrix over all validation images."""
+        images = self.eval_images
+        if not self.sharded:  # else every process holds a part of the weights: all must make the same passes
+            images = images[self.accelerator.process_index :: self.accelerator.num_processes]
         confusion = predict_confusion(
-            network, self.processor, share, self.label_set,
-            window=network.config.image_size, stride=network.config.window_stride, scale=self.config.eval_scale,
-            progress=self.accelerator.is_local_main_process,
+            network, self.processor, images, self.label_set,
+            window=self.segmentation.config.image_size, stride=self.segmentation.config.window_stride,
+            scale=self.config.eval_scale, progress=self.accelerator.is_local_main_process,
         )  # fmt: skip
-        total = self.accelerator.reduce(torch.from_numpy(confusion).to(self.accelerator.device), "sum").cpu().numpy()
-        scores = report(total, self.label_set)
-        self._log({"eval": scores}, started)
-        if metrics.mean_iou(total) > self.best:
-            self.best = metrics.mean_iou(total)
-            if self.accelerator.is_main_process:
-                self._save_model(self.output / "best")
+        if self.sharded:
+            return confusion
+        counts = torch.from_numpy(confusion).to(self.accelerator.device)
+        return self.accelerator.reduce(counts, "sum").cpu().numpy()
 
     def _mean(self, losses: list[dict[str, torch.Tensor]]) -> dict[str, float]:
-        """Mean of each loss over the passes and the processes."""
+        """Mean of each loss over the passes and the processes; nothing where every step was skipped."""
+        if not losses:
+            return {}
         stacked = torch.stack([torch.stack(list(loss.values())) for loss in losses]).mean(0)
         return dict(zip(losses[0], self.accelerator.reduce(stacked, "mean").tolist(), strict=True))
 
-    def _log(self, values: dict[str, Any], started: float) -> None:
+    def _log(self, values: dict[str, dict[str, Any]], started: float) -> None:
+        """A line of the log, losses as they are and scores under "eval"; the tracker gets the plain numbers."""
+        seconds = {"seconds": round(time.monotonic() - started, 3)}
         if self.accelerator.is_main_process:
-            line = {"step": self.step} | values | {"seconds": round(time.monotonic() - started, 3)}
-            with open(self.output / "log.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
+            self.folder.log({"step": self.step} | values.get("train", {"eval": values.get("eval")}) | seconds)
+        numbers = {f"{group}/{name}": value for group, scores in values.items() for name, value in scores.items()}
+        self.accelerator.log({k: v for k, v in numbers.items() if isinstance(v, int | float)}, step=self.step)
 
     def _require_finite(self, value: torch.Tensor, what: str) -> None:
         if not bool(torch.isfinite(value)):
-            saved = f"the last good state is {self.checkpoint}" if self.checkpoint.is_dir() else "nothing was saved yet"
+            saved, kept = self.folder.checkpoint, self.folder.checkpoint.is_dir()
             raise FloatingPointError(
-                f"the {what} of step {self.step + 1} is {value.item()}; {saved}: lower learning_rate or set "
+                f"the {what} of step {self.step + 1} is {value.item()}; "
+                f"{f'the last good state is {saved}' if kept else 'nothing was saved yet'}: lower learning_rate or set "
                 "max_grad_norm, then go on with --resume"
             )
 
-    def _prepare_output(self) -> None:
-        """Makes the folder, before anything is loaded; raises `InputError` if that fails or it holds another run."""
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output):
-                pass
-        except OSError as error:
-            raise InputError(f"output_dir {self.output} cannot be written: {error.strerror}; name another") from error
-        if (self.checkpoint.exists() or _old(self.checkpoint).exists()) and not self.config.resume:
-            raise InputError(f"{self.output} already holds a run; continue it with --resume or name another output_dir")
-
     def _save_checkpoint(self) -> None:
         """Replaces the last checkpoint; at every moment a complete one is on disk."""
-        temporary = self.output / f".{CHECKPOINT}.tmp"
         if self.accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(self.folder.incoming, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(temporary), safe_serialization=True)
+        self.accelerator.save_state(str(self.folder.incoming), safe_serialization=True)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            state = {"step": self.step, "best": self.best, "processes": self.accelerator.num_processes}
-            (temporary / "run.json").write_text(json.dumps(state), encoding="utf-8")
-            (temporary / "config.json").write_text(to_json(self.config), encoding="utf-8")
-            _replace_folder(temporary, self.checkpoint)
+            state = {"step": self.step, "best": self.best, "skipped": self.skipped}
+            self.folder.commit(self.config, state | {"processes": self.accelerator.num_processes})
         self.accelerator.wait_for_everyone()
 
     def _load_checkpoint(self) -> None:
-        state = json.loads((self.checkpoint / "run.json").read_text(encoding="utf-8"))
-        saved = json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))
-        now = json.loads(to_json(self.config))
-        for fields in (saved, now):  # a run may be prolonged where that leaves the learning rates as they were
-            fields["schedule_steps"] = fields["schedule_steps"] or fields.pop("steps")
-            fields.pop("steps", None)
-        saved["processes"], now["processes"] = state["processes"], self.accelerator.num_processes
-        for name in sorted(set(now) - HARMLESS_ON_RESUME):
-            if saved.get(name) != now[name]:
-                raise InputError(
-                    f"{name} is {now[name]!r} but {self.checkpoint} was trained with {saved.get(name)!r}; resume with "
-                    "the same value or start in another output_dir"
-                )
-        self.accelerator.load_state(str(self.checkpoint))
-        self.step, self.best = state["step"], state["best"]
+        state = self.folder.saved_state(self.config, self.accelerator.num_processes)
+        try:
+            self.accelerator.load_state(str(self.folder.checkpoint))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{self.folder.checkpoint} does not fit the model that '{self.config.model}' names now ({reason}); "
+                "restore that model or start in another output_dir"
+            ) from error
+        self.step, self.best, self.skipped = state["step"], state["best"], state["skipped"]
 
     def _save_model(self, folder: Path) -> None:
-        """Writes model and processor to `folder`; every file is replaced at once, complete."""
-        folder.mkdir(parents=True, exist_ok=True)
-        dtype = getattr(torch, self.config.save_dtype)
-        weights = {name: value.to(dtype) for name, value in self.segmentation.state_dict().items()}
-        with _staging(folder) as temporary:
-            self.segmentation.save_pretrained(temporary, state_dict=weights)
+        """Writes model and processor to `folder`, and what LoRA trained to its `adapter`; every file complete."""
+        names = self.segmentation.state_dict().keys()
+        gathered = self.accelerator.get_state_dict(self.model)  # whole tensors, also where processes share them
+        if not self.accelerator.is_main_process:
+            return
+        # The objective "patches" trains a part of the model under a head that is thrown away.
+        state = self.segmentation.state_dict() | {name: gathered[name] for name in names if name in gathered}
+        state |= {name: state[name].reshape(()) for name in self.scalars}
+        dtype, lora = getattr(torch, self.config.save_dtype), lora_settings(self.config)
+        weights = {name: value.to(dtype) for name, value in merged(state, lora).items()}
+        with staging(folder) as temporary:
+            self.shell.save_pretrained(temporary, state_dict=weights)
             self.processor.save_pretrained(temporary)
             # safetensors lets only the owner read
             shutil.copymode(temporary / "config.json", temporary / "model.safetensors")
+        if "lora" in self.config.adaptation:
+            with staging(folder / "adapter") as temporary:
+                save_adapter(temporary, self.shell, state, lora, self.config.model)
+                shutil.copymode(temporary / "config.json", temporary / "adapter_model.safetensors")
 
 
-def _from_scratch(config: TrainConfig) -> bool:
-    """Whether `config.model` names a configuration, not weights."""
-    return config.model in PRESETS or config.model.endswith(".json")
-
-
-def _scratch_config(config: TrainConfig, labels: dict[str, Any]) -> CrossEarthConfig:
-    """Configuration of a new model, from a preset or a .json file."""
-    overrides = dict(labels)
-    if config.freeze_backbone is not None:
-        overrides["freeze_backbone"] = config.freeze_backbone
-    if config.model in PRESETS:
-        return CrossEarthConfig.from_preset(config.model, **overrides)
-    try:
-        values = json.loads(Path(config.model).read_text(encoding="utf-8"))
-        return CrossEarthConfig(**(values | overrides))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{config.model} is no CrossEarth configuration ({error}); correct the file") from error
-
-
-def _pretrained(config: TrainConfig, labels: dict[str, Any]) -> CrossEarthForSemanticSegmentation:
-    """A saved model in float32, its classifier made anew where the classes differ."""
-    try:
-        model, info = CrossEarthForSemanticSegmentation.from_pretrained(
-            config.model, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **labels
-        )
-    except (OSError, ValueError) as error:
+def _accelerator(config: TrainConfig) -> Accelerator:
+    if config.tracker == "tensorboard" and not is_tensorboard_available():
         raise InputError(
-            f"'{config.model}' is neither a preset ({', '.join(PRESETS)}) nor a folder or Hub id of a CrossEarth model "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    misshapen = {str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]}
-    wrong = sorted({key for key in misshapen if not key.startswith("class_predictor.")} | set(info["missing_keys"]))
-    if wrong:
-        raise InputError(
-            f"the weights of '{config.model}' do not fit its config at {wrong[:3]}; repair or convert it again"
+            "tracker 'tensorboard' needs the package tensorboard; install it with pip install "
+            '"crossearth-hf[train]" or set tracker to none'
         )
-    if config.freeze_backbone is not None:
-        model.config.freeze_backbone = config.freeze_backbone
-        model.model.backbone.requires_grad_(not config.freeze_backbone)
-    return model
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        # A step's batches are fetched together: the loader's end says nothing about the last pass.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.gradient_accumulation_steps, sync_with_dataloader=False
+        ),
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=config.output_dir,
+    )
+    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if sharded and config.objective == "multitask" and config.eval_data:
+        raise InputError("eval_data is given, but sharded multi-task training cannot score: leave it out, score later")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks, since the loader is prepared later
+        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
+    return accelerator
 
 
-def _exempt(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters of `module` itself, not of its children, that never decay."""
-    # nn.Embedding: learned queries and the transformer decoder's level embedding.
-    whole = isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.Embedding)
-    for name, parameter in module.named_parameters(recurse=False):
-        if whole or name in _EXEMPT_NAMES:
-            yield parameter
+def _images(sources: list[Source]) -> list[LabelledImage]:
+    """All images of the sources that are scored."""
+    for source in sources:
+        if isinstance(source, HubStream):
+            raise InputError(f"eval_data names the stream '{source.name}', which has no end; name it with hf: instead")
+    return [image for source in sources if not isinstance(source, HubStream) for image in source]
 
 
-_EXEMPT_NAMES = {
-    "scale", "tokens", "tokens_a", "tokens_b",  # Rein
-    "cls_token", "register_tokens", "position_embeddings", "lambda1",  # the ViT, where it is trained
-}  # fmt: skip
+def _scalars_to_vectors(network: nn.Module) -> set[str]:
+    """Gives parameters without dimension one, since FSDP shards no scalars; returns their names."""
+    scalars = set()
+    for prefix, module in network.named_modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.ndim == 0:
+                setattr(module, name, nn.Parameter(parameter.detach().view(1), parameter.requires_grad))
+                scalars.add(f"{prefix}.{name}")
+    return scalars
+
+
+def _network(segmentation: CrossEarthForSemanticSegmentation, objective: str) -> nn.Module:
+    """What the objective trains: the model itself, or a part of it under another head."""
+    heads = {"patches": PatchClassifier, "features": MaskedFeaturePrediction}
+    return heads[objective](segmentation) if objective in heads else segmentation
 
 
 def _loss_parts(losses: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-    """Class, mask and dice losses, each summed over the decoder's outputs."""
+    """Losses of one kind, each summed over the decoder's outputs."""
     parts: dict[str, torch.Tensor] = {}
     for name, value in (losses or {}).items():
-        part = name.rpartition("_")[0]
+        part = name.rstrip("0123456789").rstrip("_")
         parts[part] = parts.get(part, 0) + value.detach()
     return parts
 
 
-def _seed_pass(seed: int, forward_pass: int, process: int) -> None:
-    """Seeds the random points and dropout of one forward pass."""
+def _seed_dropout(seed: int, forward_pass: int, process: int) -> None:
+    """Seeds the global generator for one forward pass: what still draws from it is dropout."""
     torch.manual_seed(int(np.random.SeedSequence((seed, forward_pass, process)).generate_state(1)[0]))
-
-
-def _step_of(line: str) -> float:
-    """Step of a log line; infinity for one that a kill cut short."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return math.inf
-
-
-def _keep_log_until(path: Path, step: int) -> None:
-    """Drops the lines of `path` beyond `step`: a resumed run writes them again."""
-    if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(temporary, path)
-
-
-def _old(folder: Path) -> Path:
-    """Where the former version of `folder` lies while the new one takes its place."""
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Puts the folder `new` in the place of `target`."""
-    old = _old(target)
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder` whose files move to `folder` at the end."""
-    temporary = folder / ".saving.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.iterdir():
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

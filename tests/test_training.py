@@ -1,186 +1,27 @@
-"""The optimiser's groups, the schedule, the command line, and runs on a tiny model."""
+"""Runs on a tiny model: what they leave behind, exact resume, and what stops them."""
 
 import json
 import math
 import os
-import runpy
-import subprocess
-import sys
-from pathlib import Path
+import random
+import signal
+import time
 
-import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from PIL import Image
 from safetensors.torch import load_file
+from training_runs import log_lines, losses, make_workplace, settings
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, training
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.train_config import TrainConfig, build_train_config, parse_train_config
-
-ROOT = Path(__file__).resolve().parents[1]
-REQUIRED = ["--model", "tiny", "--output_dir", "run", "--train_data", "synth:desert-city:1"]
+from crossearth_hf.starting_model import build_model
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder of six 80x80 pairs and a tiny model's configuration file."""
-    root = tmp_path_factory.mktemp("training")
-    rng = np.random.default_rng(0)
-    for part in ("images", "masks"):
-        (root / "data" / part).mkdir(parents=True)
-    for index in range(6):
-        labels = np.kron(rng.integers(0, 5, (4, 4)), np.ones((20, 20))).astype(np.uint8)
-        image = np.stack([40 * labels + 20, 200 - 40 * labels, 30 * labels], -1) + rng.integers(0, 9, (80, 80, 3))
-        Image.fromarray(image.astype(np.uint8)).save(root / "data" / "images" / f"{index}.png")
-        Image.fromarray(labels).save(root / "data" / "masks" / f"{index}.png")
-    config = tiny_config(num_labels=5, freeze_backbone=False, decoder_layers=2, encoder_layers=1)
-    (root / "tiny.json").write_text(config.to_json_string())
-    return root
-
-
-def settings(workplace, output, **changes):
-    values = {
-        "model": str(workplace / "tiny.json"), "output_dir": str(output), "train_data": f"{workplace / 'data'}:[0-4]",
-        "steps": 4, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1, "log_every": 1, "num_workers": 0,
-        "max_grad_norm": 1.0, "seed": 3,
-    }  # fmt: skip
-    return build_train_config(values | changes)
-
-
-def log_lines(output):
-    return [json.loads(line) for line in (Path(output) / "log.jsonl").read_text().splitlines()]
-
-
-def losses(output):
-    return [(line["step"], line["loss"], line["lr"]) for line in log_lines(output) if "loss" in line]
-
-
-# --- optimiser and schedule
-
-
-def decays(model):
-    groups = training.param_groups(model, 0.05)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
-
-
-@pytest.mark.parametrize("link", [True, False])
-@pytest.mark.parametrize("rank", [4, None])
-def test_published_groups(link, rank):
-    model = CrossEarthForSemanticSegmentation(tiny_config(link_queries=link, rein_rank=rank))
-    found = decays(model)
-    assert set(found) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert not [name for name in found if name.startswith("model.backbone.")]
-    spared = {name for name, decay in found.items() if decay == 0}
-    expected = {"model.adapter.scale", "transformer_module.level_embed.weight"}
-    expected |= {"model.adapter.tokens"} if rank is None else {"model.adapter.tokens_a", "model.adapter.tokens_b"}
-    if not link:
-        expected |= {f"transformer_module.queries_{kind}.weight" for kind in ("embedder", "features")}
-    assert expected <= spared
-    assert all("norm" in name or ".input_projections." in name or "_1." in name for name in spared - expected)
-    assert found["pixel_decoder.level_embed"] == 0.05
-    assert found["class_predictor.bias"] == 0.05
-    assert found["model.adapter.delta_f.bias"] == 0.05
-
-
-def test_norms_are_told_by_their_type():
-    model = CrossEarthForSemanticSegmentation(tiny_config(freeze_backbone=False))
-    found = decays(model)
-    for name, module in model.named_modules():
-        for key, _ in module.named_parameters(recurse=False):
-            if isinstance(module, torch.nn.LayerNorm | torch.nn.GroupNorm):
-                assert found[f"{name}.{key}"] == 0, name
-            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-                assert found[f"{name}.{key}"] == 0.05, name
-    for key in ("embeddings.cls_token", "embeddings.position_embeddings", "layer.0.layer_scale1.lambda1"):
-        assert found[f"model.backbone.{key}"] == 0
-
-
-def test_schedule_is_polynomial_with_linear_warm_up():
-    config = build_train_config(
-        {"model": "tiny", "output_dir": "x", "train_data": "d", "learning_rate": 6e-5, "warmup_steps": 10_000}
-        | {"schedule_steps": 40_000, "steps": 30_000}
-    )
-    assert training.learning_rate_at(0, config) == pytest.approx(6e-11)
-    assert training.learning_rate_at(5_000, config) == pytest.approx(3e-5, rel=1e-5)
-    assert training.learning_rate_at(10_000, config) == 6e-5
-    assert training.learning_rate_at(25_000, config) == pytest.approx(6e-5 * 0.5**0.9)
-    assert training.learning_rate_at(40_000, config) == 0
-    assert training.learning_rate_at(30_000, config) == pytest.approx(6e-5 * math.exp(0.9 * math.log(1 / 3)))
-
-
-# --- flags and files
-
-
-def test_flags_win_over_the_file(tmp_path):
-    path = tmp_path / "run.yaml"
-    path.write_text("learning_rate: 3e-4\nsteps: 7\ntrain_data: some/folder\nrotate: true\nscale_range: [0.8, 2]\n")
-    arguments = ["--config", str(path), "--model", "tiny", "--output_dir", "run", "--steps", "9", "--no-rotate"]
-    config = parse_train_config(arguments)
-    assert config == TrainConfig(
-        model="tiny", output_dir="run", train_data=["some/folder"], learning_rate=3e-4, steps=9, scale_range=[0.8, 2.0]
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--learning_rat", "1"], "'learning_rat' is no field of TrainConfig; did you mean 'learning_rate'"),
-        (["--zzzzzz=1"], "'zzzzzz' is no field"),
-        (["--steps", "3", "stray"], "'stray' belongs to no flag"),
-        (["--steps", "many"], "steps is 'many'; it must be of type int"),
-        (["--steps", "0"], "steps is 0; it must be positive"),
-        (["--batch_size", "2.5"], "batch_size is '2.5'"),
-        (["--mixed_precision", "fp8"], "must be one of no, bf16, fp16"),
-        (["--label_set", "moon"], "'moon' is no label set"),
-        (["--schedule_steps", "10", "--steps", "20"], "schedule_steps is 10"),
-        (["--scale_range", "2", "0.5"], "scale_range"),
-        (["--crop_size", "100"], "crop_size is 100; it must be a multiple of 16"),
-        (["--train_weights", "1", "2"], "train_weights"),
-        (["--config", "absent.yaml"], "absent.yaml cannot be read"),
-    ],
-)
-def test_mistakes_are_named(arguments, message):
-    with pytest.raises(InputError, match=message):
-        parse_train_config([*REQUIRED, *arguments])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("lerning_rate: 1", "did you mean 'learning_rate'"),
-        ("rotate: 3", "rotate is 3; it must be of type bool"),
-        ("steps: true", "steps is True"),
-        ("train_data: [3]", "train_data is 3"),
-        ("- steps", "is no list of 'name: value' lines"),
-        ("steps: [", "cannot be read as YAML"),
-    ],
-)
-def test_mistakes_in_the_file_are_named(tmp_path, text, message):
-    (tmp_path / "run.yaml").write_text(text)
-    with pytest.raises(InputError, match=message):
-        parse_train_config(["--config", str(tmp_path / "run.yaml"), *REQUIRED[: 4 if "train_data" in text else None]])
-
-
-def test_what_is_missing_is_named():
-    with pytest.raises(InputError, match="train_data is missing"):
-        parse_train_config(REQUIRED[:-2])
-
-
-def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", *REQUIRED, "--stepz", "3"])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
-    assert end.value.code == 2
-    assert capsys.readouterr().err.strip() == "error: 'stepz' is no field of TrainConfig; did you mean 'steps'?"
-    assert not list(tmp_path.iterdir())
-
-
-# --- runs
+    return make_workplace(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +102,7 @@ def test_training_learns(workplace, tmp_path):
 
 
 def test_a_frozen_backbone_stays_as_it_was(workplace, finished, tmp_path):
-    training.train(settings(workplace, tmp_path, model=str(finished), freeze_backbone=True, steps=2))
+    training.train(settings(workplace, tmp_path, model=str(finished), adaptation="rein", steps=2))
     before, after = load_file(finished / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed
@@ -270,7 +111,7 @@ def test_a_frozen_backbone_stays_as_it_was(workplace, finished, tmp_path):
 
 def test_other_classes_get_a_new_classifier(workplace, finished):
     config = settings(workplace, "unused", model=str(finished), label_set="loveda")
-    model = training.build_model(config, get_label_set("loveda"))
+    model = build_model(config, get_label_set("loveda"))
     assert model.class_predictor.out_features == 8
     assert model.config.num_labels == 7
     saved = load_file(finished / "model.safetensors")
@@ -315,31 +156,14 @@ def test_a_folder_with_a_run_is_not_overwritten(workplace, finished):
 def test_models_that_do_not_exist(workplace, tmp_path, model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=model):
-        training.build_model(settings(workplace, tmp_path, model=model), get_label_set("land-cover"))
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(workplace, tmp_path):
-    flags = ["--model", str(workplace / "tiny.json"), "--train_data", f"{workplace / 'data'}:[0-4]", "--steps", "3"]
-    flags += ["--log_every", "1", "--eval_data", f"{workplace / 'data'}:[45]", "--learning_rate", "1e-3"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "scripts/train.py", *flags]
-    done = subprocess.run(
-        [*command, "--output_dir", str(tmp_path / "two"), "--batch_size", "1"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    lines = log_lines(tmp_path / "two")
-    assert [line["step"] for line in lines] == [1, 2, 3, 3]
-    assert lines[-1]["eval"]["pixels"] == 2 * 6400
-    assert json.loads((tmp_path / "two" / "checkpoint" / "run.json").read_text())["processes"] == 2
+        build_model(settings(workplace, tmp_path, model=model), get_label_set("land-cover"))
 
 
 def test_a_warm_start_trains_the_backbone_and_the_next_run_goes_on_from_it(workplace, tmp_path):
     warm = training.train(settings(workplace, tmp_path / "warm", objective="patches", steps=12))
     losses_of_patches = [line["loss_patch"] for line in log_lines(warm)]
     assert losses_of_patches[-1] < losses_of_patches[0]
-    untrained = training.build_model(settings(workplace, tmp_path / "x"), get_label_set("land-cover")).state_dict()
+    untrained = build_model(settings(workplace, tmp_path / "x"), get_label_set("land-cover")).state_dict()
     trained = load_file(warm / "model.safetensors")
     assert trained.keys() == untrained.keys()
     assert training.train(settings(workplace, tmp_path / "run", model=str(warm), steps=2)).is_dir()
@@ -371,14 +195,56 @@ def test_a_log_line_that_a_kill_cut_short_does_not_stop_a_resume(workplace, tmp_
     assert [step for step, *_ in losses(folder)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"objective": "patches", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'patches'"),
-        ({"save_every": 75, "log_every": 50}, r"save_every is 75; it must be a multiple of log_every \(50\)"),
-        ({"objective": "pixels"}, "objective is 'pixels'; it must be one of masks, patches"),
-    ],
-)
-def test_settings_that_contradict_each_other(changes, message):
-    with pytest.raises(InputError, match=message):
-        TrainConfig(**({"model": "tiny", "output_dir": "run", "train_data": ["x"]} | changes))
+# --- a kill at any moment
+
+
+def killed_after(seconds, config):
+    """Trains in a process of its own that gets SIGKILL after `seconds`; whether it lived that long."""
+    child = os.fork()
+    if child == 0:
+        try:
+            training.train(config)
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(workplace, tmp_path):
+    changes = {"steps": 8, "save_every": 1, "eval_data": f"{workplace / 'data'}:5", "eval_every": 3}
+    started = time.monotonic()
+    training.train(settings(workplace, tmp_path / "whole", **changes))
+    whole = time.monotonic() - started
+    config = settings(workplace, tmp_path / "killed", resume=True, **changes)
+    moments = random.Random(5)
+    kills = sum(killed_after(moments.uniform(0.05, 0.6) * whole, config) for _ in range(4))
+    assert kills >= 2
+    training.train(config)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    for part in (".", "best", "checkpoint"):
+        ours, theirs = (load_file(tmp_path / run / part / "model.safetensors") for run in ("killed", "whole"))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), part
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
+
+
+# --- weights of another kind
+
+
+def test_a_checkpoint_of_another_architecture_names_its_first_keys(workplace, tmp_path):
+    CrossEarthForSemanticSegmentation(tiny_config(num_labels=5)).save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"mask_feature_size": 16}))
+    with pytest.raises(InputError, match=r"weights of .*model' do not fit its config at \['pixel_decoder"):
+        training.train(settings(workplace, tmp_path / "run", model=str(tmp_path / "model")))
+
+
+def test_a_checkpoint_that_its_model_does_not_fit_any_more(workplace, tmp_path):
+    sizes = json.loads((workplace / "tiny.json").read_text())
+    (tmp_path / "tiny.json").write_text(json.dumps(sizes))
+    changes = {"model": str(tmp_path / "tiny.json"), "steps": 1, "schedule_steps": 2}
+    training.train(settings(workplace, tmp_path / "run", **changes))
+    (tmp_path / "tiny.json").write_text(json.dumps(sizes | {"rein_rank": 2}))
+    with pytest.raises(InputError, match=r"checkpoint does not fit the model .*tokens_a.*start in another output_dir"):
+        training.train(settings(workplace, tmp_path / "run", resume=True, **changes | {"steps": 2}))

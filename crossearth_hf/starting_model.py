@@ -1,0 +1,120 @@
+"""What a run starts from: the model that a configuration names, adapted to what is trained, and its processor."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .adaptation import LoraSettings, adapt, train_features_alone
+from .baselines import FeaturePyramidSegmenter
+from .configuration_crossearth import PRESETS, CrossEarthConfig
+from .errors import InputError
+from .image_processing_crossearth import CrossEarthImageProcessor
+from .labels import LabelSet
+from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .modeling_multitask import CrossEarthForMultiTaskTraining
+from .train_config import TrainConfig
+
+_CLASSIFIERS = ("class_predictor.", "classifier.")  # of CrossEarth and of the peer
+
+
+def build_model(config: TrainConfig, label_set: LabelSet) -> CrossEarthForSemanticSegmentation:
+    """The model that `config.model` names, with the classes of `label_set`, adapted; parameters in float32.
+
+    A model with other classes is loaded with a new classifier, one without the modules of `multitask` with new ones;
+    nothing else may be missing or misshapen.
+
+    Raises:
+        InputError: no such preset, file, folder or Hub id; weights that do not fit; see `adapt`.
+    """
+    labels = {"id2label": label_set.id2label, "label2id": label_set.label2id}
+    if _is_peer(config):
+        return _pretrained(config, FeaturePyramidSegmenter, labels).requires_grad_(True)
+    multitask = config.objective in ("multitask", "reconstruct")
+    model_class = CrossEarthForMultiTaskTraining if multitask else CrossEarthForSemanticSegmentation
+    if _from_scratch(config):
+        model = _new(config, model_class, labels)
+    else:
+        model = _pretrained(config, model_class, labels)
+    adapt(model, config.adaptation, lora_settings(config))
+    if config.objective == "reconstruct":
+        train_features_alone(model)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def build_processor(config: TrainConfig) -> CrossEarthImageProcessor:
+    """The image processor saved beside the model that `config` starts from; the default one where there is none."""
+    if _from_scratch(config):
+        return CrossEarthImageProcessor()
+    try:
+        return CrossEarthImageProcessor.from_pretrained(config.model)
+    except OSError:
+        return CrossEarthImageProcessor()
+
+
+def lora_settings(config: TrainConfig) -> LoraSettings:
+    """The fields of `config` that are LoRA's."""
+    return LoraSettings(config.lora_rank, config.lora_alpha, config.lora_dropout, tuple(config.lora_targets))
+
+
+def _from_scratch(config: TrainConfig) -> bool:
+    """Whether `config.model` names a configuration, not weights."""
+    return config.model in PRESETS or config.model.endswith(".json")
+
+
+def _is_peer(config: TrainConfig) -> bool:
+    """Whether `config.model` is the folder of a convolutional peer; `InputError` for a run that it cannot make."""
+    try:
+        names = json.loads((Path(config.model) / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError):  # no folder, or one that loading will complain about
+        return False
+    if FeaturePyramidSegmenter.__name__ not in names:
+        return False
+    if (config.objective, config.adaptation) != ("masks", "full"):
+        raise InputError(
+            f"'{config.model}' is the convolutional peer, which knows no objective '{config.objective}' with "
+            f"adaptation '{config.adaptation}'; train it with objective 'masks' and adaptation 'full'"
+        )
+    return True
+
+
+def _new(
+    config: TrainConfig, model_class: type[CrossEarthForSemanticSegmentation], labels: dict[str, Any]
+) -> CrossEarthForSemanticSegmentation:
+    """A model with random weights, from a preset or a .json file."""
+    if "lora" in config.adaptation:
+        raise InputError(
+            f"adaptation '{config.adaptation}' adapts trained weights and '{config.model}' has none; set model to the "
+            "folder or Hub id of a trained model"
+        )
+    try:
+        if config.model in PRESETS:
+            return model_class(CrossEarthConfig.from_preset(config.model, **labels))
+        values = json.loads(Path(config.model).read_text(encoding="utf-8"))
+        return model_class(CrossEarthConfig(**(values | labels)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{config.model} is no CrossEarth configuration ({error}); correct the file") from error
+
+
+def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, Any]) -> Any:
+    """A saved model in float32, its classifier made anew where the classes differ."""
+    try:
+        model, info = model_class.from_pretrained(
+            config.model, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **labels
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"'{config.model}' is neither a preset ({', '.join(PRESETS)}) nor a folder or Hub id of a CrossEarth model "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    misshapen = {str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]}
+    missing = {str(key) for key in info["missing_keys"] if not key.startswith("multitask.")}
+    wrong = sorted({key for key in misshapen if not key.startswith(_CLASSIFIERS)} | missing)
+    if wrong:
+        raise InputError(
+            f"the weights of '{config.model}' do not fit its config at {wrong[:3]}; repair or convert it again"
+        )
+    return model

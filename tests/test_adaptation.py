@@ -1,0 +1,178 @@
+"""Who is trained under each adaptation, and LoRA against peft's own merge and loading."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import tiny_config
+
+from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation
+from crossearth_hf.adaptation import (
+    LoraSettings,
+    adapt,
+    describe_trainable,
+    merged,
+    save_adapter,
+    train_features_alone,
+)
+from crossearth_hf.errors import InputError
+from crossearth_hf.modeling_multitask import CrossEarthForMultiTaskTraining
+from crossearth_hf.train_config import ADAPTATIONS
+
+peft = pytest.importorskip("peft")
+
+BLOCKS = (torch.arange(16).view(4, 4) % 6).repeat_interleave(16, 0).repeat_interleave(16, 1)[None]  # (1, 64, 64)
+
+
+def build(adaptation, model_class=CrossEarthForSemanticSegmentation, lora=None, **config):
+    torch.manual_seed(0)
+    model = model_class(tiny_config(decoder_layers=2, encoder_layers=1, mim_block_size=16, **config))
+    adapt(model, adaptation, lora)
+    return model
+
+
+def images(batch=1):
+    return torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def plain_vit(model, pixel_values):
+    hidden = model.model.backbone.embeddings(pixel_values)
+    for layer in model.model.backbone.layer:
+        hidden = layer(hidden)
+    return hidden
+
+
+@pytest.mark.parametrize("link", [True, False])
+@pytest.mark.parametrize("adaptation", ADAPTATIONS)
+def test_exactly_what_is_used_is_trained(adaptation, link):
+    model = build(adaptation, link_queries=link)
+    model(images(), labels=BLOCKS).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    vit = {name for name in trained if name.startswith("model.backbone.")}
+    assert bool({name for name in vit if ".lora_" in name}) == ("lora" in adaptation)
+    assert bool({name for name in vit if ".lora_" not in name}) == ("full" in adaptation)
+    assert ("model.adapter.delta_f.weight" in trained) == ("rein" in adaptation)
+    assert ("model.adapter.tokens_a" in trained) == (link or "rein" in adaptation)
+    assert "class_predictor.weight" in trained
+
+
+@pytest.mark.parametrize("adaptation", ADAPTATIONS)
+def test_without_rein_the_features_are_those_of_the_vit(adaptation):
+    model = build(adaptation).eval()
+    difference = (model.model(images()).last_hidden_state - plain_vit(model, images())).abs().max()
+    assert (difference > 1e-5) == ("rein" in adaptation)
+    assert model.config.rein_refines_features == ("rein" in adaptation)
+    assert model.config.freeze_backbone == ("full" not in adaptation)
+
+
+@pytest.mark.parametrize("adaptation", ADAPTATIONS[1:])
+def test_reconstruction_alone_uses_all_that_it_trains(adaptation):
+    model = build(adaptation, CrossEarthForMultiTaskTraining)
+    train_features_alone(model)
+    model(images()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    assert model.multitask.mask_token.requires_grad
+
+
+@pytest.mark.parametrize("adaptation", ADAPTATIONS)
+def test_checkpointed_layers_give_the_same_gradients(adaptation):
+    model = build(adaptation)
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.zero_grad()
+        model(images(), labels=BLOCKS, seeds=torch.tensor([1])).loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_lora_is_in_the_vit_alone_and_counted_by_hand():
+    model = build("lora", lora=LoraSettings(rank=2))
+    adapted = {name.split(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
+    expected = {f"model.backbone.layer.{i}.attention.{part}" for i in range(4) for part in ("q_proj", "v_proj")}
+    assert adapted == expected
+    count = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
+    assert count == 4 * 2 * 2 * (64 + 64)  # blocks, layers, rank, inputs and outputs
+
+
+def test_the_line_that_says_what_is_trained():
+    network = torch.nn.Sequential(torch.nn.Linear(9, 100), torch.nn.Linear(99, 10))
+    network[0].requires_grad_(False)
+    assert describe_trainable(network, "frozen") == "adaptation 'frozen' trains 1,000 of 2,000 parameters (50.00%)"
+
+
+@pytest.mark.parametrize(("targets", "named"), [(("q_proj", "query"), "query"), (("lora",), "lora"), ((), r"\[\]")])
+def test_targets_that_match_nothing_are_refused(targets, named):
+    with pytest.raises(InputError, match=rf"lora_targets .*{named}.* match no linear layer.*fc1, fc2.*choose"):
+        build("lora", lora=LoraSettings(targets=targets))
+
+
+def test_an_unknown_adaptation_is_refused():
+    with pytest.raises(InputError, match=r"adaptation is 'lora\+full'; it must be one of frozen, rein"):
+        build("lora+full")
+
+
+def test_without_peft_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r'pip install "crossearth-hf\[train\]"'):
+        build("lora")
+    build("rein")
+
+
+@pytest.fixture
+def trained():
+    """A model whose LoRA factors, adapters and head are no longer those it started from, and its base."""
+    model = build("rein+lora", lora=LoraSettings(rank=3, alpha=7, targets=("q_proj", "v_proj", "fc1")))
+    base = {name.replace(".base_layer.", "."): value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    return model.eval(), {name: value for name, value in base.items() if ".lora_" not in name}
+
+
+LORA = LoraSettings(rank=3, alpha=7, targets=("q_proj", "v_proj", "fc1"))
+
+
+def logits(model):
+    output = model(images())
+    return torch.cat([output.class_queries_logits.flatten(), output.masks_queries_logits.flatten()])
+
+
+def test_merged_weights_load_without_peft_and_give_the_same_logits(trained):
+    model, _ = trained
+    plain = CrossEarthForSemanticSegmentation(model.config).eval()
+    weights = merged(model.state_dict(), LORA)
+    plain.load_state_dict(weights)
+    torch.testing.assert_close(logits(plain), logits(model), rtol=1e-4, atol=1e-4)
+    layer = model.model.backbone.layer[2].mlp.fc1
+    layer.merge()
+    assert torch.equal(weights["model.backbone.layer.2.mlp.fc1.weight"], layer.base_layer.weight)
+
+
+def test_the_adapter_alone_goes_onto_its_base_through_peft(trained, tmp_path):
+    model, base_weights = trained
+    base = CrossEarthForSemanticSegmentation(model.config)
+    base.load_state_dict(base_weights)
+    base.save_pretrained(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
+    save_adapter(tmp_path / "adapter", model, model.state_dict(), LORA, str(tmp_path / "base"))
+    described = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == str(tmp_path / "base")
+    assert described["modules_to_save"][0] == "model.adapter"
+
+    config = CrossEarthConfig.from_pretrained(tmp_path / "adapter")
+    fresh = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path / "base", config=config)
+    loaded = peft.PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()
+    expected = CrossEarthForSemanticSegmentation(model.config).eval()
+    expected.load_state_dict(merged(model.state_dict(), LORA))
+    torch.testing.assert_close(logits(loaded), logits(expected), rtol=1e-4, atol=1e-4)
+    assert (logits(base.eval()) - logits(expected)).abs().max() > 1e-2
+    merged_by_peft = loaded.merge_and_unload().state_dict()
+    assert all(torch.equal(value, merged_by_peft[name]) for name, value in expected.state_dict().items())
