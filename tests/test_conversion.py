@@ -200,10 +200,12 @@ def test_written_folder(tmp_path):
         "README.md",
         "config.json",
         "configuration_crossearth.py",
+        "earth_style.py",
         "image_processing_crossearth.py",
         "loss_crossearth.py",
         "model.safetensors",
         "modeling_crossearth.py",
+        "modeling_efficientnet_lite.py",
         "preprocessor_config.json",
     }
     digest = hashlib.sha256((tmp_path / "source.pth").read_bytes()).hexdigest()

@@ -11,13 +11,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crossearth_hf"
 LAYERS = [
     [  # 0: shipped with every saved model, flat
         "configuration_crossearth",
+        "earth_style",
         "image_processing_crossearth",
         "loss_crossearth",
+        "modeling_efficientnet_lite",
         "modeling_crossearth",
+        "modeling_multitask",
     ],
     [  # 1: files, class ids, counts, scenes
         "errors",
         "labels",
+        "normalization",
         "outputs",
         "grid",
         "geotiff",
@@ -28,21 +32,44 @@ LAYERS = [
         "synthetic",
     ],
     [  # 2: data and checkpoints in, scores out
+        "image_files",
+        "data_sources",
+        "hub_data",
         "data",
+        "style_bank",
         "inference",
         "preview",
         "checkpoint_files",
         "checkpoint_names",
         "checkpoint_config",
         "conversion",
+        "imagenet_stem",
+        "baselines",
     ],
-    ["mapping", "evaluation", "augmentation", "train_config", "patch_objective", "training"],  # 3: whole jobs
+    [  # 3: whole jobs
+        "style_preview",
+        "mapping",
+        "evaluation",
+        "augmentation",
+        "train_config",
+        "adaptation",
+        "optimization",
+        "run_folder",
+        "starting_model",
+        "fourier_style",
+        "training_inputs",
+        "patch_objective",
+        "feature_objective",
+        "training",
+        "experiments",
+        "ablation_report",
+    ],
     ["cli"],  # 4
 ]
 ORDER = {name: position for position, name in enumerate(name for layer in LAYERS for name in layer)}
 HUB_MODULES = LAYERS[0]
 HUB_DEPENDENCIES = {"torch", "transformers", "safetensors", "numpy", "PIL", "scipy"}
-STANDARD = {"collections", "dataclasses", "math", "typing"}
+STANDARD = {"collections", "copy", "dataclasses", "math", "pathlib", "typing"}
 
 
 def siblings(path):

@@ -1,0 +1,141 @@
+"""The ablation's results as one JSON, one table and one figure."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from .experiments import EXPERIMENTS, VARIANTS
+from .outputs import staged
+
+Scores = dict[str, float]  # mean IoU per target
+
+SELECTIONS: dict[str, str] = {
+    "last": "last checkpoint",
+    "source": "checkpoint chosen on the source's validation images",
+    "oracle": "checkpoint chosen on the target itself (an oracle, no result)",
+}
+
+
+def write_ablation(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Writes `ablation.json`, `ablation.md` and `ablation.png` to `folder`; returns their paths.
+
+    Args:
+        results: What `experiments.execute` returned; cells may be missing, the table says how many seeds there are.
+        folder: Existing folder.
+    """
+    summary = summarize(results)
+    texts = {
+        "ablation.json": json.dumps({"summary": summary, "runs": list(results)}, indent=1) + "\n",
+        "ablation.md": "\n\n".join(_table(name, rows) for name, rows in summary.items()) + "\n",
+    }
+    for name, text in texts.items():
+        with staged([folder / name]) as (temporary,):
+            temporary.write_text(text, encoding="utf-8")
+    with staged([folder / "ablation.png"]) as (temporary,):
+        _figure(summary, temporary)
+    return [folder / name for name in (*texts, "ablation.png")]
+
+
+def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds.
+
+    Returns:
+        experiment -> variant -> {"seeds": count, "last" / "source" / "oracle": {column: [mean, deviation]}}; columns
+        are the targets, the source's validation images and "unseen": the mean over the experiment's headline targets,
+        computed per seed. The deviation is the sample's, None for a single seed.
+    """
+    summary: dict[str, Any] = {}
+    for experiment in EXPERIMENTS.values():
+        rows = {}
+        for variant in VARIANTS:
+            runs = [r for r in results if (r["experiment"], r["variant"]) == (experiment.name, variant)]
+            if runs:
+                rows[variant] = {"seeds": len(runs)} | {
+                    selection: _spread([_with_headline(select(run, experiment.validation.name), experiment.headline)
+                                        for run in runs])
+                    for selection, select in _SELECT.items()
+                }  # fmt: skip
+        if rows:
+            summary[experiment.name] = rows
+    return summary
+
+
+def _scores(checkpoint: dict[str, Any]) -> Scores:
+    return {name: values["mean_iou"] for name, values in checkpoint["scores"].items()}
+
+
+def _last(run: dict[str, Any], validation: str) -> Scores:
+    return _scores(run["checkpoints"][-1])
+
+
+def _chosen_on_source(run: dict[str, Any], validation: str) -> Scores:
+    return max((_scores(checkpoint) for checkpoint in run["checkpoints"]), key=lambda scores: scores[validation])
+
+
+def _chosen_on_target(run: dict[str, Any], validation: str) -> Scores:
+    checkpoints = [_scores(checkpoint) for checkpoint in run["checkpoints"]]
+    return {name: max(scores[name] for scores in checkpoints) for name in checkpoints[0]}
+
+
+_SELECT: dict[str, Callable[[dict[str, Any], str], Scores]] = {
+    "last": _last,
+    "source": _chosen_on_source,
+    "oracle": _chosen_on_target,
+}
+
+
+def _with_headline(scores: Scores, headline: Sequence[str]) -> Scores:
+    return {"unseen": mean(scores[name] for name in headline)} | scores
+
+
+def _spread(runs: Sequence[Scores]) -> dict[str, list[float | None]]:
+    columns = {name: [scores[name] for scores in runs] for name in runs[0]}
+    return {name: [mean(values), stdev(values) if len(values) > 1 else None] for name, values in columns.items()}
+
+
+def _table(name: str, rows: dict[str, Any]) -> str:
+    """Markdown: a line per variant, the last checkpoint per target, then the headline by the other two selections."""
+    experiment = EXPERIMENTS[name]
+    targets = [target.name for target in experiment.targets]
+    head = [
+        "variant",
+        "seeds",
+        "unseen",
+        *targets,
+        "unseen, source-chosen",
+        "unseen, oracle",
+        f"({experiment.validation.name})",
+    ]
+    lines = [head, ["---"] * len(head)]
+    for variant, row in rows.items():
+        last = [_cell(row["last"][column]) for column in ("unseen", *targets)]
+        others = [_cell(row[selection]["unseen"]) for selection in ("source", "oracle")]
+        inside = _cell(row["last"][experiment.validation.name])
+        lines.append([variant, str(row["seeds"]), *last, *others, f"({inside})"])
+    return f"**{name}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Sequence[float | None]) -> str:
+    """Mean IoU and its standard deviation in per cent."""
+    average, deviation = value
+    spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
+    return f"{100 * (average or 0):.1f}{spread}"
+
+
+def _figure(summary: dict[str, Any], path: Path) -> None:
+    """Bars of the headline per variant, with the spread over seeds; one panel per experiment."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(4.2 * len(summary), 3.6), layout="constrained")
+    for axes, (name, rows) in zip(figure.subplots(1, len(summary), squeeze=False)[0], summary.items(), strict=True):
+        values = [row["last"]["unseen"] for row in rows.values()]
+        heights, spreads = [100 * value[0] for value in values], [100 * (value[1] or 0) for value in values]
+        colors = ["#0072B2" if variant == "crossearth" else "#999999" for variant in rows]  # Okabe and Ito's blue
+        axes.barh(list(rows), heights, xerr=spreads, color=colors, capsize=3)
+        axes.invert_yaxis()
+        axes.set_title(f"{name} → {', '.join(EXPERIMENTS[name].headline)}", fontsize=9)
+        axes.set_xlabel("mean IoU over the unseen targets, %")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150, format="png")

@@ -1,0 +1,320 @@
+"""The evidence: variants of the method x seeds, on real imagery of domains unseen in training, in one harness.
+
+All variants of an experiment start from the same weights, see the same crops and make the same steps. Scores are taken
+at a few checkpoints on the way: the headline is the last one; beside it stand the checkpoint chosen on the source's
+validation images and, labelled as an oracle, the one chosen on the target itself.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import metrics
+from .data import all_images, load_source
+from .earth_style import EarthStyle, StyleBank
+from .errors import InputError
+from .evaluation import predict_confusion
+from .image_processing_crossearth import CrossEarthImageProcessor
+from .labels import LabelSet, get_label_set
+from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .outputs import staged
+from .train_config import TrainConfig, build_train_config
+from .training import train
+
+TILE = 256  # pixels, of the style bank
+LABELS = get_label_set("land-cover")
+CHECKPOINTS = 3  # scored on the way, at equal distances; the last one included
+
+
+@dataclass(frozen=True)
+class Target:
+    """A domain that is scored.
+
+    Attributes:
+        name: How tables call it.
+        source: Where its images are, under the folder of the data sets.
+        classes: The classes that are labelled; other predictions count as the first class, the mean is over these.
+        scale: Factor that brings its images near the ground sampling distance of the source.
+    """
+
+    name: str
+    source: str
+    classes: tuple[str, ...]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A source domain and what is asked of a model trained on it.
+
+    Attributes:
+        name: Key in `EXPERIMENTS`.
+        train: Sources of the training crops and their shares.
+        validation: The source's own validation images, which choose a checkpoint and enter no mean.
+        targets: Domains unseen in training; the headline is the mean over those named in `headline`.
+        headline: Names of the targets whose mean is the generalisation score.
+        settings: Fields of `TrainConfig` that all variants share.
+    """
+
+    name: str
+    train: tuple[tuple[str, float], ...]
+    validation: Target
+    targets: tuple[Target, ...]
+    headline: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+LAND_COVER = ("land", "building", "road", "water", "vegetation")
+OBJECTS = LAND_COVER[1:]
+_SETTINGS: dict[str, Any] = {
+    "batch_size": 8,
+    "learning_rate": 5e-4,
+    "backbone_lr_multiplier": 0.1,
+    "warmup_steps": 30,
+    "max_grad_norm": 1.0,
+    "crop_size": 256,
+    "relative_to_crop": False,
+    "rotate": True,
+    "mixed_precision": "bf16",
+}
+_ROADS: dict[str, Any] = _SETTINGS | {"scale_range": [0.6, 1.6]}
+EPFL = Target("EPFL", "epfl_roads", ("road",))
+CIL = Target("CIL", "cil_roads", ("road",))
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            name="dubai",
+            # The ninth part of every tile is kept for validation.
+            train=(
+                ("dubai:tile[1-6]_part00[1-8]", 0.76),
+                ("synth:desert-city:24", 0.06),
+                ("synth:mediterranean-coast:24", 0.04),
+                ("synth:coarse-hazy:24", 0.04),
+                ("synth:temperate-summer:24", 0.04),
+                ("synth:tropical-town:24", 0.03),
+                ("synth:river-delta:24", 0.03),
+            ),
+            validation=Target("Dubai 1-6, part 9", "dubai:tile[1-6]_part009", LAND_COVER),
+            targets=(
+                Target("Dubai 7-8", "dubai:tile[78]_*", LAND_COVER),
+                Target("Harvey 1/4", "harvey_uav", OBJECTS, 0.25),
+                Target("Harvey 1/2", "harvey_uav", OBJECTS, 0.5),
+                Target("Harvey 1/1", "harvey_uav", OBJECTS),
+                Target("Indonesia 1/2", "indonesia_bt", ("building", "vegetation"), 0.5),
+                Target("Indonesia 1/1", "indonesia_bt", ("building", "vegetation")),
+            ),
+            headline=("Dubai 7-8", "Harvey 1/4", "Indonesia 1/2"),
+            settings=_SETTINGS | {"scale_range": [0.6, 3.0]},
+        ),
+        Experiment(
+            name="epfl",
+            train=(("epfl_roads:0[0-8]*", 1.0),),
+            validation=dataclasses.replace(EPFL, name="EPFL 90-99", source="epfl_roads:09*"),
+            targets=(CIL,),
+            headline=("CIL",),
+            settings=_ROADS,
+        ),
+        Experiment(
+            name="cil",
+            train=(("cil_roads:0*", 0.7), ("cil_roads:1[0-2]*", 0.3)),
+            validation=dataclasses.replace(CIL, name="CIL 130-143", source="cil_roads:1[3-4]*"),
+            targets=(EPFL,),
+            headline=("EPFL",),
+            settings=_ROADS,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way of training.
+
+    Attributes:
+        name: How tables call it.
+        settings: Fields of `TrainConfig` in which it differs.
+        peer: Whether it is the convolutional peer rather than CrossEarth.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    peer: bool = False
+
+
+STYLE: dict[str, Any] = {"style_probability": 0.5, "style_alpha": 0.5}
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("frozen", {"adaptation": "frozen"}),
+        Variant("full", {"adaptation": "full"}),
+        Variant("lora", {"adaptation": "lora"}),
+        Variant("rein", {"adaptation": "rein"}),
+        Variant("rein+fourier", {"adaptation": "rein", "fourier_probability": 0.5}),
+        Variant("rein+esi", {"adaptation": "rein"} | STYLE),
+        Variant("rein+mim", {"adaptation": "rein", "objective": "multitask"}),
+        Variant("crossearth", {"adaptation": "rein", "objective": "multitask"} | STYLE),
+        Variant("efficientnet-fpn", {"adaptation": "full"}, peer=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the ablation."""
+
+    experiment: Experiment
+    variant: Variant
+    seed: int
+
+    def folder(self, output: Path) -> Path:
+        """Where its model, log and result lie."""
+        return output / self.experiment.name / self.variant.name / f"seed{self.seed}"
+
+
+def plan(experiments: Sequence[str], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """Every combination, seeds outermost, so that an unfinished table holds whole rounds.
+
+    Raises:
+        InputError: a name that is none.
+    """
+    for names, known, what in ((experiments, EXPERIMENTS, "experiment"), (variants, VARIANTS, "variant")):
+        for name in names:
+            if name not in known:
+                raise InputError(f"'{name}' is no {what}; the known ones are {', '.join(known)}")
+    return [
+        Run(EXPERIMENTS[experiment], VARIANTS[variant], seed)
+        for seed in seeds
+        for experiment in experiments
+        for variant in variants
+    ]
+
+
+def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, steps: int) -> TrainConfig:
+    """The training run of a cell.
+
+    Args:
+        run: The cell.
+        data: Folder of the data sets.
+        output: Folder of the whole ablation.
+        start: Model that all variants of CrossEarth start from.
+        peer: Model that the convolutional peer starts from.
+        steps: Optimiser steps, the same for all.
+    """
+    every = -(-steps // CHECKPOINTS)
+    values: dict[str, Any] = run.experiment.settings | run.variant.settings
+    values |= {
+        "model": str(peer if run.variant.peer else start),
+        "output_dir": str(run.folder(output)),
+        "train_data": [located(source, data) for source, _ in run.experiment.train],
+        "train_weights": [weight for _, weight in run.experiment.train],
+        "steps": steps,
+        "seed": run.seed,
+        "log_every": 10,
+        "eval_every": every,
+        "save_every": 10 * -(-every // 10),
+        "resume": True,
+    }
+    if values.get("style_probability"):
+        values["style_bank"] = str(output / run.experiment.name / "style_bank.safetensors")
+    return build_train_config(values)
+
+
+@torch.inference_mode()
+def prepare_banks(experiments: Sequence[str], data: Path, output: Path) -> None:
+    """Computes the style bank of each experiment from its training sources alone, where it is not there yet."""
+    for name in experiments:
+        path = output / name / "style_bank.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            predictor, tiles = EarthStyle.from_file().predictor, []
+            sources = [load_source(located(source, data), LABELS) for source, _ in EXPERIMENTS[name].train]
+            for image in all_images(sources):
+                tiles += _tiles(image.read()[0])
+            embeddings = torch.cat([predictor(torch.stack(tiles[i : i + 16])) for i in range(0, len(tiles), 16)])
+            StyleBank.from_embeddings(embeddings, [source for source, _ in EXPERIMENTS[name].train]).save(path)
+
+
+def _tiles(pixels: np.ndarray) -> list[torch.Tensor]:
+    """(3, 256, 256) parts in [0, 1] of (H, W, 3) uint8 pixels, side by side; what is left at the border is left out."""
+    height, width = pixels.shape[:2]
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
+    corners = product(range(0, height - TILE + 1, TILE), range(0, width - TILE + 1, TILE))
+    return [image[:, row : row + TILE, column : column + TILE] for row, column in corners]
+
+
+def located(source: str, data: Path) -> str:
+    """A source of an experiment with the folder of the data sets before it; generated scenes need none."""
+    return source if source.startswith("synth:") else str(data / source)
+
+
+def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
+    """Trains and scores one cell, or reads the result of one that is finished; goes on where a killed one stopped.
+
+    Returns:
+        What `result.json` in the run's folder holds: the configuration, and per scored checkpoint its step and, for
+        the validation images and every target, the scores of `labelled_scores`.
+    """
+    folder = Path(config.output_dir)
+    path = folder / "result.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    targets = (run.experiment.validation, *run.experiment.targets)
+
+    def scorer(model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor) -> dict[str, Any]:
+        return {target.name: score(model, processor, target, data) for target in targets}
+
+    train(config, scorer=scorer)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    result = {
+        "experiment": run.experiment.name,
+        "variant": run.variant.name,
+        "seed": run.seed,
+        "config": dataclasses.asdict(config),
+        "training_seconds": round(sum(line["seconds"] for line in lines if "loss" in line), 1),
+        "checkpoints": [{"step": line["step"], "scores": line["eval"]} for line in lines if "eval" in line],
+    }
+    with staged([path]) as (temporary,):
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def score(
+    model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor, target: Target, data: Path
+) -> dict[str, Any]:
+    """Scores of `model` on one target: windows side by side without overlap, uniform; see `labelled_scores`."""
+    window = model.config.image_size
+    images = all_images([load_source(located(target.source, data), LABELS)])
+    confusion = predict_confusion(
+        model, processor, images, LABELS, window=window, stride=window, scale=target.scale, progress=False
+    )
+    return labelled_scores(confusion, LABELS, target.classes)
+
+
+def labelled_scores(confusion: np.ndarray, label_set: LabelSet, classes: Sequence[str]) -> dict[str, Any]:
+    """IoU of the labelled classes of a set in which only some are labelled.
+
+    Args:
+        confusion: (K, K) counts, rows true, columns predicted.
+        label_set: The K classes.
+        classes: Names of the labelled ones. Predictions of any other count as the first class of the set.
+
+    Returns:
+        `mean_iou` over `classes`, `iou` per class; a class neither labelled nor predicted anywhere is left out.
+    """
+    ids = [label_set.label2id[name] for name in classes]
+    merged = confusion.copy()
+    for other in set(range(1, len(confusion))) - set(ids):
+        merged[:, 0] += merged[:, other]
+        merged[:, other] = 0
+    scores = metrics.iou(merged)[ids]
+    present = {name: float(value) for name, value in zip(classes, scores, strict=True) if not np.isnan(value)}
+    return {"mean_iou": metrics.mean_of_present(scores), "iou": present}

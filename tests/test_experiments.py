@@ -1,0 +1,93 @@
+"""Plan, scores and table of the ablation, on counts worked by hand; the training itself is `test_training`'s."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossearth_hf.ablation_report import summarize, write_ablation
+from crossearth_hf.errors import InputError
+from crossearth_hf.experiments import EXPERIMENTS, VARIANTS, labelled_scores, plan, run_config
+from crossearth_hf.labels import get_label_set
+
+LAND_COVER = get_label_set("land-cover")
+
+
+def test_plan_goes_through_whole_rounds_of_seeds():
+    runs = plan(["epfl", "cil"], ["rein", "crossearth"], [3, 4])
+    assert [(run.seed, run.experiment.name, run.variant.name) for run in runs[:5]] == [
+        (3, "epfl", "rein"), (3, "epfl", "crossearth"), (3, "cil", "rein"), (3, "cil", "crossearth"),
+        (4, "epfl", "rein"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("experiments", "variants"), [(["paris"], ["rein"]), (["epfl"], ["esi"])])
+def test_plan_refuses_unknown_names(experiments, variants):
+    with pytest.raises(InputError, match="the known ones are"):
+        plan(experiments, variants, [0])
+
+
+def test_variants_of_a_seed_differ_in_their_own_settings_alone():
+    configs = {
+        run.variant.name: run_config(
+            run, data=Path("data"), output=Path("out"), start=Path("start"), peer=Path("peer"), steps=300
+        )
+        for run in plan(["dubai"], list(VARIANTS), [7])
+    }
+    rein = configs["rein"]
+    for name, config in configs.items():
+        differing = {f for f in vars(config) if getattr(config, f) != getattr(rein, f)}
+        own = set(VARIANTS[name].settings) | ({"style_bank"} if config.style_probability else set())
+        assert differing <= own | {"output_dir"} | ({"model"} if VARIANTS[name].peer else set())
+    assert configs["crossearth"].style_bank == "out/dubai/style_bank.safetensors"
+
+
+def test_no_experiment_trains_on_its_targets():
+    for experiment in EXPERIMENTS.values():
+        folders = {source.partition(":")[0] for source, _ in experiment.train}
+        for target in experiment.targets:
+            assert target.source.partition(":")[0] not in folders - {"dubai"}
+        assert set(experiment.headline) <= {target.name for target in experiment.targets}
+        assert experiment.validation.name not in experiment.headline
+    assert EXPERIMENTS["dubai"].train[0][0] == "dubai:tile[1-6]_part00[1-8]"
+    assert EXPERIMENTS["dubai"].targets[0].source == "dubai:tile[78]_*"
+
+
+def test_unlabelled_classes_count_as_the_first_and_enter_no_mean():
+    confusion = np.zeros((5, 5), dtype=np.int64)
+    confusion[0] = [5, 1, 4, 0, 2]  # 4 of the land as road: no error where roads are not labelled
+    confusion[1] = [1, 6, 3, 0, 0]  # 3 of the building as road: missed
+    confusion[4] = [2, 0, 0, 0, 8]
+    scores = labelled_scores(confusion, LAND_COVER, ("building", "vegetation"))
+    assert scores["iou"] == pytest.approx({"building": 6 / (10 + 1), "vegetation": 8 / (10 + 2)})
+    assert scores["mean_iou"] == pytest.approx((6 / 11 + 8 / 12) / 2)
+
+
+def result(variant, seed, *checkpoints):
+    """A run on EPFL whose checkpoints scored (validation, target)."""
+    scores = [{"EPFL 90-99": {"mean_iou": inside}, "CIL": {"mean_iou": target}} for inside, target in checkpoints]
+    return {
+        "experiment": "epfl",
+        "variant": variant,
+        "seed": seed,
+        "checkpoints": [{"step": step, "scores": score} for step, score in enumerate(scores)],
+    }
+
+
+def test_checkpoints_are_chosen_by_rule_and_spread_over_seeds(tmp_path):
+    results = [
+        result("rein", 0, (0.5, 0.1), (0.9, 0.2), (0.6, 0.3)),
+        result("rein", 1, (0.8, 0.6), (0.5, 0.4), (0.6, 0.5)),
+        result("crossearth", 0, (0.5, 0.4)),
+    ]
+    row = summarize(results)["epfl"]["rein"]
+    assert row["last"]["unseen"] == pytest.approx([0.4, 0.02**0.5])
+    assert row["source"]["CIL"][0] == pytest.approx((0.2 + 0.6) / 2)
+    assert row["oracle"]["CIL"][0] == pytest.approx((0.3 + 0.6) / 2)
+    assert summarize(results)["epfl"]["crossearth"]["last"]["CIL"] == [0.4, None]
+    written = write_ablation(results, tmp_path)
+    assert [path.name for path in written] == ["ablation.json", "ablation.md", "ablation.png"]
+    assert json.loads(written[0].read_text())["runs"] == results
+    assert "| rein | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 |" in written[1].read_text()
+    assert written[2].read_bytes().startswith(b"\x89PNG")
