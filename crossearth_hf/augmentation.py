@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from .data import Source
-from .data_sources import FilePair, Windows
+from .data_sources import FilePair, Windows, scale_to
 from .errors import InputError
 from .hub_data import HubStream
 from .image_files import Window
@@ -36,6 +36,8 @@ class CropSettings:
         scale_range: Bounds of the random scale.
         relative_to_crop: True, as published: the image's longer side becomes scale x `size`. False: the image is
             resized by scale, which keeps the details of images that are much larger than the crop.
+        ground_sampling_distance: Metres per pixel at scale 1, where not `relative_to_crop`: images that know their own
+            are first brought to it. None: no image is.
         rotate: Also turns the crop by a random multiple of 90 degrees: imagery from above has no upright.
         mean, std, rescale_factor: Normalisation of the pixels, see `normalize_pixels`.
     """
@@ -43,6 +45,7 @@ class CropSettings:
     size: int
     scale_range: tuple[float, float] = (0.5, 2.0)
     relative_to_crop: bool = True
+    ground_sampling_distance: float | None = None
     rotate: bool = False
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -118,9 +121,7 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
         Sides h, w <= `settings.size`; smaller where the resized image is. Labels are 255 where there is no data.
     """
     height, width = image.size
-    scale = rng.uniform(*settings.scale_range)
-    if settings.relative_to_crop:
-        scale *= settings.size / max(height, width)
+    scale = rng.uniform(*settings.scale_range) * _unit_scale(image, settings)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     h, w = min(settings.size, new_height), min(settings.size, new_width)
     y, x = height / new_height, width / new_width
@@ -213,11 +214,16 @@ def _around(box: tuple[float, float, float, float]) -> Window:
     return row, col, math.ceil(box[3]) - row, math.ceil(box[2]) - col
 
 
+def _unit_scale(image: Windows | FilePair, settings: CropSettings) -> float:
+    """Factor of the image's pixels at scale 1."""
+    if settings.relative_to_crop:
+        return settings.size / max(image.size)
+    return scale_to(image, settings.ground_sampling_distance)
+
+
 def _check_window(image: FilePair, settings: CropSettings) -> None:
     """Refuses a raster that the smallest scale would shrink from more than `LARGEST_WINDOW` pixels into one crop."""
-    scale = settings.scale_range[0]
-    if settings.relative_to_crop:
-        scale *= settings.size / max(image.size)
+    scale = settings.scale_range[0] * _unit_scale(image, settings)
     height, width = (min(side, math.ceil(settings.size / scale)) for side in image.size)
     if height * width > LARGEST_WINDOW:
         raise InputError(

@@ -12,7 +12,7 @@ from . import hub_data
 from .data_sources import ArrayPair, DrawnScene, FilePair, LabelledImage
 from .errors import InputError
 from .hub_data import HubStream
-from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_ids, raster_grid
+from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_ids, pixel_size, raster_grid
 from .labels import LabelSet
 from .synthetic import DOMAINS
 
@@ -107,7 +107,10 @@ def load_pairs(
         if first.stem == second.stem:
             raise InputError(f"{first} and {second} have one name; give every image a name of its own")
     if not labelled:
-        return [FilePair(path.stem, path, None, image_size(path, str(path), bands), bands) for path in files]
+        return [
+            FilePair(path.stem, path, None, image_size(path, str(path), bands), bands, pixel_size(path))
+            for path in files
+        ]
     return [_checked_pair(path, _mask_of(path, root / "masks"), label_set, bands) for path in files]
 
 
@@ -165,7 +168,7 @@ def _checked_pair(image: Path, mask: Path, label_set: LabelSet, bands: tuple[int
         )
     _check_place(image, mask)
     label_set.check(np.array(ids, dtype=np.int64), str(mask))
-    return FilePair(image.stem, image, mask, size, bands)
+    return FilePair(image.stem, image, mask, size, bands, pixel_size(image))
 
 
 def _check_place(image: Path, mask: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .image_files import WINDOW_SUFFIXES, Picture, read_image, read_image_window, read_mask, read_mask_window
 from .labels import IGNORE_INDEX
-from .synthetic import generate_scene
+from .synthetic import DOMAINS, generate_scene
 
 
 class Windows(Protocol):
@@ -17,6 +17,10 @@ class Windows(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Metres on the ground per pixel; None where nothing tells."""
 
     def read_pixels(self, row: int, col: int, height: int, width: int) -> Picture:
         """(height, width, 3) uint8 RGB and (height, width) bool validity, None where all pixels have data."""
@@ -35,6 +39,10 @@ class LabelledImage(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, known without decoding."""
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Metres on the ground per pixel; None where nothing tells."""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 RGB and (H, W) uint8 ids; without data 0 and 255."""
@@ -55,12 +63,14 @@ class ArrayPair:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8 ids, 255 ignored.
         valid: (H, W) bool, False without data; None where all pixels have data.
+        pixel_size: Metres on the ground per pixel; None where nothing tells.
     """
 
     name: str
     image: np.ndarray
     labels: np.ndarray
     valid: np.ndarray | None = None
+    pixel_size: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,6 +107,7 @@ class FilePair:
         image, mask: Paths; without a mask every label is 255.
         size: (height, width) in pixels.
         bands: One or three bands of the image, counted from 1; None for the choice of `geotiff.Scene`.
+        pixel_size: Metres on the ground per pixel; None where the image's georeference does not tell.
     """
 
     name: str
@@ -104,6 +115,7 @@ class FilePair:
     mask: Path | None
     size: tuple[int, int]
     bands: tuple[int, ...] | None = None
+    pixel_size: float | None = None
 
     @property
     def has_windows(self) -> bool:
@@ -118,7 +130,7 @@ class FilePair:
         """The whole pair in memory; `InputError` if a file cannot be decoded."""
         pixels, valid = read_image(self.image, str(self.image), self.bands)
         labels = no_labels(self.size) if self.mask is None else read_mask(self.mask, str(self.mask))
-        return ArrayPair(self.name, pixels, labels, valid)
+        return ArrayPair(self.name, pixels, labels, valid, self.pixel_size)
 
     def open(self) -> Windows:
         """The pair for reading in parts; `InputError` if a file cannot be decoded."""
@@ -149,6 +161,11 @@ class DrawnScene:
         """Domain and seed."""
         return f"{self.domain}-{self.seed}"
 
+    @property
+    def pixel_size(self) -> float:
+        """The domain's metres per pixel."""
+        return DOMAINS[self.domain].ground_sampling_distance
+
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 in the domain's band order and (H, W) uint8 ids."""
         scene = generate_scene(self.domain, self.seed, *self.size)
@@ -156,9 +173,16 @@ class DrawnScene:
 
     def decode(self) -> ArrayPair:
         """The drawn scene."""
-        return ArrayPair(self.name, *self.read())
+        return ArrayPair(self.name, *self.read(), pixel_size=self.pixel_size)
 
     open = decode
+
+
+def scale_to(image: LabelledImage | Windows, ground_sampling_distance: float | None) -> float:
+    """Factor that brings an image to that many metres per pixel; 1 where either is unknown."""
+    if ground_sampling_distance is None or image.pixel_size is None:
+        return 1.0
+    return image.pixel_size / ground_sampling_distance
 
 
 def no_labels(size: tuple[int, int]) -> np.ndarray:

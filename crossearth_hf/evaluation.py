@@ -10,7 +10,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from . import metrics
-from .data import LabelledImage
+from .data_sources import LabelledImage, scale_to
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .inference import sliding_window_scores
 from .labels import LabelSet
@@ -66,6 +66,7 @@ def predict_confusion(
         label_set: Classes of the labels.
         window, stride: Side of the sliding window and step between windows, in pixels.
         scale: Factor by which images are enlarged (bilinear) before the windows; scores are brought back (bilinear).
+            Images that know their ground sampling distance are brought to the model's first, if that is known too.
         batch_size: Windows per forward pass.
         progress: Whether to show a progress bar.
     """
@@ -75,7 +76,8 @@ def predict_confusion(
     confusion = np.zeros((len(label_set.classes),) * 2, dtype=np.int64)
     for image in tqdm(images, desc="evaluating", unit="image", leave=False, disable=not progress):
         pixels, labels = image.read()
-        size = tuple(round(side * scale) for side in labels.shape)
+        factor = scale * scale_to(image, model.config.ground_sampling_distance)
+        size = tuple(max(1, round(side * factor)) for side in labels.shape)
         if size != labels.shape:
             pixels = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
         # Unpadded: the windows of the original lie within the image.

@@ -85,6 +85,7 @@ class HubImage:
     index: int
     size: tuple[int, int]
     reader: RecordReader
+    pixel_size: float | None = None
 
     @property
     def name(self) -> str:

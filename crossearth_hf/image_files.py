@@ -69,6 +69,13 @@ def raster_grid(path: Path) -> Grid | None:
         return scene.native_grid
 
 
+def pixel_size(path: Path) -> float | None:
+    """Metres on the ground per pixel of an image, the mean of both axes; None where it has no georeference."""
+    grid = raster_grid(path)
+    sides = None if grid is None else grid.pixel_size()
+    return None if sides is None else (sides[0] * sides[1]) ** 0.5
+
+
 def read_image_window(path: Path, bands: tuple[int, ...] | None, window: Window) -> Picture:
     """One window of a raster file, without reading the rest; raises `InputError` on damaged data.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from .adaptation import LoraSettings, adapt, train_features_alone
 from .baselines import FeaturePyramidSegmenter
@@ -40,6 +41,8 @@ def build_model(config: TrainConfig, label_set: LabelSet) -> CrossEarthForSemant
     adapt(model, config.adaptation, lora_settings(config))
     if config.objective == "reconstruct":
         train_features_alone(model)
+    if config.ground_sampling_distance is not None:
+        model.config.ground_sampling_distance = config.ground_sampling_distance
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
@@ -101,6 +104,8 @@ def _new(
 
 def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, Any]) -> Any:
     """A saved model in float32, its classifier made anew where the classes differ."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of keys would alarm: what may be missing is decided below
     try:
         model, info = model_class.from_pretrained(
             config.model, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **labels
@@ -110,6 +115,8 @@ def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, A
             f"'{config.model}' is neither a preset ({', '.join(PRESETS)}) nor a folder or Hub id of a CrossEarth model "
             f"({str(error).splitlines()[0]})"
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
     misshapen = {str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]}
     missing = {str(key) for key in info["missing_keys"] if not key.startswith("multitask.")}
     wrong = sorted({key for key in misshapen if not key.startswith(_CLASSIFIERS)} | missing)

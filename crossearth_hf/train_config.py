@@ -66,6 +66,9 @@ class TrainConfig:
         crop_size: Side of the crops in pixels; the model's `image_size` if not given.
         scale_range: Bounds of the random scale.
         relative_to_crop: Whether scale 1 makes the image's longer side the crop's (published), or keeps its pixels.
+        ground_sampling_distance: Metres per pixel of the crops at scale 1, written to the model's config. Images that
+            know their own (georeferenced rasters, SynthEarth) are brought to it; not with `relative_to_crop`. By
+            default that of the model, if it has one.
         rotate: Whether crops are also turned by multiples of 90 degrees.
         gradient_checkpointing: Trades time for memory.
         mixed_precision: "no", "bf16" or "fp16".
@@ -109,6 +112,7 @@ class TrainConfig:
     crop_size: int | None = None
     scale_range: list[float] = field(default_factory=lambda: [0.5, 2.0])
     relative_to_crop: bool = True
+    ground_sampling_distance: float | None = None
     rotate: bool = False
     gradient_checkpointing: bool = False
     mixed_precision: str = "no"
@@ -140,6 +144,8 @@ class TrainConfig:
         self._require("scale_range", rising, "must be two rising numbers")
         whole_lines = self.save_every % self.log_every == 0
         self._require("save_every", whole_lines, f"must be a multiple of log_every ({self.log_every})")
+        metric = self.ground_sampling_distance is None or not self.relative_to_crop
+        self._require("ground_sampling_distance", metric, "needs relative_to_crop to be false: it fixes the scale")
         self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
         self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
@@ -173,7 +179,7 @@ class TrainConfig:
 _POSITIVE = (
     "steps", "schedule_steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "crop_size", "eval_scale",
     "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size",
-    "backbone_lr_multiplier",
+    "backbone_lr_multiplier", "ground_sampling_distance",
 )  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
 _PROBABILITIES = ("lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability")

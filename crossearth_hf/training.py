@@ -203,6 +203,7 @@ class Trainer:
             size=self.crop_size,
             scale_range=(config.scale_range[0], config.scale_range[1]),
             relative_to_crop=config.relative_to_crop,
+            ground_sampling_distance=self.segmentation.config.ground_sampling_distance,
             rotate=config.rotate,
             mean=tuple(processor.image_mean),
             std=tuple(processor.image_std),

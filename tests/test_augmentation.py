@@ -84,6 +84,13 @@ def test_scale_one_means_the_crop_or_the_pixels(relative, expected):
     assert random_crop(pair, settings, np.random.default_rng(0)).labels.shape == expected
 
 
+@pytest.mark.parametrize(("pixel_size", "expected"), [(0.5, (50, 25)), (2.0, (200, 100)), (None, (100, 50))])
+def test_images_that_know_their_pixel_size_are_brought_to_the_models(pixel_size, expected):
+    pair = ArrayPair("a", np.zeros((100, 50, 3), np.uint8), np.zeros((100, 50), np.uint8), pixel_size=pixel_size)
+    settings = CropSettings(size=256, ground_sampling_distance=1.0, **AS_IS)
+    assert random_crop(pair, settings, np.random.default_rng(0)).labels.shape == expected
+
+
 def test_the_original_pixels_at_scale_one():
     rng = np.random.default_rng(0)
     image, labels = rng.integers(0, 256, (80, 80, 3), dtype=np.uint8), rng.integers(0, 5, (80, 80), dtype=np.uint8)

@@ -200,3 +200,17 @@ def test_images_are_kept_in_memory_while_the_budget_lasts(folder):
 def test_sources_share_one_budget(folder):
     sources = load_sources([str(folder), str(folder)], LAND_COVER, cache_bytes=4 * 600 * 4)
     assert [type(pair) for pair in all_images(sources)] == [ArrayPair] * 4 + [FilePair] * 2
+
+
+def test_sources_know_their_pixel_size_where_something_tells(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    write_raster(tmp_path / "images" / "a.tif", np.zeros((3, 32, 32), np.uint8))  # half a metre
+    write_raster(tmp_path / "masks" / "a.tif", np.zeros((1, 32, 32), np.uint8))
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images" / "b.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "masks" / "b.png")
+    first, second = load_source(str(tmp_path), LAND_COVER)
+    assert first.pixel_size == pytest.approx(0.5, rel=2e-3)  # the scale of UTM
+    assert first.decode().pixel_size == first.pixel_size
+    assert second.pixel_size is None
+    assert load_source("synth:coarse-hazy:1", LAND_COVER)[0].decode().pixel_size == 1

@@ -1,5 +1,6 @@
 """Reports of a model that is known pixel by pixel."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ class BrightnessModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = SimpleNamespace(num_labels=5)
+        self.config = SimpleNamespace(num_labels=5, ground_sampling_distance=None)
         self.anchor, self.dtype = nn.Parameter(torch.zeros(())), torch.float32
 
     def forward(self, pixel_values):
@@ -74,6 +75,20 @@ def test_images_are_scaled_and_scores_brought_back(scale, seen):
     assert shapes == {seen}
     assert report["pixels"] == 39 * 48
     assert report["iou"]["land"] > 0.85  # all but the columns that bilinear scores blend
+
+
+def test_images_that_know_their_pixel_size_are_scored_at_the_models():
+    model, shapes = BrightnessModel(), set()
+    model.config.ground_sampling_distance = 1.0
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.add(kwargs["pixel_values"].shape[-2:]), with_kwargs=True
+    )
+    pair = dataclasses.replace(half_bright(40, 48), pixel_size=0.5)
+    report = evaluation.evaluate_model(
+        model, CrossEarthImageProcessor(), [pair], LAND_COVER, window=64, stride=32, progress=False
+    )
+    assert shapes == {(32, 32)}  # 20 x 24 pixels of a metre, padded
+    assert report["pixels"] == 39 * 48
 
 
 def test_report_of_nothing_is_json():
