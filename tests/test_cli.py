@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import tiny_config
+from PIL import Image
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main, resolution_advice
@@ -101,6 +102,48 @@ def test_interrupt(workplace, tmp_path, capsys, monkeypatch):
     assert predict(workplace, target=tmp_path / "map.tif") == 130
     assert capsys.readouterr().err.strip().splitlines()[-1] == "crossearth: interrupted; nothing was written"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bank_and_a_preview_of_it(workplace, tmp_path, capsys):
+    bank, picture = tmp_path / "bank.safetensors", tmp_path / "styles.png"
+    scenes = f"{workplace}:[se][cx]*"  # scene.tif and existing.tif
+    assert main(["style-bank", scenes, str(bank), "--bands", "3,2,1"]) == 0
+    output = capsys.readouterr()
+    assert output.out == f"wrote {bank}: 2 tiles of {workplace.name} (2 images)\n"
+    assert "2 tiles vary in fewer directions than the 100 of a style" in output.err
+    options = ["--bank", str(bank), "--alpha", "1", "--mask-ratio", "0.5", "--block-size", "16", "--draws", "2"]
+    assert main(["style-preview", str(workplace / "scene.tif"), str(picture), *options]) == 0
+    assert capsys.readouterr().out == f"wrote {picture}\n"
+    assert Image.open(picture).size == (3 * (384 + 12) + 12, 44 + 2 * (round(384 * 90 / 115) + 12))
+    assert {path.name for path in tmp_path.iterdir()} == {bank.name, picture.name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["style-bank", "{}/folder", "{}/b.safetensors"], "holds no raster"),
+        (["style-bank", "{}/scene.tif", "{}/b.safetensors"], "is no folder"),
+        (["style-bank", "{}:text", "{}/b.safetensors"], "no raster that GDAL can read"),
+        (["style-bank", "{}:scene", "{}/b.npz"], "must end in .safetensors"),
+        (["style-bank", "{}:scene", "{}/b.safetensors"], "gives 1 tiles with data"),
+        (["style-preview", "{}/scene.tif", "{}/p.png", "--alpha", "1.5"], "alpha 1.5 is not a number from 0 to 1"),
+        (["style-preview", "{}/scene.tif", "{}/p.png", "--mask-ratio", "nan"], "mask_ratio nan"),
+        (["style-preview", "{}/scene.tif", "{}/p.png", "--block-size", "91"], "larger than an image of 90 x 115"),
+        (["style-preview", "{}/scene.tif", "{}/p.png", "--bank", "{}/scene.tif"], "is no safetensors file"),
+        (["style-preview", "{}/scene.tif", "{}/p.jpg"], "must end in .png"),
+        (["style-preview", "{}/none.tif", "{}/p.png"], "does not exist"),
+        (["style-preview", "{}/scene.tif", "{}/p.png", "--drawss", "2"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes_with_styles(workplace, capsys, arguments, sentence):
+    before = {path: path.stat().st_mtime_ns for path in workplace.rglob("*")}
+    try:
+        code = main([argument.format(workplace) for argument in arguments])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in workplace.rglob("*")} == before
 
 
 @pytest.mark.parametrize(

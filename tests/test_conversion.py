@@ -207,6 +207,7 @@ def test_written_folder(tmp_path):
         "modeling_crossearth.py",
         "modeling_efficientnet_lite.py",
         "preprocessor_config.json",
+        "style_networks.py",
     }
     digest = hashlib.sha256((tmp_path / "source.pth").read_bytes()).hexdigest()
     assert report.sources == (("source.pth", digest),)

@@ -1,13 +1,17 @@
-"""The processor's contracts: sizes, numbers, labels, scores and label maps."""
+"""The processor's contracts: sizes, numbers, labels, Earth-Style Injection, scores and label maps."""
 
+import json
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoImageProcessor
 
 from crossearth_hf import CrossEarthImageProcessor
+from crossearth_hf.earth_style import EarthStyle, StyleSettings, image_seed
 from crossearth_hf.image_processing_crossearth import semantic_scores
 
 RNG = np.random.default_rng(0)
@@ -115,3 +119,107 @@ def test_round_trip_through_a_folder(tmp_path):
     CrossEarthImageProcessor(size_divisor=32).save_pretrained(tmp_path)
     loaded = CrossEarthImageProcessor.from_pretrained(tmp_path)
     assert loaded(image(20, 33), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 64)
+
+
+STYLED = {"do_earth_style_injection": True, "style_probability": 0.5, "style_alpha": 0.6, "style_block_size": 8}
+MEAN, STD = (torch.tensor(v)[:, None, None] / 255 for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
+
+
+def styling_processor(**options):
+    return CrossEarthImageProcessor(**(STYLED | {"style_seed": 5} | options))
+
+
+def test_injection_by_hand_in_every_place_of_a_batch_of_sizes():
+    images = [image(40, 50), image(33, 64), image(40, 50), image(40, 50), image(33, 64)]
+    maps = [RNG.integers(0, 5, i.shape[:2], dtype=np.uint8) for i in images]
+    batch = styling_processor(return_clean_pixel_values=True)(images, maps, return_tensors="pt")
+    plain = CrossEarthImageProcessor()(images, maps, return_tensors="pt")
+    assert torch.equal(batch["labels"], plain["labels"])
+    assert torch.equal(batch["clean_pixel_values"], plain["pixel_values"])
+    assert batch["styled"].dtype == torch.bool
+    assert batch["pixel_values"].dtype == torch.float32
+    settings, style, fired = StyleSettings(0.5, 0.6, 0.7, 8), EarthStyle.from_file(), []
+    for i, pixels in enumerate(images):
+        unit = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+        mixed, styled = style.inject(unit, settings, [image_seed(5, i)])
+        fired.append(bool(styled))
+        height, width = pixels.shape[:2]
+        found = batch["pixel_values"][i, :, :height, :width]
+        torch.testing.assert_close(found, (mixed[0] - MEAN) / STD, rtol=0, atol=1e-4)
+        assert (
+            batch["pixel_values"][i, :, height:].abs().sum() + batch["pixel_values"][i, :, :, width:].abs().sum() == 0
+        )
+    assert batch["styled"].tolist() == fired
+    assert set(fired) == {True, False}
+
+
+def test_injection_is_off_unless_asked_and_repeatable_when_seeded():
+    pixels = [image(32, 32)] * 2
+    processor = CrossEarthImageProcessor()
+    assert set(processor(pixels)) == {"pixel_values"}
+    assert processor._earth_style is None
+    options = STYLED | {"style_probability": 1.0}
+    asked = processor(pixels, return_tensors="pt", **options, style_seed=3)["pixel_values"]
+    assert torch.equal(processor(pixels, return_tensors="pt", **options, style_seed=3)["pixel_values"], asked)
+    assert not torch.equal(processor(pixels, return_tensors="pt", **options, style_seed=4)["pixel_values"], asked)
+    assert not torch.equal(asked[0], asked[1])
+    fresh = [processor(pixels, return_tensors="pt", **options)["pixel_values"] for _ in range(2)]
+    assert not torch.equal(*fresh)
+    torch.manual_seed(0)
+    first = processor(pixels, return_tensors="pt", **options)["pixel_values"]
+    torch.manual_seed(0)
+    assert torch.equal(processor(pixels, return_tensors="pt", **options)["pixel_values"], first)
+
+
+STYLE_MISTAKES = {
+    "probability": ({"style_probability": 1.1}, "probability 1.1 is not a number from 0 to 1"),
+    "alpha": ({"style_alpha": -1.0}, "alpha -1.0"),
+    "mask ratio": ({"style_mask_ratio": 2.0}, "mask_ratio 2.0"),
+    "block": ({"style_block_size": 0}, "block_size 0"),
+    "large block": ({"style_block_size": 64}, "block_size 64 is larger than an image of 32 x 48 pixels"),
+    "seed": ({"style_seed": -2}, "style_seed -2 is negative"),
+    "not rescaled": ({"do_rescale": False}, "cannot be styled; they must lie in"),
+}
+
+
+@pytest.mark.parametrize("name", STYLE_MISTAKES)
+def test_injection_that_cannot_be_is_refused(name):
+    options, sentence = STYLE_MISTAKES[name]
+    with pytest.raises(ValueError, match=sentence):
+        CrossEarthImageProcessor()(image(32, 48), **(STYLED | options))
+    if name in ("probability", "alpha", "mask ratio", "block"):
+        with pytest.raises(ValueError, match=sentence):
+            CrossEarthImageProcessor(**options)
+
+
+def test_a_saved_processor_takes_its_styles_along(tmp_path):
+    processor = styling_processor(style_probability=1.0)
+    processor.earth_style.replace_bank(torch.full((100,), 0.5), torch.eye(100), count=7, sources=["elsewhere"])
+    processor.save_pretrained(tmp_path)
+    assert "earth_style.safetensors" in {path.name for path in tmp_path.iterdir()}
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert not [name for name in settings if name.startswith("_")]
+    assert str(tmp_path) not in json.dumps(settings)
+    pixels = image(32, 32)
+    expected = processor(pixels, return_tensors="pt")["pixel_values"]
+    for place in (tmp_path, str(tmp_path), tmp_path / "preprocessor_config.json"):
+        loaded = CrossEarthImageProcessor.from_pretrained(place)
+        assert loaded._earth_style is None  # until it is needed
+        assert torch.equal(loaded(pixels, return_tensors="pt")["pixel_values"], expected)
+        assert loaded.earth_style.bank.sources == ("elsewhere",)
+    automatic = pickle.loads(pickle.dumps(AutoImageProcessor.from_pretrained(tmp_path)))
+    assert torch.equal(automatic(pixels, return_tensors="pt")["pixel_values"], expected)
+    automatic.save_pretrained(tmp_path)  # over the file that its styles came from
+    assert torch.equal(
+        CrossEarthImageProcessor.from_pretrained(tmp_path)(pixels, return_tensors="pt")["pixel_values"], expected
+    )
+
+
+def test_a_folder_without_styles_falls_back_to_the_packages_own(tmp_path):
+    CrossEarthImageProcessor().save_pretrained(tmp_path)
+    assert "earth_style.safetensors" not in {path.name for path in tmp_path.iterdir()}
+    pixels, options = image(32, 32), STYLED | {"style_probability": 1.0, "style_seed": 1}
+    loaded, unused = CrossEarthImageProcessor.from_pretrained(tmp_path, return_unused_kwargs=True, **options, other=1)
+    assert unused["other"] == 1
+    expected = CrossEarthImageProcessor(**options)(pixels, return_tensors="pt")["pixel_values"]
+    assert torch.equal(loaded(pixels, return_tensors="pt")["pixel_values"], expected)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crossearth_hf"
 LAYERS = [
     [  # 0: shipped with every saved model, flat
         "configuration_crossearth",
+        "style_networks",
         "earth_style",
         "image_processing_crossearth",
         "loss_crossearth",
