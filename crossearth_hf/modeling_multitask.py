@@ -1,0 +1,341 @@
+"""Multi-Task Training of CrossEarth (Gong et al., IEEE TPAMI 2026): segmentation and masked image modelling.
+
+What training alone needs is one submodule, `multitask`; the models for inference drop it when they load. The training
+code of the paper is not public: [`CrossEarthForMultiTaskTraining`] names the choices that are ours.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_crossearth import CrossEarthConfig
+from .modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
+
+LARGEST_SIDE = 512  # pixels; a larger image is rebuilt at this size and enlarged
+DILATIONS = (1, 6, 12, 18)
+
+
+@dataclass
+class CrossEarthMultiTaskOutput(CrossEarthSegmentationOutput):
+    """Output of [`CrossEarthForMultiTaskTraining`]; without `labels` the segmentation's fields are `None`.
+
+    Args:
+        reconstruction (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`):
+            The masked images rebuilt, in the scale of `pixel_values`.
+        styled_reconstruction (`torch.FloatTensor` of shape `(number of styled images, 3, height, width)`):
+            The styled images rebuilt.
+        visible (`torch.BoolTensor` of shape `(batch_size, height, width)`):
+            Where the masked images show the image rather than the mask token.
+    """
+
+    reconstruction: Tensor | None = None
+    styled_reconstruction: Tensor | None = None
+    visible: Tensor | None = None
+
+
+def visible_blocks(shape: tuple[int, int, int], ratio: float, block: int, seeds: Sequence[int] | None = None) -> Tensor:
+    """Random masks (B, H, W) of that `shape`, False in the blocks that are hidden; drawn on the CPU on every device.
+
+    Blocks lie on a grid from the top left; those at the other borders may be cut, and an image smaller than a block is
+    one block.
+
+    Args:
+        shape: Batch, height and width of the images, in pixels.
+        ratio: Probability that a block is hidden.
+        block: Side of a block in pixels.
+        seeds: A number >= 0 for each image, on which alone its mask then depends; otherwise PyTorch's global generator
+            draws.
+    """
+    batch, height, width = shape
+    grid = (math.ceil(height / block), math.ceil(width / block))
+    if seeds is None:
+        noise = torch.rand(batch, *grid, device="cpu")
+    else:
+        # The second number keeps the draw apart from others that start from the same seed.
+        noise = torch.from_numpy(np.stack([np.random.default_rng((seed, 1)).random(grid) for seed in seeds]))
+    return (noise >= ratio).repeat_interleave(block, dim=1).repeat_interleave(block, dim=2)[:, :height, :width]
+
+
+class CrossEarthExtractor(nn.Module):
+    """Geospatial Semantic Extractor: five 3x3 convolutions with ReLU, from pixels to stride 16."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__()
+        width = config.backbone_config.hidden_size
+        ladder = config.mim_extractor_channels or [max(width // share, 1) for share in (16, 8, 4, 2)]
+        channels = [3, *ladder, width]
+        layers: list[nn.Module] = []
+        for index, stride in enumerate((2, 2, 2, 2, 1)):
+            layers += [nn.Conv2d(channels[index], channels[index + 1], 3, stride, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, D), one vector for each of the backbone's patches."""
+        return self.layers(images).flatten(2).transpose(1, 2)
+
+
+class CrossEarthInjector(nn.Module):
+    """Adds to the patches of one stage what the extractor's features find among them."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__()
+        width = config.backbone_config.hidden_size
+        self.num_heads = config.backbone_config.num_attention_heads
+        self.query_norm = nn.LayerNorm(width)
+        self.patch_norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, patches: Tensor, details: Tensor) -> Tensor:
+        """Patches (B, N, D) that go on, from patches (B, N, D) and the extractor's features (B, N, D)."""
+        query = self.query_norm(details).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, D / heads)
+        value = self.patch_norm(patches).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        found = F.scaled_dot_product_attention(query, value, value)
+        return patches + self.linear(found.transpose(1, 2).flatten(2))
+
+
+class CrossEarthASPP(nn.Module):
+    """Atrous spatial pyramid pooling (Chen et al., TPAMI 2018): four dilations side by side."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(in_channels, width, kernel_size=1)
+        self.branches = nn.ModuleList(
+            nn.Conv2d(width, width // len(DILATIONS), 3, padding=dilation, dilation=dilation) for dilation in DILATIONS
+        )
+        self.project = nn.Conv2d(width, width, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, C, h, w)."""
+        x = F.relu(self.reduce(x))
+        x = torch.cat([F.relu(branch(x)) for branch in self.branches], dim=1)  # (B, C, h, w)
+        return F.relu(self.project(x))
+
+
+class CrossEarthReconstruction(GradientCheckpointingLayer):
+    """Reconstruction head: the feature pyramid back to pixels."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__()
+        in_channels = config.backbone_config.hidden_size
+        width = config.mim_reconstruction_width or 4 * max(in_channels // 16, 1)
+        self.aspp = CrossEarthASPP(in_channels, width)
+        self.merge = nn.Conv2d(4 * width, width // 2, kernel_size=1)
+        self.pixels = nn.Conv2d(width // 2, 3, kernel_size=1)
+
+    def forward(self, size: tuple[int, int], *maps: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of `size` from the four `maps` (B, D, h, w) of the pyramid.
+
+        The maps are brought to one size, concatenated and merged by a 1x1 convolution: computed as the sum of the
+        convolution's four parts, each before its map is enlarged, which gives the same numbers. The concatenation
+        alone would take 1 GiB for one crop of 512 pixels and the published width.
+        """
+        inner = (min(size[0], LARGEST_SIDE), min(size[1], LARGEST_SIDE))
+        weights = self.merge.weight.chunk(4, dim=1)  # (C/2, C, 1, 1) each
+        small = F.conv2d(self.aspp(maps[0]), weights[0], self.merge.bias)
+        merged = F.interpolate(small, inner, mode="bilinear", align_corners=False)  # (B, C/2, H', W')
+        for level, weight in zip(maps[1:], weights[1:], strict=True):
+            small = F.conv2d(self.aspp(level), weight)
+            merged += F.interpolate(small, inner, mode="bilinear", align_corners=False)
+        images = self.pixels(F.relu(merged, inplace=True))
+        return images if inner == size else F.interpolate(images, size, mode="bilinear", align_corners=False)
+
+
+class CrossEarthMultiTask(nn.Module):
+    """Everything that Multi-Task Training adds to a segmentation model."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(torch.empty(3, config.image_size, config.image_size))
+        self.extractor = CrossEarthExtractor(config)
+        self.injectors = nn.ModuleList(CrossEarthInjector(config) for _ in config.out_indices)
+        self.reconstruction = CrossEarthReconstruction(config)
+
+    def hide(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Images (B, 3, H, W) with the mask token where `visible` (B, H, W) is False.
+
+        The token is an image of the model's crop size; other sizes see its top left part or its periodic repetition.
+        """
+        height, width = images.shape[-2:]
+        rows, columns = (math.ceil(side / self.mask_token.shape[-1]) for side in (height, width))
+        token = self.mask_token.repeat(1, rows, columns)[:, :height, :width]
+        return torch.where(visible[:, None], images, token.to(images.dtype))
+
+
+class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
+    """CrossEarth with both training tasks on one backbone (CrossEarth, section III).
+
+    From the paper: blocks of the image are replaced by a learned token image; an extractor of five convolutions and an
+    injector at each of the four pyramid stages help the backbone; a head with an ASPP shared by the four levels
+    rebuilds the clean image; the loss is the segmentation's plus the L1 distances of the rebuilt masked image and,
+    where an image was styled, of the rebuilt styled image, and the one between the two.
+
+    Ours, where the paper is silent or its history contradicts itself:
+
+    - The segmentation loss is that of the path that inference takes, without injector, for styled images too.
+    - Masked images are made from clean ones. Masks are drawn per image, 70 % of 64 px blocks (`mim_*` in the config);
+      the mask token is cut or repeated for images of another size than the model's crop.
+    - Masked and styled images go through the backbone together, in one pass beside the segmentation's; the extractor
+      sees what the backbone sees. Images that were not styled cost nothing in the styled part.
+    - A batch's loss is the mean of its images' losses: an image that was not styled adds 0 to the styled parts. Neither
+      batch size nor number of processes changes what an image weighs. Gradients of the L1 distance between the two
+      rebuilt images reach both.
+    - Extractor: 3x3 convolutions, strides 2, 2, 2, 2, 1, widths 64, 128, 256, 512, 1024 for ViT-L.
+    - Injector: multi-head attention without projections, with the backbone's heads, between layer norms of the
+      extractor's features and of the patches; norms and linear layer are each stage's own. Class token and registers
+      bypass it.
+    - ASPP: a quarter of the width per branch, ReLU after every convolution; the map of full resolution has half the
+      width. Sides above 512 px are rebuilt at 512 and enlarged. The distance is taken over all pixels of the image,
+      padding included.
+    """
+
+    _auto_class = "AutoModelForPreTraining"  # saved folders carry the code; the other auto classes load as ever
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__(config)
+        if config.mim_block_size > config.image_size:
+            raise ValueError(
+                f"mim_block_size {config.mim_block_size} exceeds image_size {config.image_size}; choose a smaller block"
+            )
+        self.multitask = CrossEarthMultiTask(config)
+        self.post_init()
+        # `post_init` takes over that of the parts; here no name below `multitask.` may go unnoticed.
+        self._keys_to_ignore_on_load_unexpected: set[str] = set()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        clean_pixel_values: Tensor | None = None,
+        styled: Tensor | None = None,
+        visible: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> CrossEarthMultiTaskOutput:
+        """Losses of a batch.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16; the styled image where styling fired.
+            labels: (B, H, W) int64 class ids, 255 ignored. Without them there is only the reconstruction: the head is
+                not used, see [`~CrossEarthForMultiTaskTraining.freeze_head`].
+            seeds: (B,) int64 >= 0: an image's mask and the loss's random points then depend on its own seed alone.
+                Without them PyTorch's global generator draws.
+            clean_pixel_values: (B, 3, H, W) normalised, before styling; `pixel_values` if not given.
+            styled: (B,) bool, which images were styled; given with `clean_pixel_values` or not at all.
+            visible: (B, H, W) bool, False where pixels are hidden; drawn at random if not given.
+            return_dict: `False` for a plain tuple.
+
+        Raises:
+            ValueError: H or W is no multiple of 16; a label is neither a class nor 255; tensors do not fit together.
+        """
+        clean = pixel_values if clean_pixel_values is None else clean_pixel_values
+        _check_styled(pixel_values, clean_pixel_values, styled)
+        # First, so that its random points are those of a model without the second task.
+        segmentation = {} if labels is None else super().forward(pixel_values, labels, seeds, return_dict=True)
+        visible = self._visible(clean, seeds) if visible is None else visible
+        if visible.dtype != torch.bool or visible.shape != clean[:, 0].shape:
+            raise ValueError(
+                f"visible is {visible.dtype} of shape {tuple(visible.shape)}; give one bool for each pixel: "
+                f"{tuple(clean[:, 0].shape)}"
+            )
+        if styled is None:
+            styled = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+        masked = self.multitask.hide(clean, visible)
+        rebuilt = self._rebuild(torch.cat([masked, pixel_values[styled]]))  # (B + number of styled, 3, H, W)
+        reconstruction, styled_reconstruction = rebuilt[: len(clean)], rebuilt[len(clean) :]
+        loss_dict = dict(segmentation.get("loss_dict") or {})
+        loss_dict |= self._reconstruction_losses(reconstruction, styled_reconstruction, clean, styled)
+        return CrossEarthMultiTaskOutput(
+            **(dict(segmentation) | {"loss": torch.stack(list(loss_dict.values())).sum(), "loss_dict": loss_dict}),
+            reconstruction=reconstruction,
+            styled_reconstruction=styled_reconstruction,
+            visible=visible,
+        )
+
+    def freeze_head(self) -> None:
+        """Stops gradients of what reconstruction alone does not use: the head, and what makes its queries.
+
+        To be called before a training without labels: distributed training wants a gradient for every parameter.
+        """
+        unused: list[nn.Module] = [self.pixel_decoder, self.transformer_module, self.class_predictor]
+        if not self.config.rein_refines_features:
+            unused.append(self.model.adapter)
+        elif self.config.link_queries:
+            unused += [self.model.adapter.transform, self.model.adapter.merge]
+        for module in unused:
+            module.requires_grad_(False)
+
+    def segmentation_model(self) -> CrossEarthForSemanticSegmentation:
+        """The model for inference, for scoring and saving between steps; it shares all its parameters with this one."""
+        with torch.device("meta"):
+            model = CrossEarthForSemanticSegmentation(self.config)
+        for name in [name for name, _ in model.named_children()]:
+            setattr(model, name, getattr(self, name))
+        return model.train(self.training)
+
+    def _visible(self, images: Tensor, seeds: Tensor | None) -> Tensor:
+        batch, _, height, width = images.shape
+        ratio, block = self.config.mim_mask_ratio, self.config.mim_block_size
+        numbers = None if seeds is None else seeds.tolist()
+        return visible_blocks((batch, height, width), ratio, block, numbers).to(images.device)
+
+    def _rebuild(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) through extractor, backbone with injectors, and reconstruction head."""
+        details = self.multitask.extractor(images)  # (B, N, D)
+        features = self.model(
+            images,
+            output_hidden_states=False,
+            return_dict=True,
+            injector=lambda patches, level: self.multitask.injectors[level](patches, details),
+        )
+        return self.multitask.reconstruction(tuple(images.shape[-2:]), *features.feature_maps)
+
+    def _reconstruction_losses(
+        self, reconstruction: Tensor, styled_reconstruction: Tensor, clean: Tensor, styled: Tensor
+    ) -> dict[str, Tensor]:
+        weight = self.config.mim_weight / len(clean)
+        return {
+            "loss_reconstruct_masked": weight * _distances(reconstruction, clean).sum(),
+            "loss_reconstruct_styled": weight * _distances(styled_reconstruction, clean[styled]).sum(),
+            "loss_reconstruct_consistency": weight * _distances(reconstruction[styled], styled_reconstruction).sum(),
+        }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, CrossEarthMultiTask):
+            init.zeros_(module.mask_token)
+            for part in module.modules():
+                if isinstance(part, nn.Conv2d) and part is not module.reconstruction.pixels:
+                    init.kaiming_normal_(part.weight, nonlinearity="relu")
+
+
+def _distances(first: Tensor, second: Tensor) -> Tensor:
+    """Mean absolute difference (B,) of the images (B, 3, H, W)."""
+    return (first.float() - second.float()).abs().mean(dim=(1, 2, 3))
+
+
+def _check_styled(pixel_values: Tensor, clean_pixel_values: Tensor | None, styled: Tensor | None) -> None:
+    if (clean_pixel_values is None) != (styled is None):
+        raise ValueError("clean_pixel_values and styled belong together; give both, or neither where nothing is styled")
+    if clean_pixel_values is not None and clean_pixel_values.shape != pixel_values.shape:
+        raise ValueError(
+            f"clean_pixel_values has the shape {tuple(clean_pixel_values.shape)}, pixel_values "
+            f"{tuple(pixel_values.shape)}; make them the same"
+        )
+    if styled is not None and (styled.dtype != torch.bool or styled.shape != pixel_values.shape[:1]):
+        raise ValueError(
+            f"styled is {styled.dtype} of shape {tuple(styled.shape)}; give one bool for each of the "
+            f"{len(pixel_values)} images"
+        )
+
+
+__all__ = ["CrossEarthForMultiTaskTraining", "CrossEarthMultiTaskOutput"]
