@@ -1,5 +1,6 @@
 """CrossEarth's configuration: sizes of the backbone, of the Rein adapters and of the Mask2Former head."""
 
+import math
 from typing import Any
 
 from transformers import AutoConfig, Mask2FormerConfig
@@ -41,20 +42,42 @@ class CrossEarthConfig(Mask2FormerConfig):
             Rank of the tokens' factors A and B (LoRA-Rein, section 3.3); `None` learns the tokens themselves.
         rein_scale (`float`, *optional*, defaults to 0.001):
             Initial value of the learned factor in front of the adapters' output.
+        rein_refines_features (`bool`, *optional*, defaults to `True`):
+            Whether the tokens refine the patches after every block; otherwise the features are the ViT's own, and the
+            tokens only make the queries (`link_queries`).
         link_queries (`bool`, *optional*, defaults to `True`):
             Whether the decoder's queries are computed from the Rein tokens; otherwise they are embeddings of their
             own, as in Mask2Former.
         group_norm_groups (`int`, *optional*, defaults to 32):
             Groups of the pixel decoder's GroupNorm layers.
+        convolutional_stem (`bool`, *optional*, defaults to `False`):
+            Whether EfficientNet-Lite0 stands in for the patch kernel: its maps at strides 16 and 32 become the
+            patches, those at strides 4 to 32 are added to the pyramid. A hybrid ViT (Dosovitskiy et al., ICLR 2021,
+            section 3.1); our choice for small models, of which no pretrained ViT is to be had.
         freeze_backbone (`bool`, *optional*, defaults to `True`):
             Whether the ViT is built without gradients; adapters and head are always trained.
         ignore_unlabelled_pixels (`bool`, *optional*, defaults to `False`):
             Whether pixels with the label 255 are left out of the mask losses. `False` is the original's way: they
             count as background of every class.
+        semantic_weight (`float`, *optional*, defaults to 0.0):
+            Weight of a pixel-wise cross-entropy of the class scores beside Mask2Former's losses. Our choice for
+            small models, which have few steps to learn in; the published models do without.
         window_stride (`int`, *optional*, defaults to 341):
             Step between sliding windows in pixels; the window is `image_size`.
         ground_sampling_distance (`float`, *optional*):
             Metres per pixel of the training imagery, where it is known.
+        mim_mask_ratio (`float`, *optional*, defaults to 0.7):
+            Multi-Task Training: probability that a block of an image is hidden.
+        mim_block_size (`int`, *optional*, defaults to 64):
+            Multi-Task Training: side of a block in pixels.
+        mim_weight (`float`, *optional*, defaults to 1.0):
+            Multi-Task Training: weight of each reconstruction loss beside the segmentation loss.
+        mim_extractor_channels (`list[int]`, *optional*):
+            Multi-Task Training: widths of the extractor's first four convolutions; the fifth has the backbone's.
+            Default: a sixteenth, an eighth, a quarter and a half of that.
+        mim_reconstruction_width (`int`, *optional*):
+            Multi-Task Training: channels of the reconstruction head. Default: a quarter of the backbone's width, 256
+            for ViT-L.
     """
 
     model_type = "crossearth"
@@ -68,19 +91,28 @@ class CrossEarthConfig(Mask2FormerConfig):
     rein_num_tokens: int = 100
     rein_rank: int | None = 16
     rein_scale: float = 0.001
+    rein_refines_features: bool = True
     link_queries: bool = True
     group_norm_groups: int = 32
+    convolutional_stem: bool = False
     freeze_backbone: bool = True
     ignore_unlabelled_pixels: bool = False
+    semantic_weight: float = 0.0
     window_stride: int = 341
     ground_sampling_distance: float | None = None
+    mim_mask_ratio: float = 0.7
+    mim_block_size: int = 64
+    mim_weight: float = 1.0
+    mim_extractor_channels: list[int] | tuple[int, ...] | None = None
+    mim_reconstruction_width: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.id2label is None:
             kwargs.setdefault("num_labels", 6)  # the ISPRS classes, which most published checkpoints have
         super().__post_init__(**kwargs)
-        self.auto_map = dict(AUTO_MAP)
+        self.auto_map = {**(getattr(self, "auto_map", None) or {}), **AUTO_MAP}
         self._check()
+        self._check_multitask()
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Fields that differ from the defaults; class names always, since two of them are transformers' default."""
@@ -120,6 +152,22 @@ class CrossEarthConfig(Mask2FormerConfig):
                 f"group_norm_groups {self.group_norm_groups} does not divide feature_size {self.feature_size}"
             )
 
+    def _check_multitask(self) -> None:
+        if not 0 <= self.mim_mask_ratio <= 1:
+            raise ValueError(f"mim_mask_ratio {self.mim_mask_ratio} is no probability; choose one from 0 to 1, as 0.7")
+        if self.mim_block_size < 1:
+            raise ValueError(f"mim_block_size {self.mim_block_size} must be positive; 64 pixels is the default")
+        if not 0 <= self.mim_weight < math.inf:
+            raise ValueError(f"mim_weight {self.mim_weight} must be a finite number, 0 or more; 1 is the default")
+        channels, width = self.mim_extractor_channels, self.mim_reconstruction_width
+        if channels is not None and (len(channels) != 4 or min(channels) < 1):
+            raise ValueError(f"mim_extractor_channels {tuple(channels)} must be four positive widths, or None")
+        if width is not None and (width < 1 or width % 4):
+            raise ValueError(
+                f"mim_reconstruction_width {width} is no positive multiple of 4, as its four branches need; "
+                "choose one, or None"
+            )
+
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "CrossEarthConfig":
         """Configuration called `name` in `PRESETS`, with fields replaced by `overrides`; `ValueError` if unknown."""
@@ -128,17 +176,30 @@ class CrossEarthConfig(Mask2FormerConfig):
         return cls(**(PRESETS[name] | overrides))
 
 
-# The shipped small model, trained from scratch as a whole (our choice; the paper has ViT-L only).
-VIT_TINY = VIT_LARGE | {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "image_size": 256}
+# The small model (our choice; the paper has ViT-L only): six blocks on an ImageNet stem. They start near the identity,
+# and the head's larger initial weights and pixel-wise loss make it learn in hundreds of steps instead of thousands.
+VIT_TINY = VIT_LARGE | {
+    "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "image_size": 256, "layerscale_value": 0.1,
+}  # fmt: skip
 HEAD_TINY = {"hidden_dim": 128, "feature_size": 128, "mask_feature_size": 128, "num_attention_heads": 4}
 DEPTH_TINY = {"encoder_layers": 1, "decoder_layers": 4, "encoder_feedforward_dim": 512, "dim_feedforward": 512}
-REIN_TINY = {"rein_num_tokens": 32, "num_queries": 32, "rein_rank": 8, "out_indices": (2, 5, 8, 11)}
-LOSS_TINY = {"train_num_points": 2048, "ignore_unlabelled_pixels": True, "freeze_backbone": False}
+REIN_TINY = {"rein_num_tokens": 32, "num_queries": 32, "rein_rank": 8, "out_indices": (2, 3, 4, 5)}
+TRAINING_TINY = {
+    "train_num_points": 2048, "ignore_unlabelled_pixels": True, "semantic_weight": 5.0, "init_std": 0.06,
+}  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "large-512": {},
     "large-1024": {"backbone_config": VIT_LARGE | {"image_size": 1024}, "window_stride": 683},
-    "tiny": {"backbone_config": VIT_TINY, "window_stride": 171, **HEAD_TINY, **DEPTH_TINY, **REIN_TINY, **LOSS_TINY},
+    "tiny": {
+        "backbone_config": VIT_TINY,
+        "convolutional_stem": True,
+        "window_stride": 171,
+        **HEAD_TINY,
+        **DEPTH_TINY,
+        **REIN_TINY,
+        **TRAINING_TINY,
+    },
 }
 
 __all__ = ["PRESETS", "CrossEarthConfig"]

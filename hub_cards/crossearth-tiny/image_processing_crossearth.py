@@ -1,6 +1,8 @@
-"""CrossEarth's image processor: resize, rescale, normalise, pad; labels; scores and label maps."""
+"""CrossEarth's image processor: resize, rescale, style on request, normalise, pad; labels; scores and label maps."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,15 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, ImageInput, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import cached_file
+
+from .earth_style import STYLE_FILE, EarthStyle, StyleSettings, image_seed
 
 IMAGENET_MEAN = [123.675 / 255, 116.28 / 255, 103.53 / 255]
 IMAGENET_STD = [58.395 / 255, 57.12 / 255, 57.375 / 255]
 IGNORE_INDEX = 255
+
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 def semantic_scores(class_queries_logits: Tensor, masks_queries_logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -41,9 +48,30 @@ class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore
     r"""
     size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
         Height and width are padded, right and bottom, to multiples of it.
+    do_earth_style_injection (`bool`, *optional*, defaults to `self.do_earth_style_injection`):
+        Whether images are styled in training: see `StyleSettings` for what the four numbers mean.
+    style_probability (`float`, *optional*, defaults to `self.style_probability`):
+        Share of the images that are styled.
+    style_alpha (`float`, *optional*, defaults to `self.style_alpha`):
+        Weight of the Earth style against the image's own.
+    style_mask_ratio (`float`, *optional*, defaults to `self.style_mask_ratio`):
+        Share of the blocks that show the styled image.
+    style_block_size (`int`, *optional*, defaults to `self.style_block_size`):
+        Side of a block in pixels.
+    style_seed (`int`, *optional*, defaults to `self.style_seed`):
+        Makes a call repeatable: image i draws from (style_seed, i). Without it torch's global generator decides.
+    return_clean_pixel_values (`bool`, *optional*, defaults to `self.return_clean_pixel_values`):
+        Whether injection also returns the images without style and which of them were styled.
     """
 
     size_divisor: int
+    do_earth_style_injection: bool
+    style_probability: float
+    style_alpha: float
+    style_mask_ratio: float
+    style_block_size: int
+    style_seed: int | None
+    return_clean_pixel_values: bool
 
 
 class CrossEarthImageProcessor(PilBackend):
@@ -52,6 +80,9 @@ class CrossEarthImageProcessor(PilBackend):
     Images are not resized unless asked (`do_resize=True` with `size`); they are rescaled by `rescale_factor`,
     normalised with the ImageNet statistics of DINOv2 and padded right and bottom: with 0 after normalisation, labels
     with 255. Images of different sizes in one batch are padded to the largest.
+
+    With `do_earth_style_injection=True` images are styled in [0, 1], before normalisation and padding; labels never.
+    Saved with it on, a processor takes its networks and style bank along; loaded, it finds them again when needed.
     """
 
     valid_kwargs = CrossEarthImageProcessorKwargs
@@ -67,11 +98,54 @@ class CrossEarthImageProcessor(PilBackend):
     do_convert_rgb = True
     do_pad = True
     size_divisor = 16
+    do_earth_style_injection = False
+    style_probability = StyleSettings.probability
+    style_alpha = StyleSettings.alpha
+    style_mask_ratio = StyleSettings.mask_ratio
+    style_block_size = StyleSettings.block_size
+    style_seed = None
+    return_clean_pixel_values = False
 
     def __init__(self, **kwargs: Unpack[CrossEarthImageProcessorKwargs]) -> None:
+        self._earth_style: EarthStyle | None = None
+        self._style_source: tuple[str, dict[str, Any]] | None = None
         super().__init__(**kwargs)
         if self.do_resize and self.size is None:
             raise ValueError("do_resize=True without a size; give size={'height': ..., 'width': ...}")
+        StyleSettings(self.style_probability, self.style_alpha, self.style_mask_ratio, self.style_block_size)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; the processor remembers where its style networks and bank may lie."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded
+        place = Path(pretrained_model_name_or_path)
+        source = str(place.parent if place.is_file() else pretrained_model_name_or_path)
+        processor._style_source = source, {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+        return loaded
+
+    @property
+    def earth_style(self) -> EarthStyle:
+        """Networks and style bank, loaded when first needed: from where the processor came, else the package's own."""
+        if self._earth_style is None:
+            path = None
+            if self._style_source is not None:
+                name, options = self._style_source
+                path = cached_file(name, STYLE_FILE, _raise_exceptions_for_missing_entries=False, **options)
+            self._earth_style = EarthStyle.from_file(path)
+        return self._earth_style
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings alone."""
+        settings = super().to_dict()
+        return {name: value for name, value in settings.items() if name not in ("_earth_style", "_style_source")}
+
+    def to_json_file(self, json_file_path: Any) -> None:
+        """Writes the settings and, where injection is on, the style networks and bank beside them."""
+        # Here and not in `save_pretrained`, which uploads only what is written after it has begun.
+        if self.do_earth_style_injection:
+            self.earth_style.save(Path(json_file_path).with_name(STYLE_FILE))
+        super().to_json_file(json_file_path)
 
     def preprocess(
         self,
@@ -87,10 +161,12 @@ class CrossEarthImageProcessor(PilBackend):
 
         Returns:
             `pixel_values` (B, 3, H', W') float32 and, with maps, `labels` (B, H', W') int64; H' and W' are multiples
-            of `size_divisor`.
+            of `size_divisor`. With injection `pixel_values` holds the styled mix; with `return_clean_pixel_values`
+            there are also `clean_pixel_values` (B, 3, H', W') and `styled` (B,) bool.
 
         Raises:
-            ValueError: numbers of images and maps differ, or the sizes of a pair do.
+            ValueError: numbers of images and maps differ, or the sizes of a pair do; for injection, numbers out of
+                their range, a block larger than an image, pixels outside [0, 1] after rescaling.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -107,7 +183,15 @@ class CrossEarthImageProcessor(PilBackend):
         prepared = self._prepare_image_like_inputs(
             images=images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format
         )
-        data = {"pixel_values": self._preprocess(prepared, **kwargs)}
+        clean = self._scaled(prepared, **kwargs)
+        data: dict[str, Any] = {}
+        if kwargs["do_earth_style_injection"]:
+            mixed, styled = self._inject(clean, **kwargs)
+            data["pixel_values"] = self._normalized(mixed, **kwargs)
+            if kwargs["return_clean_pixel_values"]:
+                data |= {"clean_pixel_values": self._normalized(clean, **kwargs), "styled": styled}
+        else:
+            data["pixel_values"] = self._normalized(clean, **kwargs)
         if segmentation_maps is not None:
             maps = self._prepare_image_like_inputs(
                 images=segmentation_maps,
@@ -119,7 +203,7 @@ class CrossEarthImageProcessor(PilBackend):
             data["labels"] = self._preprocess_labels(maps, **kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
-    def _preprocess(
+    def _scaled(
         self,
         images: list[np.ndarray],
         do_resize: bool,
@@ -127,21 +211,50 @@ class CrossEarthImageProcessor(PilBackend):
         resample: PILImageResampling,
         do_rescale: bool,
         rescale_factor: float,
+        **_: Any,
+    ) -> list[np.ndarray]:
+        """Images resized and rescaled on request, float32."""
+        images = [self.resize(image, size, resample) if do_resize else image for image in images]
+        images = [image.astype(np.float32) for image in images]
+        return [self.rescale(image, rescale_factor).astype(np.float32) if do_rescale else image for image in images]
+
+    def _inject(
+        self,
+        images: list[np.ndarray],
+        style_probability: float,
+        style_alpha: float,
+        style_mask_ratio: float,
+        style_block_size: int,
+        style_seed: int | None,
+        **_: Any,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Images of any sizes, some of them styled, and (B,) bool: which; images of one size share a batch."""
+        settings = StyleSettings(style_probability, style_alpha, style_mask_ratio, style_block_size)
+        _check_pixels(images)
+        seeds = _style_seeds(style_seed, len(images))
+        mixed, styled = list(images), np.zeros(len(images), dtype=bool)
+        for shape in dict.fromkeys(image.shape for image in images):
+            rows = [i for i, image in enumerate(images) if image.shape == shape]
+            batch = torch.from_numpy(np.stack([images[i] for i in rows]))
+            results, styled[rows] = self.earth_style.inject(batch, settings, [seeds[i] for i in rows])
+            for i, result in zip(rows, results, strict=True):
+                mixed[i] = result.numpy()
+        return mixed, styled
+
+    def _normalized(
+        self,
+        images: list[np.ndarray],
         do_normalize: bool,
         image_mean: list[float],
         image_std: list[float],
         do_pad: bool,
         size_divisor: int,
-        **kwargs: Any,
+        **_: Any,
     ) -> list[np.ndarray]:
-        processed = []
-        for image in images:
-            image = self.resize(image, size, resample) if do_resize else image
-            image = image.astype(np.float32)
-            image = self.rescale(image, rescale_factor) if do_rescale else image
-            image = self.normalize(image, image_mean, image_std) if do_normalize else image
-            processed.append(image.astype(np.float32))
-        return self._pad_batch(processed, size_divisor, fill_value=0) if do_pad else processed
+        """Images normalised and padded on request, float32."""
+        if do_normalize:
+            images = [self.normalize(image, image_mean, image_std).astype(np.float32) for image in images]
+        return self._pad_batch(images, size_divisor, fill_value=0) if do_pad else images
 
     def _preprocess_labels(
         self, maps: list[np.ndarray], do_resize: bool, size: SizeDict | None, do_pad: bool, size_divisor: int, **_: Any
@@ -195,6 +308,25 @@ class CrossEarthImageProcessor(PilBackend):
         resized = self.resize(np.zeros((1, height, width), np.uint8), self.size, self.resample).shape
         cropped = scores[None, :, : resized[-2], : resized[-1]]
         return F.interpolate(cropped, size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def _style_seeds(style_seed: int | None, count: int) -> list[int]:
+    """One seed for each of `count` images; without `style_seed` torch's global generator gives the first number."""
+    if style_seed is None:
+        style_seed = int(torch.randint(2**62, ()))
+    if style_seed < 0:
+        raise ValueError(f"style_seed {style_seed} is negative; choose 0 or more")
+    return [image_seed(style_seed, i) for i in range(count)]
+
+
+def _check_pixels(images: Sequence[np.ndarray]) -> None:
+    for image in images:
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"pixels from {low:g} to {high:g} cannot be styled; they must lie in [0, 1] after rescaling: leave "
+                "do_rescale=True for pixels in 0..255, or set rescale_factor"
+            )
 
 
 def _check_pairs(images: list[np.ndarray], maps: list[np.ndarray]) -> None:

@@ -7,9 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .configuration_crossearth import CrossEarthConfig
+from .image_processing_crossearth import semantic_scores
 
 Targets = tuple[Tensor, Tensor]  # classes present in an image (M,), their masks (M, H, W)
 Matching = tuple[Tensor, Tensor]  # matched queries (M,), the targets they are matched to (M,)
+
+SCORE_FLOOR = 1e-3  # keeps the logarithm of a class that no query claims finite
 
 
 class CrossEarthLoss(nn.Module):
@@ -24,13 +27,17 @@ class CrossEarthLoss(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, class_logits: list[Tensor], mask_logits: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, class_logits: list[Tensor], mask_logits: list[Tensor], labels: Tensor, seeds: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Weighted losses of every decoder output.
 
         Args:
             class_logits: per decoder output (B, Q, K+1), the last class is "no object".
             mask_logits: per decoder output (B, Q, h, w).
             labels: (B, H, W) int64 class ids, 255 ignored.
+            seeds: (B,) int64: the random points of an image then depend on its own seed alone, not on the batch or the
+                process that it is in. Without them the global generator draws in the original's order.
 
         Returns:
             `{"loss_class_0": ..., "loss_mask_0": ..., "loss_dice_0": ..., ...}`, numbered by decoder output; their
@@ -42,17 +49,35 @@ class CrossEarthLoss(nn.Module):
         self._check(labels)
         # Matching compares nearly equal costs: in half precision their order would be a matter of rounding.
         with torch.autocast(labels.device.type, enabled=False):
-            return self._losses(class_logits, mask_logits, labels)
+            return self._losses(class_logits, mask_logits, labels, RandomPoints(seeds, labels.device))
 
-    def _losses(self, class_logits: list[Tensor], mask_logits: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
+    def _losses(
+        self, class_logits: list[Tensor], mask_logits: list[Tensor], labels: Tensor, points: "RandomPoints"
+    ) -> dict[str, Tensor]:
         targets = [self._targets(label) for label in labels]
         valid = (labels != self.config.ignore_value).float() if self.config.ignore_unlabelled_pixels else None
-        count = self._mask_count(targets, labels.device)
+        count, share = self._mask_count(targets, labels.device), self._class_share(targets, class_logits[0])
         losses: dict[str, Tensor] = {}
         for index, (classes, masks) in enumerate(zip(class_logits, mask_logits, strict=True)):
-            output = self._output_losses(classes.float(), masks.float(), targets, valid, count)
+            output = self._output_losses(classes.float(), masks.float(), targets, valid, count, points)
+            output["loss_class"] = output["loss_class"] * share
+            if self.config.semantic_weight:
+                output["loss_semantic"] = self.config.semantic_weight * self._semantic_loss(classes, masks, labels)
             losses |= {f"{name}_{index}": value for name, value in output.items()}
         return losses
+
+    def _semantic_loss(self, classes: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the share that the true class has in a pixel's scores, at the resolution of the masks.
+
+        Ours: it asks for what the map is made from, query by query or not, and tells an untrained head from the first
+        step on what matching leaves it to find out.
+        """
+        scores = semantic_scores(classes, masks, (masks.shape[-2], masks.shape[-1]))  # (B, K, h, w)
+        shares = (scores + SCORE_FLOOR) / (scores + SCORE_FLOOR).sum(dim=1, keepdim=True)
+        cells = F.interpolate(labels[:, None].float(), size=scores.shape[-2:], mode="nearest-exact")[:, 0].long()
+        # A sum over labelled cells, so that a batch without any gives 0 rather than a division by nothing.
+        loss = F.nll_loss(shares.log(), cells, ignore_index=self.config.ignore_value, reduction="sum")
+        return loss / process_mean((cells != self.config.ignore_value).sum().float()).clamp(min=1)
 
     def _check(self, labels: Tensor) -> None:
         known = ((labels >= 0) & (labels < self.config.num_labels)) | (labels == self.config.ignore_value)
@@ -69,20 +94,35 @@ class CrossEarthLoss(nn.Module):
 
     def _mask_count(self, targets: list[Targets], device: torch.device) -> Tensor:
         """Number of masks that the mask losses are averaged over: an image counts at least one, processes average."""
-        count = torch.tensor(float(sum(max(len(classes), 1) for classes, _ in targets)), device=device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(count)
-            count /= dist.get_world_size()
-        return count
+        count = sum(max(len(classes), 1) for classes, _ in targets)
+        return process_mean(torch.tensor(float(count), device=device))
+
+    def _class_share(self, targets: list[Targets], logits: Tensor) -> Tensor:
+        """Weight of this process's queries over the processes' mean: 1 for one process.
+
+        The original averages each process by its own weight, so that its loss depends on who gets which image.
+        """
+        batch, queries = logits.shape[:2]
+        matched = sum(min(len(classes), queries) for classes, _ in targets)
+        weight = matched + self.config.no_object_weight * (batch * queries - matched)
+        weights = torch.tensor(float(weight), device=logits.device)
+        return weights / process_mean(weights)
 
     def _output_losses(
-        self, classes: Tensor, masks: Tensor, targets: list[Targets], valid: Tensor | None, count: Tensor
+        self,
+        classes: Tensor,
+        masks: Tensor,
+        targets: list[Targets],
+        valid: Tensor | None,
+        count: Tensor,
+        points: "RandomPoints",
     ) -> dict[str, Tensor]:
-        matching = [
-            self.match(classes[i], masks[i], *targets[i], None if valid is None else valid[i])
-            for i in range(len(targets))
-        ]
-        loss_mask, loss_dice = self._mask_losses(masks, targets, matching, valid, count)
+        matching = []
+        for i, target in enumerate(targets):
+            # Drawn even without targets: replaying recorded draws needs the order of the original.
+            shared = points.of_image(i, self.config.train_num_points)  # (1, P, 2)
+            matching.append(self.match(classes[i], masks[i], *target, shared, None if valid is None else valid[i]))
+        loss_mask, loss_dice = self._mask_losses(masks, targets, matching, valid, count, points)
         return {
             "loss_class": self.config.class_weight * self._class_loss(classes, targets, matching),
             "loss_mask": self.config.mask_weight * loss_mask,
@@ -91,7 +131,13 @@ class CrossEarthLoss(nn.Module):
 
     @torch.no_grad()
     def match(
-        self, classes: Tensor, masks: Tensor, target_classes: Tensor, target_masks: Tensor, valid: Tensor | None = None
+        self,
+        classes: Tensor,
+        masks: Tensor,
+        target_classes: Tensor,
+        target_masks: Tensor,
+        points: Tensor,
+        valid: Tensor | None = None,
     ) -> Matching:
         """Hungarian matching of one image's queries with its classes at shared random points.
 
@@ -100,13 +146,12 @@ class CrossEarthLoss(nn.Module):
             masks: (Q, h, w) logits.
             target_classes: (M,) ids.
             target_masks: (M, H, W) in {0, 1}.
+            points: (1, P, 2) in [0, 1].
             valid: (H, W), 0 where a pixel is to be left out.
 
         Returns:
             Indices of queries and of targets, (M,) each.
         """
-        # Drawn even without targets: replaying recorded draws needs the order of the original.
-        points = torch.rand(1, self.config.train_num_points, 2, device=masks.device)  # (1, P, 2)
         if len(target_classes) == 0:
             empty = target_classes.new_zeros(0)
             return empty, empty
@@ -138,12 +183,14 @@ class CrossEarthLoss(nn.Module):
         matching: list[Matching],
         valid: Tensor | None,
         count: Tensor,
+        random_points: "RandomPoints",
     ) -> tuple[Tensor, Tensor]:
         predicted = torch.cat([masks[i][queries] for i, (queries, _) in enumerate(matching)])  # (N, h, w)
         if len(predicted) == 0:
             return masks.sum() * 0.0, masks.sum() * 0.0  # keeps every parameter in the graph of each process
         target = torch.cat([targets[i][1][matched] for i, (_, matched) in enumerate(matching)])  # (N, H, W)
-        points = self._uncertain_points(predicted[:, None])  # (N, P, 2)
+        masks_of = [len(queries) for queries, _ in matching]
+        points = self._uncertain_points(predicted[:, None], masks_of, random_points)  # (N, P, 2)
         logits = sample_points(predicted[:, None], points).squeeze(1)  # (N, P)
         wanted = sample_points(target[:, None], points).squeeze(1)  # (N, P)
         weight = torch.ones_like(wanted)
@@ -158,15 +205,54 @@ class CrossEarthLoss(nn.Module):
         return bce.sum() / count, dice.sum() / count
 
     @torch.no_grad()
-    def _uncertain_points(self, logits: Tensor) -> Tensor:
+    def _uncertain_points(self, logits: Tensor, masks_of: list[int], points: "RandomPoints") -> Tensor:
         """(N, P, 2) points in [0, 1]²: mostly where (N, 1, h, w) `logits` are nearest to 0, the rest random."""
         count = self.config.train_num_points
         uncertain = int(self.config.importance_sample_ratio * count)
-        candidates = torch.rand(len(logits), int(count * self.config.oversample_ratio), 2, device=logits.device)
+        candidates = points.of_masks(masks_of, int(count * self.config.oversample_ratio))  # (N, 3P, 2)
         distance = sample_points(logits, candidates).squeeze(1).abs()  # (N, 3P)
         nearest = distance.topk(uncertain, dim=1, largest=False).indices  # (N, 0.75P)
         chosen = candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
-        return torch.cat([chosen, torch.rand(len(logits), count - uncertain, 2, device=logits.device)], dim=1)
+        return torch.cat([chosen, points.of_masks(masks_of, count - uncertain)], dim=1)
+
+
+class RandomPoints:
+    """Random points in [0, 1]², from the global generator or from one generator per image.
+
+    Args:
+        seeds: (B,) int64, or `None` for the global generator.
+        device: Where the points are drawn.
+    """
+
+    def __init__(self, seeds: Tensor | None, device: torch.device) -> None:
+        self.device = device
+        self.generators: list[torch.Generator] | None = None
+        if seeds is not None:
+            self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
+
+    def of_image(self, image: int, count: int) -> Tensor:
+        """(1, count, 2) points of the batch's image number `image`."""
+        generator = None if self.generators is None else self.generators[image]
+        return torch.rand(1, count, 2, generator=generator, device=self.device)
+
+    def of_masks(self, masks_of: list[int], count: int) -> Tensor:
+        """(N, count, 2) points of all masks, of which each image has `masks_of`."""
+        if self.generators is None:
+            return torch.rand(sum(masks_of), count, 2, device=self.device)
+        drawn = [
+            torch.rand(masks, count, 2, generator=generator, device=self.device)
+            for masks, generator in zip(masks_of, self.generators, strict=True)
+        ]
+        return torch.cat(drawn)
+
+
+def process_mean(value: Tensor) -> Tensor:
+    """Mean of `value` over the processes of a distributed run; itself where there is but one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:

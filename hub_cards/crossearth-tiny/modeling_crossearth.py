@@ -1,6 +1,8 @@
 """CrossEarth (Gong et al., IEEE TPAMI 2026): a frozen DINOv2, Rein adapters and a Mask2Former head."""
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_crossearth import CrossEarthConfig
 from .image_processing_crossearth import semantic_scores
 from .loss_crossearth import CrossEarthLoss
+from .modeling_efficientnet_lite import EfficientNetLite
 
 PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4, 8, 16, 32
 
@@ -131,12 +134,33 @@ class CrossEarthBackbone(nn.Module):
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__()
         embeddings, layer = BACKBONES[config.backbone_config.model_type]
-        self.embeddings = embeddings(config.backbone_config)
+        if config.convolutional_stem:
+            self.stem = EfficientNetLite()
+            # The patches are the pixels of the stem's maps at strides 16 and 32, one on top of the other.
+            patches = copy.deepcopy(config.backbone_config)
+            channels, side = sum(self.stem.widths[-2:]), config.image_size // 16
+            patches.update({"num_channels": channels, "patch_size": 1, "image_size": side})
+            self.embeddings = embeddings(patches)
+        else:
+            self.embeddings = embeddings(config.backbone_config)
         self.layer = nn.ModuleList(
             layer(config.backbone_config) for _ in range(config.backbone_config.num_hidden_layers)
         )
         # Class token and registers, which come before the patches and bypass the adapters.
         self.num_prefix_tokens = 1 + getattr(config.backbone_config, "num_register_tokens", 0)
+
+    def embed(self, pixel_values: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Tokens (B, prefix + N, D) of a batch and the stem's maps at strides 4 to 32; none without a stem."""
+        if not hasattr(self, "stem"):
+            return self.embeddings(pixel_values), ()
+        maps = self.stem(pixel_values)
+        return self.embeddings(self.patch_features(maps)), maps
+
+    @staticmethod
+    def patch_features(maps: tuple[Tensor, ...]) -> Tensor:
+        """(B, C, h, w): the stem's maps at strides 16 and 32, one on top of the other at stride 16."""
+        coarsest = F.interpolate(maps[3], size=maps[2].shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([maps[2], coarsest], dim=1)
 
 
 class CrossEarthRein(nn.Module):
@@ -351,18 +375,31 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
     Source: CrossEarth, section III; Rein, Wei et al., CVPR 2024.
     """
 
+    _keys_to_ignore_on_load_unexpected = [r"^multitask\."]  # what Multi-Task Training alone needs
+
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__(config)
         config.backbone_config._attn_implementation = config._attn_implementation  # its layers read it from there
         self.backbone = CrossEarthBackbone(config)
         self.adapter = CrossEarthRein(config)
+        if config.convolutional_stem:
+            widths, width = self.backbone.stem.widths, config.backbone_config.hidden_size
+            self.laterals = nn.ModuleList(nn.Conv2d(channels, width, kernel_size=1) for channels in widths)
         if config.freeze_backbone:
             self.freeze_backbone()
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """What turns patches into tokens; accelerate's FSDP asks for it."""
+        return self.backbone.embeddings.get_submodule("patch_embeddings")
+
     @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, output_hidden_states: bool | None = None, return_dict: bool | None = None
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        injector: Callable[[Tensor, int], Tensor] | None = None,
     ) -> CrossEarthModelOutput:
         """Features of a batch.
 
@@ -370,6 +407,8 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
             pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
             output_hidden_states: also return the tokens after every block.
             return_dict: `False` for a plain tuple.
+            injector: maps the patches (B, N, D) after a pyramid block and its adapter, and the level 0 to 3, to those
+                that go on in their place; Multi-Task Training uses it.
 
         Raises:
             ValueError: H or W is no multiple of 16.
@@ -382,23 +421,29 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
         collect = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         prefix = self.backbone.num_prefix_tokens
         tokens = self.adapter.all_tokens()  # (L, T, D)
-        hidden = self.backbone.embeddings(pixel_values)  # (B, prefix + N, D)
+        hidden, details = self.backbone.embed(pixel_values)  # (B, prefix + N, D)
         states, maps = [hidden], {}
         for index, layer in enumerate(self.backbone.layer):
             hidden = layer(hidden)
-            patches = self.adapter(hidden[:, prefix:], tokens[index])
+            patches = hidden[:, prefix:]  # (B, N, D)
+            if self.config.rein_refines_features:
+                patches = self.adapter(patches, tokens[index])
+            if injector is not None and index in self.config.out_indices:
+                patches = injector(patches, self.config.out_indices.index(index))
             hidden = torch.cat([hidden[:, :prefix], patches], dim=1)
             if index in self.config.out_indices:
                 maps[index] = patches.transpose(1, 2).unflatten(2, (height // 16, width // 16))  # (B, D, h, w)
             if collect:
                 states.append(hidden)
-        pyramid = tuple(
+        pyramid = [
             F.interpolate(maps[index], scale_factor=scale, mode="bilinear", align_corners=False)
             for index, scale in zip(self.config.out_indices, PYRAMID_SCALES, strict=True)
-        )
+        ]
+        for level, detail in enumerate(details):
+            pyramid[level] = pyramid[level] + self.laterals[level](detail)
         return CrossEarthModelOutput(
             last_hidden_state=hidden,
-            feature_maps=pyramid,
+            feature_maps=tuple(pyramid),
             query_position_embeddings=self.adapter.queries(tokens) if self.config.link_queries else None,
             hidden_states=tuple(states) if collect else None,
         )
@@ -421,6 +466,7 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         self,
         pixel_values: Tensor,
         labels: Tensor | None = None,
+        seeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> CrossEarthSegmentationOutput:
@@ -429,6 +475,7 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         Args:
             pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
             labels: (B, H, W) int64 class ids, 255 ignored; with them the loss is computed.
+            seeds: (B,) int64 for the loss's random points, see [`CrossEarthLoss`].
             output_hidden_states, return_dict: As in [`CrossEarthModel`].
 
         Raises:
@@ -440,7 +487,7 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
             pixels.multi_scale_features, pixels.mask_features, features.query_position_embeddings
         )
         classes = [self.class_predictor(query).transpose(0, 1) for query in queries]  # (B, Q, K+1)
-        loss_dict = None if labels is None else self.criterion(classes, list(masks), labels)
+        loss_dict = None if labels is None else self.criterion(classes, list(masks), labels, seeds)
         return CrossEarthSegmentationOutput(
             loss=None if loss_dict is None else torch.stack(list(loss_dict.values())).sum(),
             logits=semantic_scores(classes[-1], masks[-1], masks[-1].shape[-2:]),
