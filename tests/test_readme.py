@@ -48,7 +48,7 @@ def test_the_commands_and_the_lines_of_python(clone, capsys):
 def test_files_and_commands_that_it_names_exist():
     for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         assert (ROOT / path).exists(), path
-    for command in re.findall(r"`crossearth (\w+)", README):
+    for command in re.findall(r"`crossearth ([\w-]+)", README):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0
