@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import InputError
 from .modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
 
 MASK_RATIO = 0.5
@@ -19,12 +20,19 @@ BLOCK = 32  # pixels
 class MaskedFeaturePrediction(nn.Module):
     """Backbone and adapters of a model under a linear layer that predicts the stem's features of the unmasked image.
 
-    Stem and linear layer are those of ImageNet and thrown away, in this order; the model's own head is no part of this
-    module and stays as it is.
+    The linear layer is thrown away afterwards; stem, laterals and the model's own head stay as they are.
+
+    Raises:
+        InputError: a model without a stem.
     """
 
     def __init__(self, segmentation: CrossEarthForSemanticSegmentation) -> None:
         super().__init__()
+        if not segmentation.config.convolutional_stem:
+            raise InputError(
+                "objective 'features' needs a model with a convolutional stem, whose features it predicts, and this one "
+                "has none; choose objective 'reconstruct', or start from scripts/start_from_imagenet.py"
+            )
         self.model = segmentation.model
         self.model.backbone.stem.requires_grad_(False)
         self.model.laterals.requires_grad_(False)  # they take no part

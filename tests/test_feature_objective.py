@@ -7,6 +7,7 @@ import torch
 from conftest import tiny_config
 from torch.nn import functional as F
 
+from crossearth_hf.errors import InputError
 from crossearth_hf.feature_objective import MaskedFeaturePrediction
 from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
 
@@ -55,3 +56,8 @@ def test_trains_the_vit_and_neither_stem_nor_teacher(objective):
     changed = {name for name, value in objective.state_dict().items() if not torch.equal(value, before[name])}
     assert not [name for name in changed if ".stem." in name or name.startswith("teacher.")]
     assert "model.backbone.layer.0.attention.q_proj.weight" in changed
+
+
+def test_a_model_without_a_stem_is_refused():
+    with pytest.raises(InputError, match="convolutional stem"):
+        MaskedFeaturePrediction(CrossEarthForSemanticSegmentation(tiny_config()))
