@@ -30,7 +30,7 @@ class MaskedFeaturePrediction(nn.Module):
         super().__init__()
         if not segmentation.config.convolutional_stem:
             raise InputError(
-                "objective 'features' needs a model with a convolutional stem, whose features it predicts, and this one "
+                "objective 'features' needs a model with a convolutional stem, whose features it predicts; this one "
                 "has none; choose objective 'reconstruct', or start from scripts/start_from_imagenet.py"
             )
         self.model = segmentation.model
