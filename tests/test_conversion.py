@@ -206,6 +206,7 @@ def test_written_folder(tmp_path):
         "model.safetensors",
         "modeling_crossearth.py",
         "modeling_efficientnet_lite.py",
+        "modeling_head.py",
         "preprocessor_config.json",
         "style_networks.py",
     }

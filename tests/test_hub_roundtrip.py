@@ -16,6 +16,7 @@ CODE_FILES = {
     "loss_crossearth.py",
     "modeling_crossearth.py",
     "modeling_efficientnet_lite.py",
+    "modeling_head.py",
     "style_networks.py",
 }
 

@@ -16,6 +16,7 @@ LAYERS = [
         "image_processing_crossearth",
         "loss_crossearth",
         "modeling_efficientnet_lite",
+        "modeling_head",
         "modeling_crossearth",
         "modeling_multitask",
     ],
