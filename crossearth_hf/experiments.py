@@ -60,6 +60,7 @@ class Experiment:
         validation: The source's own validation images, which choose a checkpoint and enter no mean.
         targets: Domains unseen in training; the headline is the mean over those named in `headline`.
         headline: Names of the targets whose mean is the generalisation score.
+        steps: Optimiser steps of every run: so many that a run ends within 20 minutes on two CPU cores.
         settings: Fields of `TrainConfig` that all variants share.
     """
 
@@ -68,6 +69,7 @@ class Experiment:
     validation: Target
     targets: tuple[Target, ...]
     headline: tuple[str, ...]
+    steps: int
     settings: dict[str, Any]
 
 
@@ -110,6 +112,7 @@ EXPERIMENTS = {
                 Target("Indonesia 1/2", "indonesia_bt", ("building", "vegetation"), 0.5),
             ),
             headline=("Dubai 7-8", "Harvey 1/4", "Indonesia 1/2"),
+            steps=300,
             settings=_SETTINGS | {"scale_range": [0.6, 3.0]},
         ),
         Experiment(
@@ -118,6 +121,7 @@ EXPERIMENTS = {
             validation=dataclasses.replace(EPFL, name="EPFL 90-99", source="epfl_roads:09*"),
             targets=(CIL,),
             headline=("CIL",),
+            steps=150,
             settings=_ROADS,
         ),
         Experiment(
@@ -126,6 +130,7 @@ EXPERIMENTS = {
             validation=dataclasses.replace(CIL, name="CIL 130-143", source="cil_roads:1[3-4]*"),
             targets=(EPFL,),
             headline=("EPFL",),
+            steps=150,
             settings=_ROADS,
         ),
     )
@@ -195,7 +200,7 @@ def plan(experiments: Sequence[str], variants: Sequence[str], seeds: Sequence[in
     ]
 
 
-def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, steps: int) -> TrainConfig:
+def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, steps: int | None = None) -> TrainConfig:
     """The training run of a cell.
 
     Args:
@@ -204,8 +209,9 @@ def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, s
         output: Folder of the whole ablation.
         start: Model that all variants of CrossEarth start from.
         peer: Model that the convolutional peer starts from.
-        steps: Optimiser steps, the same for all.
+        steps: Optimiser steps; by default those of the experiment.
     """
+    steps = steps or run.experiment.steps
     every = -(-steps // CHECKPOINTS)
     values: dict[str, Any] = run.experiment.settings | run.variant.settings
     values |= {

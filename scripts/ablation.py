@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), metavar="NAME")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of every run")
+    parser.add_argument("--steps", type=int, help="optimiser steps of every run; by default the experiment's own")
     parser.add_argument("--workers", type=int, default=1, help="runs side by side; the CPU's threads are shared out")
     return parser.parse_args()
 
