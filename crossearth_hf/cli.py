@@ -221,6 +221,7 @@ def _add_style_preview(subparsers: Any) -> None:
     parser.add_argument("--alpha", metavar="A", type=float, default=0.1, help="share of the Earth style (default: 0.1)")
     parser.add_argument("--mask-ratio", metavar="R", type=float, default=0.7, help="share restyled (default: 0.7)")
     parser.add_argument("--block-size", metavar="N", type=int, default=64, help="side of a block (default: 64 pixels)")
+    parser.add_argument("--residual", action="store_true", help="add what the style changes: keeps the finest detail")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="which draws (default: 0)")
     parser.add_argument("--draws", metavar="N", type=int, default=4, help="rows of the grid (default: 4)")
     parser.add_argument("--bank", metavar="FILE", help="of style-bank; default: the Earth bank of the package")

@@ -58,6 +58,8 @@ class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore
         Share of the blocks that show the styled image.
     style_block_size (`int`, *optional*, defaults to `self.style_block_size`):
         Side of a block in pixels.
+    style_residual (`bool`, *optional*, defaults to `self.style_residual`):
+        Whether what the style changes is added to the image, which keeps its finest detail.
     style_seed (`int`, *optional*, defaults to `self.style_seed`):
         Makes a call repeatable: image i draws from (style_seed, i). Without it torch's global generator decides.
     return_clean_pixel_values (`bool`, *optional*, defaults to `self.return_clean_pixel_values`):
@@ -70,6 +72,7 @@ class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore
     style_alpha: float
     style_mask_ratio: float
     style_block_size: int
+    style_residual: bool
     style_seed: int | None
     return_clean_pixel_values: bool
 
@@ -103,6 +106,7 @@ class CrossEarthImageProcessor(PilBackend):
     style_alpha = StyleSettings.alpha
     style_mask_ratio = StyleSettings.mask_ratio
     style_block_size = StyleSettings.block_size
+    style_residual = StyleSettings.residual
     style_seed = None
     return_clean_pixel_values = False
 
@@ -225,11 +229,12 @@ class CrossEarthImageProcessor(PilBackend):
         style_alpha: float,
         style_mask_ratio: float,
         style_block_size: int,
+        style_residual: bool,
         style_seed: int | None,
         **_: Any,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Images of any sizes, some of them styled, and (B,) bool: which; images of one size share a batch."""
-        settings = StyleSettings(style_probability, style_alpha, style_mask_ratio, style_block_size)
+        settings = StyleSettings(style_probability, style_alpha, style_mask_ratio, style_block_size, style_residual)
         _check_pixels(images)
         seeds = _style_seeds(style_seed, len(images))
         mixed, styled = list(images), np.zeros(len(images), dtype=bool)

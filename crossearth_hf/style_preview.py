@@ -29,6 +29,7 @@ def write_style_preview(
     alpha: float = StyleSettings.alpha,
     mask_ratio: float = StyleSettings.mask_ratio,
     block_size: int = StyleSettings.block_size,
+    residual: bool = StyleSettings.residual,
     seed: int = 0,
     draws: int = 4,
     bank: str | os.PathLike[str] | None = None,
@@ -41,7 +42,7 @@ def write_style_preview(
     Args:
         image: Any raster; its middle, at most 512 x 512 pixels, is shown.
         out: Ends in .png.
-        alpha, mask_ratio, block_size: As in `StyleSettings`.
+        alpha, mask_ratio, block_size, residual: As in `StyleSettings`.
         seed: First number of the draws' seeds.
         draws: Rows of the grid.
         bank: A file of `crossearth style-bank`; that of the networks' file where None.
@@ -56,7 +57,7 @@ def write_style_preview(
     target = check_output(out, (".png",), overwrite=overwrite)
     check_distinct([path for path in (image, bank, networks) if path is not None], [target])
     try:
-        settings = StyleSettings(alpha=alpha, mask_ratio=mask_ratio, block_size=block_size)
+        settings = StyleSettings(alpha=alpha, mask_ratio=mask_ratio, block_size=block_size, residual=residual)
     except ValueError as error:
         raise InputError(str(error)) from error
     style = load_earth_style(networks, bank)
@@ -91,7 +92,7 @@ def draw_style_preview(
     rows = []
     for draw in drawn:
         with torch.inference_mode():
-            styled = style.render(clean, draw.noise[None], settings.alpha)
+            styled = style.render(clean, draw.noise[None], settings.alpha, settings.residual)
         rows.append([clean, styled, torch.where(draw.keep, clean, styled)])
     share = f"{100 * settings.mask_ratio:g} % of {settings.block_size} px blocks"
     return _grid(rows, ["original", f"Earth style, alpha {settings.alpha:g}", f"mix: {share}"])

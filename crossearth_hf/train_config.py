@@ -51,6 +51,7 @@ class TrainConfig:
         style_alpha: Weight of the bank's style against the image's own.
         style_mask_ratio: Share of the blocks that show the restyled image.
         style_block_size: Side of a block in pixels.
+        style_residual: Whether what the style changes is added to the image, which keeps its finest detail.
         style_bank: File with the styles (`crossearth style-bank`); the bank that comes with the package if not given.
         fourier_probability: Share of the images that get another's low frequencies, see `fourier_style`; 0 for none.
         steps: Optimiser steps of this run.
@@ -98,6 +99,7 @@ class TrainConfig:
     style_alpha: float = 0.1
     style_mask_ratio: float = 0.7
     style_block_size: int = 64
+    style_residual: bool = False
     style_bank: str | None = None
     fourier_probability: float = 0.0
     steps: int = 30_000

@@ -33,7 +33,11 @@ class InputMaker:
         self.config = config
         self.mean, self.std = processor.image_mean, processor.image_std
         self.settings = StyleSettings(
-            config.style_probability, config.style_alpha, config.style_mask_ratio, config.style_block_size
+            config.style_probability,
+            config.style_alpha,
+            config.style_mask_ratio,
+            config.style_block_size,
+            config.style_residual,
         )
         self.style = _load_style(config, crop_size)
         if self.style is not None:

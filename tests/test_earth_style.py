@@ -1,5 +1,6 @@
 """Injection and banks against their definitions."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -260,3 +261,16 @@ def test_what_the_package_ships(style):
     assert "tile 6" in names
     for target in ("tile 7", "tile 8", "harvey", "indonesia", "epfl", "cil"):
         assert target not in names
+
+
+def test_a_residual_adds_what_the_style_changes(images):
+    style = EarthStyle.from_file()
+    noise = torch.randn(len(images), 100, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        own = style.transfer(images, style.predictor(images))
+        expected = (images + style.render(images, noise, 0.5) - own).clamp(0, 1)
+        torch.testing.assert_close(style.render(images, noise, 0.5, residual=True), expected)
+        torch.testing.assert_close(style.render(images, noise, 0.0, residual=True), images, atol=1e-5, rtol=0)
+    mixed, _ = style.inject(images, dataclasses.replace(ALWAYS, residual=True), list(range(len(images))))
+    plain, _ = style.inject(images, ALWAYS, list(range(len(images))))
+    assert not torch.equal(mixed, plain)
