@@ -15,10 +15,10 @@ from tqdm import tqdm
 from .earth_style import EarthStyle, StyleBank
 from .errors import InputError
 from .geotiff import Scene, bounded_cache
+from .image_files import IMAGE_SUFFIXES
 from .outputs import check_distinct, check_output, staged
 from .style_networks import STYLE_SIZE
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".vrt", ".img")
 TILE = 256
 """Side in pixels of the tiles: what the published style predictor saw."""
 SCALES = (1, 2, 4)
@@ -90,10 +90,10 @@ def find_rasters(folder: str | os.PathLike[str]) -> list[Path]:
         root, pattern = text, "*"
     if not Path(root).is_dir():
         raise InputError(f"{root} is no folder; name one that holds the rasters")
-    files = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in RASTER_SUFFIXES)
+    files = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     files = [path for path in files if fnmatch(path.stem, pattern)]
     if not files:
-        raise InputError(f"{root} holds no raster ({', '.join(RASTER_SUFFIXES)}) whose name matches '{pattern}'")
+        raise InputError(f"{root} holds no raster ({', '.join(IMAGE_SUFFIXES)}) whose name matches '{pattern}'")
     return files
 
 

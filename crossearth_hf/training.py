@@ -32,11 +32,10 @@ from tqdm.auto import tqdm
 from . import metrics
 from .adaptation import describe_trainable, merged, save_adapter
 from .augmentation import CropSettings, TrainingCrops
-from .data import LabelledImage, Source, load_sources
+from .data import all_images, load_sources
 from .errors import InputError
 from .evaluation import predict_confusion, report
 from .feature_objective import MaskedFeaturePrediction
-from .hub_data import HubStream
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .labels import IGNORE_INDEX, get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
@@ -101,7 +100,7 @@ class Trainer:
         self.inputs = InputMaker(config, self.processor, self.crop_size, self.accelerator.device)
         bands = config.bands or None
         self.sources = load_sources(config.train_data, self.label_set, bands=bands, labelled=config.needs_labels)
-        self.eval_images = _images(load_sources(config.eval_data, self.label_set, bands=bands))
+        self.eval_images = all_images(load_sources(config.eval_data, self.label_set, bands=bands))
         self.accelerator.print(describe_trainable(network, config.adaptation))
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.scalars = _scalars_to_vectors(network) if self.sharded else set()
@@ -345,14 +344,6 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks, since the loader is prepared later
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
     return accelerator
-
-
-def _images(sources: list[Source]) -> list[LabelledImage]:
-    """All images of the sources that are scored."""
-    for source in sources:
-        if isinstance(source, HubStream):
-            raise InputError(f"eval_data names the stream '{source.name}', which has no end; name it with hf: instead")
-    return [image for source in sources if not isinstance(source, HubStream) for image in source]
 
 
 def _scalars_to_vectors(network: nn.Module) -> set[str]:
