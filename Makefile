@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,5 +26,8 @@ test: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+docs: .venv/dev
+	$(BIN)/python scripts/api_reference.py docs/api
+
 clean:
-	rm -rf .venv $(DEMO) build *.egg-info
+	rm -rf .venv $(DEMO) build docs/api *.egg-info

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from .experiments import EXPERIMENTS, VARIANTS
+from .experiments import EXPERIMENTS, TRIED, VARIANTS
 from .outputs import staged
 
 Scores = dict[str, float]  # mean IoU per target
@@ -49,7 +49,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for experiment in EXPERIMENTS.values():
         rows = {}
-        for variant in VARIANTS:
+        for variant in VARIANTS | TRIED:
             runs = [r for r in results if (r["experiment"], r["variant"]) == (experiment.name, variant)]
             if runs:
                 rows[variant] = {"seeds": len(runs)} | {

@@ -39,6 +39,8 @@ _COLUMN_WINDOWS = 12
 _WEIGHT_FLOOR = 0.01
 
 BlockWriter = Callable[[int, int, np.ndarray, np.ndarray], None]
+WindowCounter = Callable[[int, int], None]
+"""Called with the windows done so far and their total; what it raises ends the job."""
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
@@ -119,6 +121,7 @@ def predict_scene(
     stride: int,
     batch_size: int = 4,
     progress: bool = True,
+    on_windows: WindowCounter | None = None,
 ) -> None:
     """Labels and confidence of a scene of any size, block by block.
 
@@ -140,6 +143,7 @@ def predict_scene(
         stride: Step between windows in pixels.
         batch_size: Windows per forward pass.
         progress: Whether to show a progress bar.
+        on_windows: Called after every forward pass.
 
     Raises:
         InputError: for a scene that cannot be read to its end.
@@ -150,7 +154,7 @@ def predict_scene(
     columns = list(_columns(width, side_x, stride, column_width=_COLUMN_WINDOWS * window))
     weights = torch.outer(_taper(side_y), _taper(side_x))  # (side_y, side_x)
     shape = (min(side_y, height), min(side_x, width))
-    total = len(rows) * sum(len(starts) for _, _, starts in columns)
+    done, total = 0, len(rows) * sum(len(starts) for _, _, starts in columns)
     with tqdm(total=total, desc="predicting", unit="window", disable=not progress) as bar:
         for left, right, starts in columns:
             strip = _Strip(left, right, height, classes=model.config.num_labels, side=side_y)
@@ -163,6 +167,9 @@ def predict_scene(
                         blurred = scene.is_resampled and scores is not None
                         strip.add(row, col, np.ones_like(raster.valid) if blurred else raster.valid, scores)
                     bar.update(len(cols))
+                    done += len(cols)
+                    if on_windows is not None:
+                        on_windows(done, total)
                 strip.flush(height if following is None else following // TILE * TILE, write)
 
 

@@ -14,7 +14,7 @@ from .errors import InputError
 from .geotiff import BlockFile, Scene, bounded_cache, read_band
 from .grid import Grid
 from .image_processing_crossearth import CrossEarthImageProcessor
-from .inference import BlockWriter, predict_scene
+from .inference import BlockWriter, WindowCounter, predict_scene
 from .labels import IGNORE_INDEX, LabelSet, label_set_for
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .outputs import check_distinct, check_output, staged
@@ -124,6 +124,7 @@ def predict_map(
     stride: int,
     batch_size: int = 4,
     progress: bool = True,
+    on_windows: WindowCounter | None = None,
 ) -> MapReport:
     """Maps a scene to Cloud-Optimised GeoTIFFs on the scene's own grid, CRS and transform.
 
@@ -138,6 +139,7 @@ def predict_map(
         processor: Gives the normalisation.
         window, stride, batch_size: As `resolve_window` gives them; windows per forward pass.
         progress: Whether to show a progress bar.
+        on_windows: Told the windows done and their total; what it raises ends the job and leaves no file.
 
     Raises:
         InputError: for a scene without a valid pixel, a damaged scene, a full disk.
@@ -146,7 +148,15 @@ def predict_map(
     label_set = label_set_for(model.config.id2label)
     tally = _Tally(scene.native_grid, len(label_set.classes))
     predict = partial(
-        predict_scene, scene, model, processor, window=window, stride=stride, batch_size=batch_size, progress=progress
+        predict_scene,
+        scene,
+        model,
+        processor,
+        window=window,
+        stride=stride,
+        batch_size=batch_size,
+        progress=progress,
+        on_windows=on_windows,
     )
     with bounded_cache(), staged(outputs.files) as stages:
         cogs = stages[: 1 if outputs.confidence is None else 2]

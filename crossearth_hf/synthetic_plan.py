@@ -111,6 +111,7 @@ class Plan:
 
 
 def make_plan(canvas: Canvas) -> Plan:
+    """Streets, blocks, fields and water of a scene, as its domain's region wants them."""
     region, rng = canvas.spec.region, canvas.rng
     center = canvas.extent / 2
     plan = Plan(_bent_grid(rng, center, region.bend))

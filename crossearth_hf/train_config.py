@@ -39,8 +39,8 @@ class TrainConfig:
         label_set: Classes of the data.
         objective: "masks" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
             (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another
-            objective goes on from them (`model`): "patches" with labels, see `patch_objective`; "reconstruct", masked
-            image modelling alone, without labels or masks; "features", see `feature_objective`, without them too.
+            objective goes on from them (`model`), both without labels or masks: "reconstruct", masked image modelling
+            alone; "features", see `feature_objective`.
         adaptation: What of the features is trained: "frozen", "rein" (published), "lora", "full", "rein+lora" or
             "full+rein", see `adaptation`.
         lora_rank, lora_alpha: Rank of LoRA's updates, and their weight times the rank.
@@ -166,7 +166,7 @@ class TrainConfig:
     @property
     def needs_labels(self) -> bool:
         """Whether the objective reads labels."""
-        return self.objective in ("masks", "multitask", "patches")
+        return self.objective in ("masks", "multitask")
 
     @property
     def total_steps(self) -> int:
@@ -186,7 +186,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
 _PROBABILITIES = ("lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability")
 _CHOICES = {
-    "objective": ("masks", "multitask", "patches", "reconstruct", "features"),
+    "objective": ("masks", "multitask", "reconstruct", "features"),
     "adaptation": ADAPTATIONS,
     "tracker": ("none", "tensorboard"),
     "mixed_precision": ("no", "bf16", "fp16"),
@@ -243,6 +243,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def to_json(config: TrainConfig) -> str:
     """The configuration as JSON text."""
     return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The recipe of a run as YAML text: every field that differs from its default, except where it wrote."""
+    values = dataclasses.asdict(config)
+    defaults = dataclasses.asdict(TrainConfig(model="", output_dir="", train_data=["-"]))
+    kept = {name: value for name, value in values.items() if value != defaults[name]}
+    for name in ("output_dir", "resume"):
+        kept.pop(name, None)
+    return yaml.safe_dump(kept, sort_keys=False)
 
 
 def field_descriptions() -> dict[str, str]:

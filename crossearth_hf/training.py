@@ -41,10 +41,9 @@ from .labels import IGNORE_INDEX, get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .modeling_multitask import CrossEarthForMultiTaskTraining
 from .optimization import learning_rate_at, param_groups
-from .patch_objective import PatchClassifier
 from .run_folder import RunFolder, staging
 from .starting_model import build_model, build_processor, lora_settings
-from .train_config import TrainConfig
+from .train_config import TrainConfig, to_yaml
 from .training_inputs import InputMaker
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
@@ -167,8 +166,7 @@ class Trainer:
 
     def _nothing_to_learn(self, batches: list[dict[str, torch.Tensor]]) -> bool:
         """Whether no process has a labelled pixel in this step, and the loss leaves out pixels without labels."""
-        leaves_out = self.config.objective == "patches" or self.segmentation.config.ignore_unlabelled_pixels
-        if not (self.config.needs_labels and leaves_out):
+        if not (self.config.needs_labels and self.segmentation.config.ignore_unlabelled_pixels):
             return False
         labelled = torch.stack([(batch["labels"] != IGNORE_INDEX).any() for batch in batches]).any()
         return not bool(self.accelerator.reduce(labelled.float(), "sum"))
@@ -302,12 +300,12 @@ class Trainer:
         self.step, self.best, self.skipped = state["step"], state["best"], state["skipped"]
 
     def _save_model(self, folder: Path) -> None:
-        """Writes model and processor to `folder`, and what LoRA trained to its `adapter`; every file complete."""
+        """Writes model, processor and recipe to `folder`, what LoRA trained to its `adapter`; every file complete."""
         names = self.segmentation.state_dict().keys()
         gathered = self.accelerator.get_state_dict(self.model)  # whole tensors, also where processes share them
         if not self.accelerator.is_main_process:
             return
-        # The objective "patches" trains a part of the model under a head that is thrown away.
+        # The objective "features" trains a part of the model under a head that is thrown away.
         state = self.segmentation.state_dict() | {name: gathered[name] for name in names if name in gathered}
         state |= {name: state[name].reshape(()) for name in self.scalars}
         dtype, lora = getattr(torch, self.config.save_dtype), lora_settings(self.config)
@@ -315,6 +313,7 @@ class Trainer:
         with staging(folder) as temporary:
             self.shell.save_pretrained(temporary, state_dict=weights)
             self.processor.save_pretrained(temporary)
+            (temporary / "train.yaml").write_text(to_yaml(self.config), encoding="utf-8")
             # safetensors lets only the owner read
             shutil.copymode(temporary / "config.json", temporary / "model.safetensors")
         if "lora" in self.config.adaptation:
@@ -359,8 +358,7 @@ def _scalars_to_vectors(network: nn.Module) -> set[str]:
 
 def _network(segmentation: CrossEarthForSemanticSegmentation, objective: str) -> nn.Module:
     """What the objective trains: the model itself, or a part of it under another head."""
-    heads = {"patches": PatchClassifier, "features": MaskedFeaturePrediction}
-    return heads[objective](segmentation) if objective in heads else segmentation
+    return MaskedFeaturePrediction(segmentation) if objective == "features" else segmentation
 
 
 def _loss_parts(losses: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:

@@ -10,7 +10,8 @@ from conftest import tiny_config
 from PIL import Image
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
-from crossearth_hf.cli import main, resolution_advice
+from crossearth_hf.cli import main
+from crossearth_hf.cli.maps import resolution_advice
 from crossearth_hf.geotiff import write_geotiff
 
 
@@ -100,7 +101,9 @@ def test_interrupt(workplace, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("crossearth_hf.mapping.predict_map", interrupted)
     assert predict(workplace, target=tmp_path / "map.tif") == 130
-    assert capsys.readouterr().err.strip().splitlines()[-1] == "crossearth: interrupted; nothing was written"
+    assert (
+        capsys.readouterr().err.strip().splitlines()[-1] == "crossearth: interrupted; no unfinished file is left behind"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -86,7 +86,6 @@ def test_two_processes_make_the_steps_of_one(workplace, start, tmp_path, monkeyp
     [
         {"objective": "multitask", "style_probability": 0.5, "style_alpha": 1.0, "style_block_size": 16},
         {"objective": "reconstruct"},
-        {"objective": "patches"},
         {"adaptation": "rein+lora", "gradient_accumulation_steps": 2},
         {"adaptation": "frozen"},
     ],

@@ -91,6 +91,22 @@ def test_images_that_know_their_pixel_size_are_scored_at_the_models():
     assert report["pixels"] == 39 * 48
 
 
+def test_confidence_is_the_top_scores_share():
+    scores = torch.tensor([[[3.0, 1.0]], [[1.0, 1.0]], [[0.0, 2.0]]])
+    said = evaluation.Prediction(np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2), np.uint8), scores)
+    assert said.classes().tolist() == [[0, 2]]
+    assert said.confidence().tolist() == [[0.75, 0.5]]
+    nothing = evaluation.Prediction(said.image, said.labels, torch.zeros(3, 1, 2))
+    assert nothing.confidence().tolist() == [[0, 0]]
+
+
+def test_classes_without_labels_count_as_the_first():
+    table = evaluation.scored_ids(LAND_COVER, ["building", "vegetation"])
+    assert table[:5].tolist() == [0, 1, 0, 0, 4]
+    assert table[255] == 255
+    assert evaluation.scored_ids(LAND_COVER, LAND_COVER.classes)[:5].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_report_of_nothing_is_json():
     report = evaluation.report(np.zeros((5, 5), np.int64), LAND_COVER)
     assert json.loads(json.dumps(report, allow_nan=False))["mean_iou"] is None

@@ -58,3 +58,41 @@ def test_matrices_of_parts_add_up():
     labels, predictions = rng.integers(0, 3, (2, 8, 8))
     parts = sum(metrics.confusion_matrix(predictions[i], labels[i], 3) for i in range(8))
     assert (parts == metrics.confusion_matrix(predictions, labels, 3)).all()
+
+
+def test_state_adds_images_and_merges_processes():
+    rng = np.random.default_rng(0)
+    maps = [rng.integers(0, 3, (2, size, 7)) for size in (4, 9, 2)]
+    states = [metrics.ConfusionMatrix(3), metrics.ConfusionMatrix(3)]
+    for index, (predictions, labels) in enumerate(maps):
+        states[index % 2].add(predictions, labels)
+    states[0].merge(states[1])
+    flat = np.concatenate([each.reshape(2, -1) for each in maps], axis=1)
+    assert states[0].counts.tolist() == metrics.confusion_matrix(*flat, 3).tolist()
+    assert states[0].counts.dtype == np.int64
+
+
+def test_counts_beyond_four_billion():
+    state = metrics.ConfusionMatrix(2)
+    state.counts[1, 1] = 2**33
+    state.add(np.array([1]), np.array([1]))
+    assert state.counts[1, 1] == 2**33 + 1
+    assert metrics.f1(state.counts)[1] == 1
+
+
+def test_recall_needs_labels_only():
+    np.testing.assert_allclose(metrics.recall(HAND), [5 / 6, 3 / 6, np.nan, np.nan])
+
+
+def test_foreground_iou_is_for_two_classes():
+    assert metrics.foreground_iou(np.array([[6, 1], [2, 3]])) == pytest.approx(3 / 6)
+    assert metrics.foreground_iou(HAND) is None
+
+
+def test_ratios_of_many_matrices_at_once():
+    many = np.stack([HAND, HAND.T, np.zeros_like(HAND)])
+    for ratio in (metrics.iou, metrics.f1, metrics.recall):
+        np.testing.assert_array_equal(ratio(many), [ratio(each) for each in many])
+    np.testing.assert_array_equal(
+        metrics.means_of_present(metrics.iou(many)), [metrics.mean_iou(each) for each in many]
+    )

@@ -82,12 +82,12 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "patches", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'patches'"),
+        ({"objective": "features", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'features'"),
         ({"save_every": 75, "log_every": 50}, r"save_every is 75; it must be a multiple of log_every \(50\)"),
-        ({"objective": "pixels"}, "objective is 'pixels'; it must be one of masks, multitask, patches, reconstruct"),
+        ({"objective": "pixels"}, "objective is 'pixels'; it must be one of masks, multitask, reconstruct, features"),
         ({"objective": "reconstruct", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'reconst"),
-        ({"objective": "patches", "style_probability": 0.1}, "style_probability is 0.1; it must be 0 with objective"),
-        ({"objective": "patches", "adaptation": "frozen"}, "adaptation is 'frozen'; it must be another with objective"),
+        ({"objective": "features", "style_probability": 0.1}, "style_probability is 0.1; it must be 0 with objective"),
+        ({"objective": "features", "adaptation": "frozen"}, "adaptation is 'frozen'; it must be another"),
         ({"adaptation": "lora+full"}, "adaptation is .*; it must be one of frozen, rein, lora, full, rein.lora"),
         ({"style_probability": 1.1}, "style_probability is 1.1; it must lie between 0 and 1"),
         ({"style_alpha": float("nan")}, "style_alpha is nan; it must lie between 0 and 1"),

@@ -17,6 +17,7 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.starting_model import build_model
+from crossearth_hf.train_config import build_train_config, read_yaml
 
 
 @pytest.fixture(scope="module")
@@ -159,14 +160,12 @@ def test_models_that_do_not_exist(workplace, tmp_path, model, monkeypatch):
         build_model(settings(workplace, tmp_path, model=model), get_label_set("land-cover"))
 
 
-def test_a_warm_start_trains_the_backbone_and_the_next_run_goes_on_from_it(workplace, tmp_path):
-    warm = training.train(settings(workplace, tmp_path / "warm", objective="patches", steps=12))
-    losses_of_patches = [line["loss_patch"] for line in log_lines(warm)]
-    assert losses_of_patches[-1] < losses_of_patches[0]
-    untrained = build_model(settings(workplace, tmp_path / "x"), get_label_set("land-cover")).state_dict()
-    trained = load_file(warm / "model.safetensors")
-    assert trained.keys() == untrained.keys()
-    assert training.train(settings(workplace, tmp_path / "run", model=str(warm), steps=2)).is_dir()
+def test_the_recipe_lies_beside_the_model(workplace, tmp_path):
+    config = settings(workplace, tmp_path / "run", steps=2, style_block_size=16)
+    recipe = read_yaml(training.train(config) / "train.yaml")
+    assert recipe["style_block_size"] == 16
+    assert "output_dir" not in recipe
+    assert build_train_config(recipe | {"output_dir": config.output_dir}) == config
 
 
 @pytest.mark.parametrize("output", ["file/run", "file"])

@@ -33,7 +33,7 @@ def test_every_objective_gets_its_own_arguments(crops):
     expected = {
         "masks": {"pixel_values", "labels", "seeds"},
         "multitask": {"pixel_values", "labels", "seeds"},
-        "patches": {"pixel_values", "labels"},
+        "features": {"pixel_values"},
         "reconstruct": {"pixel_values", "seeds"},
     }
     for objective, names in expected.items():

@@ -1,0 +1,121 @@
+"""The CrossEarth app: drop in a scene, get a map. `python app/app.py` or `crossearth app` starts it."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from jobs import Jobs
+from pictures import Layers, save_layers
+from settings import Model, load_models, parse, work_folder
+from uploads import Limits, admitted
+
+from crossearth_hf.cli.maps import resolution_advice
+from crossearth_hf.errors import InputError
+from crossearth_hf.inference import WindowCounter, resolve_window
+from crossearth_hf.mapping import MapOutputs, MapReport, predict_map
+from crossearth_hf.vectors import Footprint, footprint, write_polygons
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the page shows of one scene.
+
+    Attributes:
+        report: Classes, their pixels and hectares, and the files map.tif, confidence.tif and picture.png.
+        polygons: The map as a GeoPackage.
+        layers: Pictures of scene, map and confidence.
+        place: Where the scene lies, or None.
+        summary: What was read, in one line.
+        advice: What would give a better map, or None.
+    """
+
+    report: MapReport
+    polygons: Path
+    layers: Layers
+    place: Footprint | None
+    summary: str
+    advice: str | None
+
+
+def predict(
+    upload: str | Path | None,
+    model: Model,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    bands: Sequence[int] | None = None,
+    at_model_resolution: bool = False,
+    on_windows: WindowCounter | None = None,
+) -> Prediction:
+    """Maps an uploaded file; needs no server.
+
+    Args:
+        upload: A GeoTIFF, JPEG or PNG under any name.
+        model: A model and its processor.
+        folder: An empty folder for the results.
+        limits: Largest sizes; the usual ones where None.
+        bands: One or three band numbers, counted from 1; by default as `Scene` chooses them.
+        at_model_resolution: Whether to read the scene at the pixel size that the model learned.
+        on_windows: Told the windows done and their total; what it raises ends the job.
+
+    Raises:
+        InputError: with a sentence for the page, for whatever is wrong with the upload.
+    """
+    network, processor = model
+    trained_at = network.config.ground_sampling_distance
+    if at_model_resolution and trained_at is None:
+        raise InputError("This model does not state its resolution; untick the box that asks for it.")
+    resolution = trained_at if at_model_resolution else None
+    with admitted(upload, folder, limits or Limits(), bands=bands, resolution=resolution) as scene:
+        grid = scene.native_grid
+        outputs = MapOutputs.checked(
+            scene.path,
+            folder / "map.tif",
+            confidence=folder / "confidence.tif",
+            preview=folder / "picture.png",
+        )
+        window, stride = resolve_window(network.config, None, None)
+        report = predict_map(
+            scene, outputs, network, processor, window=window, stride=stride, progress=False, on_windows=on_windows
+        )
+        write_polygons(outputs.map, folder / "polygons.gpkg", grid, report.label_set)
+        layers = save_layers(scene, outputs.map, folder / "confidence.tif", report.label_set, folder)
+        advised = resolution is None and resolution_advice(grid.pixel_size(), trained_at) is not None
+        advice = (
+            f"The model learned at {trained_at:g} m per pixel: reading the scene at that may help." if advised else None
+        )
+        return Prediction(report, folder / "polygons.gpkg", layers, footprint(grid), scene.summary(), advice)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves the page until Ctrl-C or SIGTERM, then empties the work folder; returns the exit code."""
+    from page import Handlers, start  # noqa: PLC0415 - gradio takes seconds to import
+
+    arguments = parse(argv)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        with work_folder(arguments.work_dir) as folders:
+            models = load_models(arguments.model, arguments.device)
+            jobs = Jobs(folders.served / "results", keep=60 * arguments.keep_minutes)
+            jobs.sweep_forever()
+            limits = Limits(arguments.max_megapixels, arguments.max_megabytes)
+            start(Handlers(predict, models, jobs, limits), folders, arguments).block_thread()
+    except InputError as error:
+        print(f"crossearth app: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("crossearth app: stopped", file=sys.stderr)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends the server like Ctrl-C, also where a shell started it in the background."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

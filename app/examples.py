@@ -1,0 +1,65 @@
+"""Example scenes, drawn by SynthEarth once and kept in a folder: several domains, so that the map's quality varies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from PIL import Image
+from rasterio.enums import ColorInterp
+
+from crossearth_hf.outputs import staged
+from crossearth_hf.synthetic import generate_scene
+
+_THUMBNAIL = 240  # pixels on a side
+_SEED = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """A scene to try: its name, its GeoTIFF and a small picture of it."""
+
+    title: str
+    scene: Path
+    thumbnail: Path
+
+
+_DOMAINS = {
+    "temperate-summer": "Temperate town, with infrared",
+    "temperate-winter": "The same town in winter",
+    "desert-city": "Desert city",
+    "mediterranean-coast": "Mediterranean coast",
+    "tropical-town": "Tropical town",
+}
+
+
+def make_examples(folder: Path, side: int = 768) -> list[Example]:
+    """Draws the scenes that are not in `folder` yet, `side` pixels wide and high.
+
+    The first one gets a fourth band, near infrared: that of `irrg-summer`, which shows the same town for one seed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    examples = []
+    for domain, title in _DOMAINS.items():
+        example = Example(title, folder / f"{domain}-{side}.tif", folder / f"{domain}-{side}.png")
+        if not (example.scene.exists() and example.thumbnail.exists()):
+            _draw(example, domain, side)
+        examples.append(example)
+    return examples
+
+
+def _draw(example: Example, domain: str, side: int) -> None:
+    scene = generate_scene(domain, _SEED, side, side)
+    bands = [*scene.image.transpose(2, 0, 1)]
+    roles = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    if domain == "temperate-summer":
+        bands.append(generate_scene("irrg-summer", _SEED, side, side).image[..., 0])
+        roles.append(ColorInterp.undefined)
+    profile = {"driver": "GTiff", "height": side, "width": side, "count": len(bands), "dtype": "uint8"}
+    place = {"crs": scene.crs, "transform": scene.transform}
+    layout = {"tiled": True, "compress": "deflate", "photometric": "RGB", "alpha": "unspecified"}
+    with staged([example.scene, example.thumbnail]) as (scene_file, thumbnail):
+        with rasterio.open(scene_file, "w", **profile, **place, **layout) as target:
+            target.write(np.stack(bands))
+            target.colorinterp = roles
+        Image.fromarray(scene.image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS).save(thumbnail)

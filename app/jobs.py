@@ -1,0 +1,105 @@
+"""The work folder: each job has a folder with a random name, a way to be stopped, and an end."""
+
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Cancelled(Exception):
+    """Someone pressed the button, or closed the page."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One prediction.
+
+    Attributes:
+        folder: For its files alone; nobody can guess its name.
+        session: Which open page or API client it belongs to.
+        finished: When it ended, on the monotonic clock; None while it runs.
+        stop: Set to stop it.
+    """
+
+    folder: Path
+    session: str | None
+    finished: float | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def counting(self, show: Callable[[float, str], None]) -> Callable[[int, int], None]:
+        """A `WindowCounter` that shows share, windows and time left, and raises `Cancelled` when told to stop."""
+        start = time.monotonic()
+
+        def count(done: int, total: int) -> None:
+            if self.stop.is_set():
+                raise Cancelled
+            left = (time.monotonic() - start) * (total - done) / done
+            text = f"{done} of {total} windows, about {_duration(left)} left" if done < total else "Writing the files"
+            show(done / total, text)
+
+        return count
+
+
+class Jobs:
+    """All jobs whose files are still there.
+
+    Args:
+        folder: Belongs to this server alone.
+        keep: Seconds for which the files of a job stay after its end.
+    """
+
+    def __init__(self, folder: Path, keep: float) -> None:
+        self._folder, self.keep = folder, keep
+        self._jobs: list[Job] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def running(self, session: str | None) -> Iterator[Job]:
+        """A new job; its files stay after a regular end and go after any other. Files of old jobs go first."""
+        self.sweep()
+        job = Job(self._folder / secrets.token_urlsafe(16), session)
+        job.folder.mkdir(parents=True)
+        with self._lock:
+            self._jobs.append(job)
+        try:
+            yield job
+            job.finished = time.monotonic()
+        finally:
+            self._remove(lambda other: other is job and job.finished is None)
+
+    def cancel(self, session: str | None) -> None:
+        """Stops the jobs of a session at their next window; finished ones stay."""
+        with self._lock:
+            running = [job for job in self._jobs if job.session == session and job.finished is None]
+        for job in running:
+            job.stop.set()
+
+    def sweep(self) -> None:
+        """Removes the files of jobs that ended long ago."""
+        now = time.monotonic()
+        self._remove(lambda job: job.finished is not None and now - job.finished > self.keep)
+
+    def sweep_forever(self, every: float = 60) -> None:
+        """Sweeps in the background until the process ends."""
+
+        def loop() -> None:
+            while True:
+                time.sleep(every)
+                self.sweep()
+
+        threading.Thread(target=loop, daemon=True).start()
+
+    def _remove(self, chosen: Callable[[Job], bool]) -> None:
+        with self._lock:
+            gone = [job for job in self._jobs if chosen(job)]
+            self._jobs = [job for job in self._jobs if job not in gone]
+        for job in gone:
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,90 @@
+"""What the person who starts the app decides: flags, models, and the folder in which everything happens."""
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from uploads import Limits
+
+from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
+from crossearth_hf.inference import BUNDLED_MODEL, load_model
+from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
+
+Model = tuple[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor]
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Folders of one server.
+
+    Attributes:
+        served: Uploads and results, all that a browser may fetch; emptied at start and end.
+        examples: Drawn once, kept.
+    """
+
+    served: Path
+    examples: Path
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of the app."""
+    limits = Limits()
+    parser = argparse.ArgumentParser(
+        prog="crossearth app",
+        description="Opens a page that maps scenes. Everything happens on this machine.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--model",
+        metavar="DIR_OR_HUB_ID",
+        action="append",
+        help="a model that visitors may choose; more than once for several (default: the one that comes with a clone)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    parser.add_argument("--host", metavar="ADDRESS", help="default: 127.0.0.1, this machine only; 0.0.0.0 for all")
+    parser.add_argument("--port", metavar="N", type=int, help="default: the first free one from 7860")
+    parser.add_argument(
+        "--max-megapixels", metavar="N", type=float, default=limits.megapixels, help="of a scene (default: 100)"
+    )
+    parser.add_argument(
+        "--max-megabytes", metavar="N", type=float, default=limits.megabytes, help="of an upload (default: 200)"
+    )
+    parser.add_argument("--max-queue", metavar="N", type=int, default=20, help="scenes that may wait (default: 20)")
+    parser.add_argument(
+        "--keep-minutes", metavar="N", type=float, default=60, help="after which uploads and results go (default: 60)"
+    )
+    parser.add_argument(
+        "--work-dir", metavar="DIR", help="keeps the examples for the next start; for one server at a time"
+    )
+    arguments = parser.parse_args(argv)
+    for name in ("max_megapixels", "max_megabytes", "max_queue", "keep_minutes"):
+        if not getattr(arguments, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} {getattr(arguments, name)} must be above 0")
+    return arguments
+
+
+def load_models(names: Sequence[str] | None, device: str) -> dict[str, Model]:
+    """Every model that visitors may choose, loaded once, under the name that the page shows."""
+    if not names:
+        return {BUNDLED_MODEL.name: load_model(None, device=device)}
+    return {Path(name).name if Path(name).is_dir() else name: load_model(name, device=device) for name in names}
+
+
+@contextmanager
+def work_folder(parent: str | os.PathLike[str] | None) -> Iterator[WorkFolder]:
+    """A place for uploads, results and examples, in `parent` or in a temporary folder that vanishes at the end."""
+    root = Path(tempfile.mkdtemp(prefix="crossearth-app-")) if parent is None else Path(parent) / "crossearth-app"
+    folders = WorkFolder(root.resolve() / "served", root.resolve() / "examples")
+    shutil.rmtree(folders.served, ignore_errors=True)
+    folders.served.mkdir(parents=True)
+    # gradio reads these: where uploads go, and what else it would serve.
+    os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = str(folders.served)
+    try:
+        yield folders
+    finally:
+        shutil.rmtree(folders.served if parent else root, ignore_errors=True)

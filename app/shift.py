@@ -1,0 +1,135 @@
+"""Domain shift made visible: one scene, re-styled or seen in other bands, and what the model makes of each version."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from crossearth_hf.earth_style import EarthStyle, StyleSettings, image_seed
+from crossearth_hf.errors import InputError
+from crossearth_hf.geotiff import Raster, Scene
+from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
+from crossearth_hf.inference import normalize, resolve_window, sliding_window_scores
+from crossearth_hf.labels import IGNORE_INDEX
+from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
+from crossearth_hf.style_preview import WINDOW
+
+BAND_ORDERS = ("RGB", "IRRG")
+STYLES = 3
+"""Earth styles drawn for one scene."""
+
+_SMALLEST = 32  # pixels on a side; the style networks see nothing in less
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Version:
+    """A scene as some domain would show it.
+
+    Attributes:
+        title: What was done to it.
+        raster: Its pixels.
+        labels: (H, W) uint8 map, 255 without data.
+        agreement: Share of the pixels with data that get the class they get in the original; None for that itself.
+    """
+
+    title: str
+    raster: Raster
+    labels: np.ndarray
+    agreement: float | None
+
+
+def compare_versions(
+    scene: Scene,
+    model: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    style: EarthStyle,
+    *,
+    alpha: float,
+    mask_ratio: float,
+    seed: int,
+    infrared: Scene | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Version]:
+    """Maps the middle of a scene, at most 512 x 512 pixels, as it is and in three Earth styles.
+
+    Args:
+        scene: An open scene.
+        model, processor: As `load_model` gives them.
+        style: Networks and bank.
+        alpha, mask_ratio: As in `StyleSettings`; every version is styled.
+        seed: Of the first style; the others follow from it.
+        infrared: The same scene in near infrared, red and green: shown too, and styled in place of the original.
+        on_step: Called with the versions mapped so far and their number.
+
+    Raises:
+        InputError: for numbers out of their range, a scene of less than 32 pixels on a side or without data.
+    """
+    try:
+        block = min(_BLOCK, scene.grid.height, scene.grid.width)
+        settings = StyleSettings(probability=1, alpha=alpha, mask_ratio=mask_ratio, block_size=block)
+        seeds = [image_seed(seed, index) for index in range(STYLES)]
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    originals = [("Original", middle(scene))]
+    if infrared is not None:
+        originals.append(("Near infrared, red, green", middle(infrared)))
+    rasters = originals + [
+        (f"Earth style {index}", _restyled(originals[-1][1], style, settings, number))
+        for index, number in enumerate(seeds, 1)
+    ]
+    versions: list[Version] = []
+    for title, raster in rasters:
+        labels = _map(raster, model, processor)
+        agreement = _agreement(labels, versions[0].labels) if versions else None
+        versions.append(Version(title, raster, labels, agreement))
+        if on_step is not None:
+            on_step(len(versions), len(rasters))
+    return versions
+
+
+def middle(scene: Scene) -> Raster:
+    """The middle of a scene, at most 512 x 512 pixels; raises `InputError` if it is too small or without data."""
+    height, width = min(WINDOW, scene.grid.height), min(WINDOW, scene.grid.width)
+    if min(height, width) < _SMALLEST:
+        raise InputError(f"{scene.path} has {width} x {height} pixels; a style needs {_SMALLEST} on a side")
+    raster = scene.read((scene.grid.height - height) // 2, (scene.grid.width - width) // 2, height, width)
+    if not raster.valid.any():
+        raise InputError(f"the middle of {scene.path} holds no pixel with data; cut out a part that does")
+    return raster
+
+
+def infrared_scene(scene: Scene) -> Scene:
+    """The same file, opened as near infrared (its band 4), red and green; close it.
+
+    Raises:
+        InputError: for a file of other bands than red, green, blue and more.
+    """
+    try:
+        return Scene(scene.path, bands=[4, *scene.bands[:2]])
+    except InputError as error:
+        raise InputError(
+            "IRRG needs a fourth band with the near infrared, this file has none; take a scene of four bands, such as "
+            "the first example, or choose RGB"
+        ) from error
+
+
+def _restyled(raster: Raster, style: EarthStyle, settings: StyleSettings, seed: int) -> Raster:
+    image = torch.from_numpy(np.array(raster.pixels, dtype=np.float32) / 255)[None]  # (1, 3, H, W)
+    injected, _ = style.inject(image, settings, [seed])
+    pixels = injected[0].mul(255).round().byte().numpy()
+    return Raster(pixels, raster.valid, raster.crs, raster.transform)
+
+
+def _map(raster: Raster, model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor) -> np.ndarray:
+    """(H, W) uint8 labels."""
+    window, stride = resolve_window(model.config, None, None)
+    pixel_values = normalize(raster, processor)[None].to(model.device)
+    scores = sliding_window_scores(model, pixel_values, window, stride)[0]
+    return np.where(raster.valid, scores.argmax(dim=0).cpu().numpy(), IGNORE_INDEX).astype(np.uint8)
+
+
+def _agreement(labels: np.ndarray, others: np.ndarray) -> float:
+    known = (labels != IGNORE_INDEX) & (others != IGNORE_INDEX)
+    return float((labels == others)[known].mean())

@@ -1,0 +1,132 @@
+"""Files that strangers send: checked before GDAL may guess what they are, and given a name of ours.
+
+GDAL recognises a raster by its content, whatever its name. Some formats name other files or addresses from which the
+pixels come (VRT, WMS and others), so that an upload could show a file of the server: only three formats get in, each
+opened by its own driver, and pictures are rewritten before anything else looks at them.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+import rasterio.shutil
+from rasterio.errors import NotGeoreferencedWarning
+
+from crossearth_hf.errors import InputError
+from crossearth_hf.geotiff import Scene, bounded_cache
+from crossearth_hf.grid import GDAL_ERRORS
+
+_SIGNATURES = {  # after a TIFF's follows a zero, at which GDAL's search for texts such as <VRTDataset ends
+    b"II*\x00": "GTiff",
+    b"MM\x00*": "GTiff",
+    b"II+\x00": "GTiff",
+    b"MM\x00+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
+SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may be.
+
+    Attributes:
+        megapixels: Pixels to predict, in millions.
+        megabytes: Size of the file.
+    """
+
+    megapixels: float = 100
+    megabytes: float = 200
+
+
+@contextmanager
+def admitted(
+    upload: str | os.PathLike[str] | None,
+    folder: Path,
+    limits: Limits,
+    *,
+    bands: Sequence[int] | None = None,
+    resolution: float | None = None,
+) -> Iterator[Scene]:
+    """An uploaded file as an open scene, under a name of ours in `folder`.
+
+    Args:
+        upload: The file as it came.
+        folder: An empty folder of this job.
+        limits: Largest sizes.
+        bands, resolution: As in `Scene`.
+
+    Raises:
+        InputError: from here and from the body, without any path of the server in its message.
+    """
+    if upload is None:
+        raise InputError("There is no scene yet; drop a GeoTIFF, JPEG or PNG into the box, or choose an example.")
+    scene_file = folder / "scene.tif"
+    try:
+        _bring_in(Path(upload), scene_file, limits)
+        with bounded_cache(), Scene(scene_file, bands=bands, resolution=resolution) as scene:
+            _check_pixels(scene.grid.height, scene.grid.width, limits)
+            yield scene
+    except InputError as error:
+        message = str(error).replace(str(scene_file), "the file").replace(str(folder), "the folder")
+        raise InputError(message[0].upper() + message[1:].rstrip(".") + ".") from error
+
+
+def _bring_in(upload: Path, target: Path, limits: Limits) -> None:
+    """Checks an upload and puts it, as a GeoTIFF, at `target`."""
+    size = upload.stat().st_size if upload.is_file() else 0
+    if size == 0:
+        raise InputError("the file is empty (0 bytes); export it again and drop it here")
+    if size > limits.megabytes * 1e6:
+        raise InputError(
+            f"the file has {size / 1e6:,.0f} MB, this server takes {limits.megabytes:g} MB; cut out a part of it, "
+            "or run `crossearth predict` on your own machine"
+        )
+    driver = _driver(upload)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(upload, driver=driver) as source:
+                _check_pixels(source.height, source.width, limits)
+                if source.tags(ns="OVERVIEWS"):  # may name another file as overview
+                    raise InputError("the file refers to other files; save it as a plain GeoTIFF (gdal_translate)")
+                if driver != "GTiff":
+                    # Windows of a PNG or JPEG would each decode it from its top. A cut-off JPEG is only a warning.
+                    with bounded_cache(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+                        rasterio.shutil.copy(source, target, driver="GTiff", tiled=True, compress="deflate", zlevel=1)
+    except (*GDAL_ERRORS, SystemError) as error:  # the last: rasterio, where GDAL gives no reason
+        raise InputError("the file is no image that can be read, or it is damaged; export it again") from error
+    if driver == "GTiff":
+        _link(upload, target)
+
+
+def _driver(path: Path) -> str:
+    """The GDAL driver for a file's first bytes."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    for signature, driver in _SIGNATURES.items():
+        if start.startswith(signature):
+            return driver
+    raise InputError("the file is neither a GeoTIFF nor a JPEG nor a PNG, whatever its name; export it as one of these")
+
+
+def _check_pixels(height: int, width: int, limits: Limits) -> None:
+    if height * width > limits.megapixels * 1e6:
+        raise InputError(
+            f"the scene has {width:,} x {height:,} = {height * width / 1e6:,.1f} million pixels, this server takes "
+            f"{limits.megapixels:g} million; cut out a part of it, or run `crossearth predict` on your own machine"
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name of a file, or a copy where the file system knows no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,243 @@
+"""The report folder of a model: `report.json`, examples and features; entries join it one by one, complete or not.
+
+The form of `report.json` is `crossearth-report/1`: model (name and hashes), software, protocol, entries by name, means.
+`reporting.reading` reads and checks it.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from transformers.utils import cached_file
+
+from ..checkpoint_files import WeightFile
+from ..errors import InputError
+from ..labels import label_set_for
+from ..modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..outputs import check_place, staged
+from ..reporting.reading import FORMAT, read_report
+from ..train_config import read_yaml
+from .bootstrap import SEED
+from .boundary import SHARE
+from .calibration import BINS
+from .tasks import Task
+
+SELECTIONS = {
+    "last": "last checkpoint",
+    "source": "chosen on the source's validation split",
+    "oracle": "chosen on the target (oracle)",
+}
+"""How the checkpoint was chosen, by the name that the command line takes."""
+
+_SOFTWARE = ("crossearth_hf", "torch", "transformers", "datasets", "numpy", "scipy", "accelerate")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all entries of a report share.
+
+    Attributes:
+        selection: How the checkpoint was chosen, a value of `SELECTIONS`.
+        dtype, device: What the model ran in and on.
+        seed: Of the bootstrap.
+        blending: Of overlapping windows.
+        boundary_share: Width of the band of boundary IoU over the image's diagonal.
+        bins: Of the calibration error.
+    """
+
+    selection: str
+    dtype: str
+    device: str
+    seed: int = SEED
+    blending: str = "uniform"
+    boundary_share: float = SHARE
+    bins: int = BINS
+
+
+def identify(name: str, model: CrossEarthForSemanticSegmentation) -> dict[str, Any]:
+    """Name, hashes, classes, size and training recipe of a model in a folder or on the Hub."""
+    config = Path(_file(name, "config.json") or "")
+    recipe = _file(name, "train.yaml")
+    return {
+        "name": os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name,
+        "sha256": _weights_hash(name),
+        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
+        "classes": list(label_set_for(model.config.id2label).classes),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training": None if recipe is None else read_yaml(recipe),
+    }
+
+
+def software() -> dict[str, str]:
+    """Versions of what the scores were computed with."""
+    versions = {"python": platform.python_version()}
+    for package in _SOFTWARE:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # `datasets` is needed by some sources only
+            continue
+    return versions
+
+
+class ReportFolder:
+    """A report on disk, to which entries are added.
+
+    Args:
+        path: The folder; made with the first entry.
+        model: What `identify` says.
+        protocol: What all entries share.
+
+    Raises:
+        InputError: the folder cannot be made, or holds a report that is damaged, of another model, another protocol or
+            another version of the benchmark.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], model: Mapping[str, Any], protocol: Protocol) -> None:
+        self.path = check_place(path, overwrite=True)
+        self._file = self.path / "report.json"
+        self._head = {"model": dict(model), "protocol": dataclasses.asdict(protocol)}
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; name a folder for the report")
+        if self.path.exists() and not os.access(self.path, os.W_OK | os.X_OK):
+            raise InputError(f"the folder {self.path} is not writable; choose another one")
+        if self._file.exists():
+            read_report(self.path)
+            self._check_head(self._read())
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Finished entries by name, as `report.json` holds them."""
+        return self._read()["entries"] if self._file.exists() else {}
+
+    def finished(self, task: Task, *, resamples: int, features: bool, examples: int) -> dict[str, Any] | None:
+        """The entry of a task, if it was scored in the same way and its files are there.
+
+        Raises:
+            InputError: an entry of this name was scored in another way.
+        """
+        entry = self.entries().get(task.name)
+        if entry is None:
+            return None
+        wanted = task.settings() | {"scenario": None if task.scenario is None else task.scenario.code}
+        for key, value in wanted.items():
+            if entry.get(key) != value:
+                raise InputError(
+                    f"{task.name} in {self.path} has {key} {entry.get(key)!r}, now it is {value!r}; add --overwrite to "
+                    "score it again, or name another report or entry"
+                )
+        kept = len(list((self.path / "examples" / entry["slug"]).glob("*.npz")))
+        missing = kept < min(examples, entry["data"]["images"]) or entry["intervals"]["resamples"] != resamples
+        missing |= features and not (self.path / "features" / f"{entry['slug']}.npz").exists()
+        return None if missing else entry
+
+    def add(
+        self,
+        name: str,
+        entry: Mapping[str, Any],
+        examples: Sequence[Mapping[str, np.ndarray]],
+        features: Mapping[str, np.ndarray] | None,
+    ) -> None:
+        """Puts an entry with its arrays into the folder, in place of one of the same name; all of it or nothing."""
+        content = self._read() if self._file.exists() else {"entries": {}}
+        slug = _slug(name, {key: other["slug"] for key, other in content["entries"].items()})
+        folder = self.path / "examples" / slug
+        arrays = {folder / f"{index:03}.npz": maps for index, maps in enumerate(examples)}
+        if features is not None:
+            arrays[self.path / "features" / f"{slug}.npz"] = features
+        entries = content["entries"] | {name: {"slug": slug} | dict(entry)}
+        report = {
+            "format": FORMAT,
+            "created": content.get("created", now()),
+            "model": self._head["model"],
+            "software": software(),
+            "protocol": self._head["protocol"],
+            "entries": entries,
+            "means": means(entries),
+        }
+        _make_folders({path.parent for path in arrays} | {self.path})
+        with staged([*arrays, self._file]) as stages:  # the report last: until then the old one holds
+            for stage, maps in zip(stages, arrays.values(), strict=False):
+                np.savez_compressed(stage, allow_pickle=False, **maps)
+            stages[-1].write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for path in set(folder.glob("*.npz")) - set(arrays):
+            path.unlink()  # of an earlier call that kept more
+
+    def _read(self) -> dict[str, Any]:
+        return json.loads(self._file.read_text(encoding="utf-8"))
+
+    def _check_head(self, content: Mapping[str, Any]) -> None:
+        """Refuses a report of another model or protocol."""
+        for key in ("sha256", "config_sha256"):
+            if content["model"].get(key) != self._head["model"][key]:
+                raise InputError(
+                    f"{self.path} is the report of the model {content['model']['name']} with {key} "
+                    f"{content['model'].get(key)}, not of {self._head['model']['name']} with "
+                    f"{self._head['model'][key]}; name another folder for this one"
+                )
+        for key, value in self._head["protocol"].items():
+            if content["protocol"].get(key) != value:
+                raise InputError(
+                    f"{self.path} was scored with {key} {content['protocol'].get(key)!r}, not {value!r}; choose the "
+                    "same or name another folder"
+                )
+
+
+def means(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean IoU over unseen targets, and over in-domain ones apart; a source that is no target enters neither."""
+    result = {}
+    for key, unseen in (("unseen", True), ("in_domain", False)):
+        scores = {name: entry["scores"]["mean_iou"] for name, entry in entries.items() if entry["unseen"] is unseen}
+        present = {name: score for name, score in scores.items() if score is not None}
+        result[key] = {"mean_iou": mean(present.values()) if present else None, "targets": list(present)}
+    return result
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _make_folders(folders: Iterable[Path]) -> None:
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be made: {error.strerror}; make room, or name another") from error
+
+
+def _slug(name: str, taken: Mapping[str, str]) -> str:
+    """A name for files, that of the entry `name` where it has one, else one that no other entry has."""
+    if name in taken:
+        return taken[name]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "entry"
+    others, slug, number = {other.lower() for other in taken.values()}, plain, 2
+    while slug.lower() in others:
+        slug, number = f"{plain}-{number}", number + 1
+    return slug
+
+
+def _weights_hash(name: str) -> str:
+    """SHA-256 of model.safetensors; of the hashes of its parts where a model is cut into several."""
+    single, index = _file(name, "model.safetensors"), _file(name, "model.safetensors.index.json")
+    if single is not None or index is None:
+        return WeightFile(Path(single or ""), {}).sha256()
+    parts = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
+    digests = [WeightFile(Path(_file(name, part) or ""), {}).sha256() for part in parts]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _file(name: str, part: str) -> str | None:
+    """Path of a file of a model in a folder or on the Hub; None where there is none."""
+    return cached_file(
+        name, part, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )

@@ -1,0 +1,17 @@
+"""build.json: what a built domain says of itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+BUILD_FILE = "build.json"
+
+
+def read_build(folder: Path) -> dict[str, Any]:
+    """The build.json of a built domain; `InputError` if there is none."""
+    try:
+        return json.loads((folder / BUILD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is no built domain ({error}); build it with crossearth build-dataset") from error

@@ -1,0 +1,54 @@
+"""The `crossearth` command: arguments -> one call -> what was written.
+
+Exit codes: 0 done, 2 wrong input (one sentence on stderr), 130 interrupted. Subcommands import what they need.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ..errors import InputError
+from .benchmark import add_build_dataset, add_evaluate, add_report, add_scenarios
+from .hub import add_card, add_publish
+from .maps import add_convert, add_predict, add_synth
+from .styles import add_style_bank, add_style_preview
+
+_COMMANDS = (
+    add_predict,
+    add_convert,
+    add_synth,
+    add_style_bank,
+    add_style_preview,
+    add_scenarios,
+    add_build_dataset,
+    add_evaluate,
+    add_report,
+    add_card,
+    add_publish,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except InputError as error:
+        print(f"crossearth: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("crossearth: interrupted; no unfinished file is left behind", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crossearth",
+        description="Land-cover maps of imagery that a model has never seen.",
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in _COMMANDS:
+        add(subparsers)
+    return parser

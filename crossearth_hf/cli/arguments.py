@@ -1,0 +1,54 @@
+"""What subcommands share: types of arguments, a line on stderr, the end on SIGTERM."""
+
+import argparse
+import sys
+from types import FrameType
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers separated by commas."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of band numbers such as 1,2,3") from error
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of names such as building,vegetation")
+    return names
+
+
+def pairs(text: str) -> dict[str, str]:
+    """Pairs such as road=impervious_surface, separated by commas."""
+    pairs = [[side.strip() for side in pair.split("=")] for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise argparse.ArgumentTypeError(f"'{text}' is no map such as road=impervious_surface,water=clutter")
+    return {pair[0]: pair[1] for pair in pairs}
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """KEY=PATH as a pair."""
+    key, equals, path = text.partition("=")
+    if not (key and equals and path):
+        raise argparse.ArgumentTypeError(f"'{text}' is no KEY=PATH such as images=/data/tiles")
+    return key, path
+
+
+def group(text: str) -> tuple[str, list[str]]:
+    """A name and the report folders of its seeds."""
+    name, _, members = text.partition("=")
+    if not name.strip() or not all(members.split(",")):
+        raise argparse.ArgumentTypeError(f"'{text}' is no group such as NAME=REPORT,REPORT")
+    return name.strip(), members.split(",")
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends the job like Ctrl-C, so that a batch system's SIGTERM leaves no half map either."""
+    raise KeyboardInterrupt
+
+
+def say(sentence: str) -> None:
+    print(f"crossearth: {sentence}", file=sys.stderr)

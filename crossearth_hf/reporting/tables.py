@@ -1,0 +1,254 @@
+"""Tables of a comparison: built once, written as Markdown here and as HTML by the page's template."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..benchmarks import BENCHMARKS
+from .comparison import NOTES, Comparison, Model, Score
+from .numbers import ABSENT, percent
+from .reading import class_key
+
+PUBLISHED = "published (other harness)"
+"""Over every column of scores that are not ours."""
+
+_METRIC_NAMES = {
+    "mean_iou": "mean IoU",
+    "foreground_iou": "foreground IoU",
+    "mean_f1": "mean F1",
+    "accuracy": "accuracy",
+    "boundary_iou": "boundary IoU",
+    "expected_calibration_error": "calibration error",
+}
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: text, whether it is the highest of its row, numbers of its footnotes."""
+
+    text: str
+    best: bool = False
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's title and the one that spans it, if any."""
+
+    title: Cell
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        caption: A sentence or two.
+        columns: The first ones, `keys` of them, hold texts, the others numbers.
+        sections: Title and rows each; a title of "" is not shown.
+        keys: How many columns identify a row.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    sections: tuple[tuple[str, tuple[tuple[Cell, ...], ...]], ...]
+    keys: int = 1
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Spanning titles and how many neighbouring columns they span."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans
+
+
+def model_table(comparison: Comparison) -> Table:
+    """The models: reports, parameters, choice of the checkpoint, precision, weights."""
+    titles = ("model", "reports", "parameters", "checkpoint", "precision", "weights (SHA-256)")
+    rows = tuple(
+        (
+            _model_cell(comparison, model),
+            Cell(str(len(model.reports))),
+            Cell(f"{model.reports[0].parameters / 1e6:.1f} M"),
+            Cell(model.reports[0].selection),
+            Cell(", ".join(dict.fromkeys(report.dtype for report in model.reports))),
+            Cell(", ".join(report.sha256[:12] for report in model.reports)),
+        )
+        for model in comparison.models
+    )
+    return Table("What is compared.", tuple(Column(Cell(title)) for title in titles), (("", rows),), keys=6)
+
+
+def score_table(comparison: Comparison) -> Table:
+    """Mean IoU of every model on every target: unseen ones with their mean, then the others apart."""
+    methods = _methods(comparison)
+    columns = [Column(Cell(title)) for title in ("target", "gap", "source → target", "images")]
+    columns += [Column(_model_cell(comparison, model), "mean IoU, %") for model in comparison.models]
+    columns += [Column(Cell(method), PUBLISHED) for method in methods]
+    unseen = [name for name in comparison.names if comparison.is_unseen(name)]
+    apart = [name for name in comparison.names if name not in unseen]
+    sections = []
+    if unseen:
+        rows = [row for name in unseen for row in _score_rows(comparison, name, methods)]
+        rows += [_mean_row(comparison, methods)] if comparison.shared else []
+        sections.append(("unseen targets", tuple(rows)))
+    if apart:
+        rows = [row for name in apart for row in _score_rows(comparison, name, methods)]
+        sections.append(("in-domain, in no mean", tuple(rows)))
+    return Table(_score_caption(comparison), tuple(columns), tuple(sections), keys=4)
+
+
+def entry_table(comparison: Comparison, name: str) -> Table:
+    """All scores of one target: metrics, then the IoU of every class."""
+    entry = comparison.entry(name)
+    metrics = [(title, key) for key, title in _METRIC_NAMES.items() if any(_scores(comparison, name, key))]
+    classes = [(label, class_key(label)) for label in entry.classes]
+    columns = (Column(Cell("%")), *(Column(_model_cell(comparison, model)) for model in comparison.models))
+    sections = tuple(
+        (title, tuple(_measure_row(comparison, name, label, key) for label, key in rows))
+        for title, rows in (("over all classes", metrics), ("IoU per class", classes))
+    )
+    return Table(f"{name}: all scores.", columns, sections)
+
+
+def notes(comparison: Comparison) -> list[tuple[int, str]]:
+    """Number and text of the footnotes that occur."""
+    return [(number, NOTES[key]) for key, number in comparison.numbered().items()]
+
+
+def markdown(table: Table) -> str:
+    """A table in GitHub's Markdown; spanning titles follow the titles that they span."""
+    titles = [_markdown_cell(column.title) + (f", {column.group}" if column.group else "") for column in table.columns]
+    numbers = len(table.columns) - table.keys
+    lines = [titles, ["---"] * table.keys + ["---:"] * numbers]
+    for title, rows in table.sections:
+        if title:
+            lines.append([f"*{escape_markdown(title)}*"] + [""] * (len(titles) - 1))
+        lines += [[_markdown_cell(cell, i < table.keys) for i, cell in enumerate(row)] for row in rows]
+    return f"{markdown_rows(lines)}\n\n{escape_markdown(table.caption)}"
+
+
+def markdown_rows(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of a Markdown table from cells that are Markdown already."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape_markdown(text: str) -> str:
+    """`text` with nothing left that Markdown or HTML would read as markup."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|~#!$])", r"\\\1", text)
+
+
+def superscript(numbers: Sequence[int]) -> str:
+    """Footnote numbers as raised digits, for plain text and pictures."""
+    return "˒".join(str(number).translate(_SUPERSCRIPTS) for number in numbers)
+
+
+def entry_notes(comparison: Comparison, name: str) -> tuple[int, ...]:
+    """Footnote numbers of an entry."""
+    numbers = comparison.numbered()
+    return tuple(sorted(numbers[key] for key in comparison.notes[name]))
+
+
+def _model_cell(comparison: Comparison, model: Model) -> Cell:
+    return Cell(model.name, notes=(comparison.numbered()["oracle"],) if model.oracle else ())
+
+
+def _methods(comparison: Comparison) -> list[str]:
+    """Published methods in the order of their appearance."""
+    return list(dict.fromkeys(method for name in comparison.names for method in comparison.entry(name).published))
+
+
+def _score_rows(comparison: Comparison, name: str, methods: Sequence[str]) -> list[tuple[Cell, ...]]:
+    entry = comparison.entry(name)
+    scenario = BENCHMARKS.get(entry.scenario or "")
+    facts = (
+        Cell(name, notes=entry_notes(comparison, name)),
+        Cell(scenario.gap if scenario else ABSENT),
+        Cell(f"{entry.source or '?'} → {entry.target}"),
+        Cell(str(entry.images)),
+    )
+    published = tuple(Cell(_published(entry.published.get(method))) for method in methods)
+    rows = [(*facts, *_score_cells(comparison, name, "mean_iou"), *published)]
+    if entry.binary:
+        empty = (Cell(""),) * len(methods)
+        lead = (Cell(f"{name}, foreground IoU"), Cell(""), Cell(""), Cell(""))
+        rows.append((*lead, *_score_cells(comparison, name, "foreground_iou"), *empty))
+    return rows
+
+
+def _scores(comparison: Comparison, name: str, key: str) -> list[Score | None]:
+    return [comparison.score(model, name, key) for model in comparison.models]
+
+
+def _score_cells(comparison: Comparison, name: str, key: str) -> tuple[Cell, ...]:
+    scores = _scores(comparison, name, key)
+    comparable = "data" not in comparison.notes[name]
+    return _rated(scores, comparison.best(scores) if comparable else set())
+
+
+def _measure_row(comparison: Comparison, name: str, label: str, key: str) -> tuple[Cell, ...]:
+    cells = _score_cells(comparison, name, key)
+    if key == "expected_calibration_error":  # the only score of which less is better
+        cells = tuple(Cell(cell.text) for cell in cells)
+    return (Cell(label), *cells)
+
+
+def _mean_row(comparison: Comparison, methods: Sequence[str]) -> tuple[Cell, ...]:
+    means = [comparison.mean(model) for model in comparison.models]
+    entries = [comparison.entry(name) for name in comparison.shared]
+    marks = sorted({number for name in comparison.shared for number in entry_notes(comparison, name)})
+    published = [
+        _published(sum(entry.published[method] for entry in entries) / len(entries))
+        if all(method in entry.published for entry in entries)
+        else ABSENT
+        for method in methods
+    ]
+    lead = (Cell("mean", notes=tuple(marks)), Cell(""), Cell(f"{len(entries)} targets that all have"), Cell(""))
+    return (*lead, *_rated(means, comparison.best(means)), *(Cell(text) for text in published))
+
+
+def _rated(scores: Sequence[Score | None], best: set[int]) -> tuple[Cell, ...]:
+    return tuple(Cell(ABSENT if score is None else str(score), index in best) for index, score in enumerate(scores))
+
+
+def _published(value: float | None) -> str:
+    return ABSENT if value is None else percent(value / 100)
+
+
+def _score_caption(comparison: Comparison) -> str:
+    level = comparison.entry(comparison.names[0]).level
+    parts = [
+        "Mean IoU over classes in percent. "
+        + how_to_read_spread(comparison, level)
+        + (" Bold: the highest number of ours in a row, whatever its spread." if len(comparison.models) > 1 else "")
+    ]
+    if comparison.shared:
+        parts.append(f"The mean is over {', '.join(comparison.shared)}.")
+    else:
+        parts.append("There is no mean: no unseen target was scored by all on the same data.")
+    if _methods(comparison):
+        parts.append("Published scores come from the paper's own harness and are no comparison on equal terms.")
+    return " ".join(parts)
+
+
+def how_to_read_spread(comparison: Comparison, level: float) -> str:
+    """What stands behind a number: an interval over images, a deviation over seeds, or both kinds."""
+    kinds = []
+    if any(len(model.reports) == 1 for model in comparison.models):
+        kinds.append(f"in brackets the {100 * level:g} % confidence interval over images (bootstrap)")
+    if any(len(model.reports) > 1 for model in comparison.models):
+        kinds.append("± the standard deviation over seeds")
+    return f"{'; '.join(kinds)}.".capitalize()
+
+
+def _markdown_cell(cell: Cell, foreign: bool = True) -> str:
+    """A cell; numbers of ours, not `foreign`, hold nothing to escape."""
+    text = escape_markdown(cell.text) if foreign else cell.text
+    return (f"**{text}**" if cell.best and text else text) + superscript(cell.notes)

@@ -1,0 +1,198 @@
+"""The app behind a server: its API, what it refuses to hand out, two users at once, cancelling and the queue."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import rasterio
+
+gr = pytest.importorskip("gradio")
+pytest.importorskip("pyogrio")
+pytest.importorskip("shapely")
+
+import app_parts  # puts the app on the path
+import httpx
+import settings
+from app_parts import stub_model, write_patches
+from gates import NoFetching
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from jobs import Jobs
+from page import Handlers, start
+from rasters import write_raster
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from stub_model import ColourModel
+from uploads import Limits
+
+from app import predict
+
+
+class Patient(ColourModel):
+    """Waits at every window while it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+        self.go.set()
+
+    def forward(self, pixel_values):
+        self.go.wait(30)
+        return super().forward(pixel_values)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Address, handlers and the stub network of a running app."""
+    arguments = settings.parse(["--max-queue", "2", "--max-megabytes", "0.5"])
+    with pytest.MonkeyPatch.context() as patch, settings.work_folder(tmp_path_factory.mktemp("work")) as folders:
+        patch.setattr("page.make_examples", lambda folder: [])
+        model = Patient()
+        jobs = Jobs(folders.served / "results", keep=3600)
+        handlers = Handlers(predict, {"stub": stub_model(model=model)}, jobs, Limits(megapixels=1, megabytes=0.5))
+        page = start(handlers, folders, arguments)
+        yield page.local_url, handlers, model
+        page.close()
+
+
+@pytest.fixture
+def client(server, tmp_path):
+    return Client(server[0], download_files=str(tmp_path / "downloads"), verbose=False)
+
+
+def test_the_api_gives_a_georeferenced_map(client, tmp_path):
+    ids = write_patches(tmp_path / "s.tif")
+    viewer, legend, place, map_file, confidence, picture, polygons = client.predict(
+        handle_file(tmp_path / "s.tif"), api_name="/predict"
+    )
+    with rasterio.open(map_file) as source:
+        np.testing.assert_array_equal(source.read(1), ids)
+        assert (source.crs.to_epsg(), source.transform) == (32632, app_parts.PLACE)
+        assert source.tags(1)["CLASS_0"] == "red"
+    assert "ce-stack" in viewer
+    assert "hectares" in legend.lower()
+    assert "8.99" in place
+    assert [str(path)[-4:] for path in (confidence, picture, polygons)] == [".tif", ".png", "gpkg"]
+
+
+def test_versions_through_the_api(client, tmp_path):
+    write_patches(tmp_path / "s.tif")
+    html = client.predict(handle_file(tmp_path / "s.tif"), mask_ratio=0.0, api_name="/compare")
+    assert html.count("100.0 % of the pixels keep their class") == 3
+
+
+def test_mistakes_arrive_as_sentences(client, tmp_path):
+    (tmp_path / "text.tif").write_text("no image")
+    with pytest.raises(AppError, match="neither a GeoTIFF nor a JPEG nor a PNG"):
+        client.predict(handle_file(tmp_path / "text.tif"), api_name="/predict")
+    write_patches(tmp_path / "s.tif")
+    with pytest.raises(AppError, match="&#x27;red&#x27; is no list of bands|'red' is no list of bands"):
+        client.predict(handle_file(tmp_path / "s.tif"), bands="red", api_name="/predict")
+    with pytest.raises(AppError, match="needs a fourth band"):
+        client.predict(handle_file(tmp_path / "s.tif"), band_order="IRRG", api_name="/compare")
+
+
+def test_an_upload_that_is_too_large(client, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (1, 800, 1000), dtype=np.uint8)
+    write_raster(tmp_path / "s.tif", noise)
+    with pytest.raises(Exception, match=r"(?i)413|size|large"):
+        client.predict(handle_file(tmp_path / "s.tif"), api_name="/predict")
+
+
+def test_no_other_file_of_the_server_is_read(server, client, tmp_path):
+    url, handlers, _ = server
+    write_patches(tmp_path / "secret.tif")
+    secret = str(tmp_path / "secret.tif")
+    served = handlers.jobs._folder.parent
+    for path in (secret, "/etc/passwd", f"{served}/../../../../../etc/passwd", "app/app.py", "README.md"):
+        assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404), path
+    file = {"path": secret, "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AppError):
+        client.predict(file, api_name="/predict")
+    with pytest.raises(AppError):
+        client.predict({**file, "path": f"{served}/../../secret.tif"}, api_name="/predict")
+
+
+def test_no_address_is_fetched(server):
+    url, *_ = server
+    address = "http://example.org/scene.tif"
+    file = {"path": address, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [file, "stub", "", False], "session_hash": "x", "fn_index": 0}
+    for answer in (
+        httpx.get(f"{url}gradio_api/file={address}"),
+        httpx.get(f"{url}gradio_api/proxy={address}"),
+        httpx.post(f"{url}gradio_api/queue/join", json=body),
+        httpx.post(f"{url}gradio_api/call/predict", json=body),
+    ):
+        assert answer.status_code == 403
+        assert answer.text == "addresses are not fetched here"
+
+
+def test_the_gate_lets_everything_else_through():
+    async def echo(request):
+        return PlainTextResponse(await request.body())
+
+    app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])], middleware=[Middleware(NoFetching)])
+    client = TestClient(app)
+    assert client.get("/file=/tmp/a.tif").status_code == 200
+    assert client.post("/x", json={"data": [{"path": "/tmp/a.tif", "url": "http://here/"}]}).status_code == 200
+    assert client.post("/x", content=b"{no json").text == "{no json"
+    assert client.post("/x", json={"a": [{"b": {"path": "https:\u002f/x"}}]}).status_code == 403
+    assert client.post("/x", content=b" " * (2**20 + 1)).status_code == 403
+    upload = client.post("/x", files={"file": b"http://" * 200_000})
+    assert upload.status_code == 200
+
+
+def test_two_users_get_their_own_maps(server, tmp_path):
+    found = {}
+
+    def use(seed):
+        ids = write_patches(tmp_path / f"{seed}.tif", seed)
+        client = Client(server[0], download_files=str(tmp_path / f"downloads-{seed}"), verbose=False)
+        map_file = client.predict(handle_file(tmp_path / f"{seed}.tif"), api_name="/predict")[3]
+        with rasterio.open(map_file) as source:
+            found[seed] = (source.read(1) == ids).all()
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {1: True, 2: True}
+
+
+def wait_until(condition):
+    for _ in range(300):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within 30 s")
+
+
+def test_cancelling_and_the_end_of_the_queue(server, client, tmp_path):
+    _, handlers, model = server
+    write_patches(tmp_path / "s.tif")
+    folders = set(handlers.jobs._folder.iterdir())
+    model.batches.clear()
+    model.go.clear()
+    try:
+        running = client.submit(handle_file(tmp_path / "s.tif"), api_name="/predict")
+        wait_until(lambda: set(handlers.jobs._folder.iterdir()) - folders)
+        others = [Client(server[0], download_files=str(tmp_path), verbose=False) for _ in range(3)]
+        waiting = [other.submit(handle_file(tmp_path / "s.tif"), api_name="/predict") for other in others]
+        wait_until(lambda: any(job.done() for job in waiting))
+        full = next(job for job in waiting if job.done())
+        with pytest.raises(Exception, match="(?i)queue"):
+            full.result()
+        handlers.jobs.cancel(client.session_hash)
+    finally:
+        model.go.set()
+    with pytest.raises(AppError, match="nothing was kept"):
+        running.result()
+    done = [job.result(timeout=60) for job in waiting if job is not full]
+    assert len(done) == 2
+    assert len(set(handlers.jobs._folder.iterdir()) - folders) == 2, "the cancelled job left nothing"

@@ -1,0 +1,107 @@
+"""The card tells machines what `load_dataset` needs and people what the data are; both go to the Hub."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from huggingface_hub import DatasetCard
+from miniature_archives import loveda, potsdam
+from PIL import Image
+
+from crossearth_hf.builders import build_dataset
+from crossearth_hf.builders.mosaic import Block, draw_mosaic
+from crossearth_hf.errors import InputError
+from crossearth_hf.labels import get_label_set
+from crossearth_hf.publishing import publish
+
+NAMES = {f"{part}/{scene}": ("1", "2") for part in ("Train", "Val") for scene in ("Urban", "Rural")}
+
+
+@pytest.fixture
+def built(tmp_path):
+    loveda(tmp_path / "raw", NAMES)
+    return build_dataset("loveda", tmp_path / "raw", tmp_path / "out", allow_incomplete=True, workers=1)
+
+
+def test_what_machines_read(built):
+    card = DatasetCard.load(built.out_dir / "README.md")
+    data = card.data.to_dict()
+    assert data["license"] == "cc-by-nc-sa-4.0"
+    assert data["task_categories"] == ["image-segmentation"]
+    assert [config["config_name"] for config in data["configs"]] == ["loveda_urban", "loveda_rural"]
+    assert data["configs"][1]["data_files"][1] == {"split": "test", "path": "loveda_rural/test-*.parquet"}
+    info = data["dataset_info"][0]
+    assert [feature["name"] for feature in info["features"]] == ["image", "label", "name"]
+    assert [(split["name"], split["num_examples"]) for split in info["splits"]] == [("train", 2), ("test", 2)]
+
+
+def test_what_people_read(built):
+    text = (built.out_dir / "README.md").read_text()
+    assert "CC BY-NC-SA 4.0" in text
+    assert "@inproceedings" in text or "@article" in text
+    assert "| 5 | forest | `#00ff00` |" in text
+    assert "**Incomplete**: train 2 (the benchmark counts 1156), test 2 (the benchmark counts 677)." in text
+    assert "the paper prints 667; the published validation set has 677" in text
+    assert "Scenarios: R2U, U2R" in text
+
+
+def test_domains_of_several_builds_share_a_card(tmp_path):
+    potsdam(tmp_path / "raw", tiles=("2_10",), size=(40, 50))
+    for domain in ("potsdam_irrg", "potsdam_rgb"):
+        build_dataset("potsdam", tmp_path / "raw", tmp_path / "out", domains=[domain], allow_incomplete=True)
+    card = DatasetCard.load(tmp_path / "out/README.md")
+    assert [config["config_name"] for config in card.data.configs] == ["potsdam_rgb", "potsdam_irrg"]
+    assert card.data.license == "other"
+    assert "It does not allow passing the images on" in card.text
+
+
+def test_a_card_written_by_hand_is_kept(tmp_path):
+    loveda(tmp_path / "raw", NAMES)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/README.md").write_text("mine")
+    with pytest.raises(InputError, match="was not written by a build"):
+        build_dataset("loveda", tmp_path / "raw", tmp_path / "out", allow_incomplete=True)
+    assert (tmp_path / "out/README.md").read_text() == "mine"
+
+
+def test_the_picture_shows_images_above_their_labels(built):
+    label_set = get_label_set("loveda")
+    image, labels = np.full((64, 96, 3), (90, 80, 70), np.uint8), np.full((64, 96), 5, np.uint8)
+    labels[:, 48:] = 255
+    page = draw_mosaic([Block("a", label_set, [(image, labels)] * 3), Block("b", label_set, [(image, labels)])])
+    pixels = np.array(page)
+    shown = {color: (pixels == color).all(axis=2).sum() for color in ((90, 80, 70), (0, 255, 0), (200, 200, 200))}
+    assert shown[90, 80, 70] == 4 * 192 * 192
+    assert 4 * 192 * 96 <= min(shown[0, 255, 0], shown[200, 200, 200]) < 4 * 192 * 96 + 600  # and the legends
+    assert Image.open(built.out_dir / "preview.png").width == page.width
+
+
+class StubApi:
+    """What `HfApi` would do, written down."""
+
+    def create_repo(self, repository, **options):
+        self.created = repository, options
+
+    def repo_info(self, repository, **options):
+        return SimpleNamespace(private=True)
+
+    def create_commit(self, repository, operations, **options):
+        self.sent = [operation.path_in_repo for operation in operations]
+
+
+def test_a_build_is_ready_to_be_pushed(built):
+    (built.out_dir / ".loveda_urban-unfinished").mkdir()
+    (built.out_dir / ".loveda_urban-unfinished/plan.txt").touch()
+    api = StubApi()
+    publish(built.out_dir, "me/loveda", dataset=True, private=True, really=True, api=api)
+    assert api.created == ("me/loveda", {"repo_type": "dataset", "private": True, "exist_ok": True})
+    shards = [f"{split}-00000-of-00001.parquet" for split in ("test", "train")]
+    domains = [f"{name}/{file}" for name in ("loveda_rural", "loveda_urban") for file in ("build.json", *shards)]
+    assert sorted(api.sent) == sorted(["README.md", "preview.png", *domains])
+
+
+def test_what_may_not_be_passed_on_stays_private(tmp_path):
+    potsdam(tmp_path / "raw", tiles=("2_10", "2_13"), size=(40, 50))
+    build_dataset("potsdam", tmp_path / "raw", tmp_path / "out", domains=["potsdam_rgb"], allow_incomplete=True)
+    with pytest.raises(InputError, match="does not let others publish it"):
+        publish(tmp_path / "out", "me/potsdam", dataset=True, private=False, really=True, api=StubApi())
