@@ -92,9 +92,9 @@ def predict(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves the page until Ctrl-C or SIGTERM, then empties the work folder; returns the exit code."""
+    arguments = parse(argv)
     from page import Handlers, start  # noqa: PLC0415 - gradio takes seconds to import
 
-    arguments = parse(argv)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:

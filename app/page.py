@@ -26,6 +26,7 @@ from crossearth_hf.labels import label_set_for
 
 STYLE_SHEET = os.path.join(os.path.dirname(__file__), "style.css")
 _SYSTEM_FONTS = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _TITLE = "CrossEarth: drop in a scene, get a map"
 
 
@@ -191,13 +192,11 @@ def _map_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
     view = gr.HTML(pages.WELCOME, elem_classes="ce-work")
     with gr.Row(visible=False) as results:
         with gr.Column(scale=3, min_width=300):
-            gr.HTML("<h2>Classes</h2>", elem_classes="ce-title")
             legend = gr.HTML()
         with gr.Column(scale=2, min_width=260):
-            gr.HTML("<h2>Download</h2>", elem_classes="ce-title")
+            gr.HTML("<h2>Download</h2>")
             names = ("Map (GeoTIFF)", "Confidence (GeoTIFF)", "Picture (PNG)", "Polygons (GeoPackage)")
             files = [gr.DownloadButton(name, size="sm") for name in names]
-            gr.HTML("<h2>Place</h2>", elem_classes="ce-title")
             place = gr.HTML()
     with gr.Accordion("For scenes of many bands or another resolution", open=False):
         bands = gr.Textbox("", label="Bands", placeholder="1,2,3", info="Numbers of the red, green and blue band.")
@@ -206,34 +205,43 @@ def _map_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
             info="For pixels much larger or smaller than the model has seen. Needs a georeference; may take longer.",
         )
     inputs, outputs = [scene, model, bands, own], [view, legend, place, *files]
-    run = _runs(buttons, handlers, handlers.map_scene, inputs, outputs, api_name="predict")
-    run.success(lambda: gr.Row(visible=True), None, results, api_visibility="private", show_progress="hidden")
+    run = _runs(buttons, handlers, handlers.map_scene, inputs=inputs, outputs=outputs, api_name="predict")
+    run.success(lambda: gr.Row(visible=True), None, results, **_QUIET)
+    scene.change(lambda: (pages.WELCOME, gr.Row(visible=False)), None, [view, results], queue=False, **_QUIET)
 
 
 def _shift_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
     with gr.Row():
-        alpha = gr.Slider(0, 1, value=0.7, step=0.05, label="Alpha", info="How much of the new style: 0 none, 1 all.")
+        alpha = gr.Slider(0, 1, value=0.5, step=0.05, label="Alpha", info="How much of the new style: 0 none, 1 all.")
         ratio = gr.Slider(0, 1, value=0.7, step=0.05, label="Mask ratio", info="Share of the blocks re-styled.")
         seed = gr.Slider(0, 999, value=0, step=1, label="Seed", info="Which styles are drawn.")
         order = gr.Radio(BAND_ORDERS, value="RGB", label="Band order", info="IRRG: near infrared (band 4), red, green.")
     buttons = _buttons("Compare versions")
     view = gr.HTML(pages.SHIFT_WELCOME, elem_classes="ce-work")
     inputs = [scene, model, alpha, ratio, seed, order]
-    _runs(buttons, handlers, handlers.compare, inputs, [view], api_name="compare")
+    _runs(buttons, handlers, handlers.compare, inputs=inputs, outputs=[view], api_name="compare")
+    scene.change(lambda: pages.SHIFT_WELCOME, None, view, queue=False, **_QUIET)
 
 
 def _runs(
-    buttons: tuple[gr.Button, gr.Button], handlers: Handlers, handler: Callable[..., Any], *wires: list, api_name: str
+    buttons: tuple[gr.Button, gr.Button],
+    handlers: Handlers,
+    handler: Callable[..., Any],
+    *,
+    inputs: list[Any],
+    outputs: list[Any],
+    api_name: str,
 ) -> Any:
     """The job of a start and a cancel button: one at a time on the whole server, progress over the first output."""
     start, stop = buttons
     run = start.click(
         handler,
-        *wires,
+        inputs,
+        outputs,
         api_name=api_name,
         concurrency_limit=1,
         concurrency_id="model",
-        show_progress_on=wires[1][0],
+        show_progress_on=outputs[0],
     )
     stop.click(handlers.cancel, cancels=[run], queue=False, api_visibility="private")
     return run

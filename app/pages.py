@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from pictures import UNCERTAIN, Layers
+from pictures import Layers
 from shift import Version
 
 from crossearth_hf.labels import LabelSet
@@ -55,7 +55,7 @@ v.querySelector('.ce-cut').value=0">Over the whole scene</button>
 <p class="ce-help ce-map">Move the divider (drag, or arrow keys) to compare; lower the opacity to see the scene through
 the map.</p>
 <p class="ce-help ce-confidence"><span class="ce-swatch" style="background:#e69f00"></span><b>Orange: uncertain,
-{uncertain} of the scene.</b> There the best class holds less than {limit} of the model's scores. Elsewhere, the lighter
+{uncertain} of the scene.</b> There the best class holds less than half of the model's scores. Elsewhere, the lighter
 the surer.</p>
 </div>"""
 
@@ -83,7 +83,6 @@ def viewer(layers: Layers, report: MapReport) -> str:
         confidence=file_url(layers.confidence),
         summary=summary,
         uncertain=_percent(layers.uncertain),
-        limit=_percent(UNCERTAIN),
         group=f"layer-{secrets.token_hex(4)}",
     )
 
@@ -107,7 +106,7 @@ def legend(report: MapReport) -> str:
         notes.append("Colours that colour-blind people can tell apart, by Okabe and Ito (2008).")
     head = "<tr><th scope='col'>Class</th><th></th><th scope='col'>Share</th><th scope='col'>Hectares</th></tr>"
     note = f"<p class='ce-help'>{' '.join(notes)}</p>" if notes else ""
-    return f"<table class='ce-legend'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{note}"
+    return f"<h2>Classes</h2><table class='ce-legend'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{note}"
 
 
 def place(found: Footprint | None, summary: str, advice: str | None, seconds: float) -> str:
@@ -122,7 +121,7 @@ def place(found: Footprint | None, summary: str, advice: str | None, seconds: fl
             "<p class='ce-help'>Longitude and latitude in degrees (WGS84); the corners of the bounding box.</p>"
         )
     hint = f"<p><b>{escape(advice)}</b></p>" if advice else ""
-    return f"{hint}{where}<p class='ce-help'>{escape(summary)}. Mapped in {seconds:.1f} s.</p>"
+    return f"<h2>Place</h2>{hint}{where}<p class='ce-help'>{escape(summary)}. Mapped in {seconds:.1f} s.</p>"
 
 
 def version_cards(versions: Sequence[Version], files: Sequence[Sequence[Path]], label_set: LabelSet) -> str:
@@ -134,8 +133,8 @@ def version_cards(versions: Sequence[Version], files: Sequence[Sequence[Path]], 
     cards = "".join(_card(version, paths) for version, paths in zip(versions, files, strict=True))
     return (
         f"<div class='ce-versions'>{cards}</div><ul class='ce-key'>{key}</ul>"
-        "<p class='ce-help'>From top to bottom: the version, its map, and in full colour the pixels whose class is "
-        "another than in the original.</p>"
+        "<p class='ce-help'>Of each: the version, its map, and in full colour the pixels whose class is "
+        "not that of the original.</p>"
     )
 
 
@@ -151,7 +150,8 @@ def _card(version: Version, paths: Sequence[Path]) -> str:
     images = "".join(
         f"<img src='{file_url(path)}' alt='{alt}'>" for path, alt in zip(paths, alts, strict=False)
     )  # the original has no changes
-    return f"<figure>{images}<figcaption><b>{name}</b><br>{verdict}{meter}</figcaption></figure>"
+    caption = f"<figcaption><b>{name}</b><br>{verdict}{meter}</figcaption>"
+    return f"<figure><div class='ce-strip'>{images}</div>{caption}</figure>"
 
 
 def _point(longitude: float, latitude: float) -> str:

@@ -25,7 +25,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 
+import datasets  # noqa: F401 - imports are no part of what is compared
 import numpy as np
+import pyarrow.parquet  # noqa: F401
 from PIL import Image
 
 from crossearth_hf.builders import build_dataset

@@ -162,3 +162,20 @@ def test_mistakes_with_styles(workplace, capsys, arguments, sentence):
 )
 def test_advice_on_resolution(pixel_size, trained_at, advised):
     assert (resolution_advice(pixel_size, trained_at) is not None) == advised
+
+
+def test_the_apps_flags_are_its_own(capsys):
+    pytest.importorskip("gradio")
+    for flags, code in ((["--help"], 0), (["--max-queue", "0"], 2), (["--prot", "1"], 2)):
+        with pytest.raises(SystemExit) as stop:
+            main(["app", *flags])
+        assert stop.value.code == code
+    output = capsys.readouterr()
+    assert "--max-megapixels" in output.out
+    assert "crossearth app: error" in output.err
+
+
+def test_the_app_says_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr("crossearth_hf.cli.app.find_spec", lambda name: None)
+    assert main(["app"]) == 2
+    assert "pip install -e '.[app]'" in capsys.readouterr().err

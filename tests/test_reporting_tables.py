@@ -8,6 +8,7 @@ from markdown_it import MarkdownIt
 from report_folders import entry, pictures, scenario_entry, write_report
 
 from crossearth_hf.reporting.comparison import compare
+from crossearth_hf.reporting.numbers import ABSENT
 from crossearth_hf.reporting.page import render_html, render_markdown, target_section
 from crossearth_hf.reporting.tables import entry_table, escape_markdown, markdown, notes, score_table
 
@@ -53,7 +54,7 @@ def test_scores_stand_under_their_models(comparison):
     ]  # fmt: skip
     assert texts[7:] == ["54.4", "54.7", "62.6", "60.3", "67.5"]
     assert [cell.best for cell in sections["unseen targets"]["P(i)2V"]].index(True) == 4
-    assert sections["unseen targets"]["A2S"][4].text == "–"
+    assert sections["unseen targets"]["A2S"][4].text == ABSENT
     assert "A2S, foreground IoU" in sections["unseen targets"]
 
 

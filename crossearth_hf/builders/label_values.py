@@ -38,7 +38,7 @@ def palette_ids(
         return table[codes]
 
     strips = ((row, values if repair is None else repair(values)) for row, values in label_strips(file, 3))
-    return _converted(file, strips, look_up, f"colours that are no class: the palette is {_listed(palette)}")
+    return _converted(file, strips, look_up, "colours", _listed(palette))
 
 
 def mapped_ids(file: RawFile, table: Mapping[int, int]) -> np.ndarray:
@@ -54,16 +54,15 @@ def mapped_ids(file: RawFile, table: Mapping[int, int]) -> np.ndarray:
     lookup = np.full(256, _UNKNOWN, np.uint8)
     lookup[list(table)] = list(table.values())
     strips = label_strips(file, 1)
-    return _converted(
-        file, strips, lambda values: lookup[values[..., 0]], f"ids that are no class: known are {_listed(table)}"
-    )
+    return _converted(file, strips, lambda values: lookup[values[..., 0]], "ids", _listed(table))
 
 
 def _converted(
     file: RawFile,
     strips: Iterator[tuple[int, np.ndarray]],
     look_up: Callable[[np.ndarray], np.ndarray],
-    mistake: str,
+    what: str,
+    known: str,
 ) -> np.ndarray:
     """(H, W) ids of all strips; `InputError` if some are `_UNKNOWN`."""
     parts, unknown, first = [], 0, ""
@@ -75,8 +74,8 @@ def _converted(
             unknown += int(wrong.sum())
     if unknown:
         raise InputError(
-            f"{file} has {unknown} pixels (the first: {first}) of {mistake}; download the file again, or name the "
-            "right label files"
+            f"{file} has {unknown} pixels of {what} that are no class, the first {first}; known are {known}: download "
+            "the file again, or name the right label files"
         )
     return np.concatenate(parts)
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InputError
+from .app import add_app
 from .benchmark import add_build_dataset, add_evaluate, add_report, add_scenarios
 from .hub import add_card, add_publish
 from .maps import add_convert, add_predict, add_synth
@@ -25,6 +26,7 @@ _COMMANDS = (
     add_report,
     add_card,
     add_publish,
+    add_app,
 )
 
 

@@ -110,10 +110,11 @@ def _subtitle(comparison: Comparison) -> str:
 
 def _facts(entry: Entry) -> str:
     kind = "unseen target" if entry.unseen else "in-domain"
+    domains = f"{entry.source} → {entry.target}" if entry.source else entry.target
     window = f"windows of {entry.window} px every {entry.stride} px"
     scale = "" if entry.scale == 1 else f", enlarged {entry.scale:g} times"
     return (
-        f"{entry.source or 'unknown source'} → {entry.target} ({kind}); {entry.images} images, {entry.pixels} labelled "
+        f"{domains} ({kind}); {entry.images} images, {entry.pixels} labelled "
         f"pixels; {window}{scale}; data {entry.fingerprint[:12]}."
     )
 

@@ -21,10 +21,12 @@ from .style import WIDTH, shortened
 MOST_ROWS = 4
 """Examples of a panel."""
 
+WRONG = np.array((136, 0, 46), np.uint8)
+"""Colour of wrong pixels: far from the classes of every label set, and darker than all else in a picture of errors."""
+
 _MOST_READ = 32  # examples of a report that are looked through
 _TALLEST = 8.0  # inches of pictures: with the legend a page of a paper
 _SIDE = 448  # longer side of a picture in pixels: 300 per inch in a panel of five columns
-_WRONG = np.array((213, 94, 0), np.uint8)  # Okabe and Ito's vermilion
 _HATCH = np.array((225, 150), np.uint8)  # greys of the stripes where nothing is labelled
 
 
@@ -50,11 +52,12 @@ def panel_figure(comparison: Comparison, name: str) -> Figure | None:
     entry = comparison.entry(name)
     single = len(models) == 1
     columns = 4 if single else 1 + len(models)
-    cell = WIDTH / columns * rows[0].truth.shape[0] / rows[0].truth.shape[1]  # inches of a picture's height
-    rows = rows[: max(1, int(_TALLEST / cell / (1 if single else 2)))]
+    width = WIDTH / max(4, columns)  # inches of a picture
+    height = width * rows[0].truth.shape[0] / rows[0].truth.shape[1]
+    rows = rows[: max(1, int(_TALLEST / height / (1 if single else 2)))]
     lines = len(rows) * (1 if single else 2)
     layout = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
-    figure = Figure(figsize=(WIDTH, lines * cell + 0.75), layout=layout)
+    figure = Figure(figsize=(columns * width, lines * height + 0.75), layout=layout)
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -69,10 +72,10 @@ def panel_figure(comparison: Comparison, name: str) -> Figure | None:
 
 
 def error_picture(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the image pale and grey, wrong pixels vermilion, pixels without a label striped."""
+    """(H, W, 3) uint8: the image pale and grey, wrong pixels dark red, pixels without a label striped."""
     grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float32)
     pale = (185 + grey * (70 / 255)).astype(np.uint8)
-    painted = np.where((prediction != truth)[..., None], _WRONG, pale[..., None])
+    painted = np.where((prediction != truth)[..., None], WRONG, pale[..., None])
     return _striped(painted, truth)
 
 
@@ -169,7 +172,7 @@ def _legend(entry: Entry, rows: Sequence[_Row]) -> list[Patch]:
         Patch(facecolor=_rgb(color), label=shortened(label.replace("_", " "), 30), **edge)
         for color, label in zip(entry.colors, entry.classes, strict=True)
     ]
-    patches.append(Patch(facecolor=_rgb(_WRONG), label="wrong", **edge))
+    patches.append(Patch(facecolor=_rgb(WRONG), label="wrong", **edge))
     if any((row.truth == IGNORE_INDEX).any() for row in rows):
         stripes: dict[str, Any] = {"hatch": "//////", "hatchcolor": _rgb(_HATCH[[1, 1, 1]])}
         patches.append(Patch(facecolor=_rgb(_HATCH[[0, 0, 0]]), label="not labelled", **edge, **stripes))

@@ -68,7 +68,7 @@ def shortened(text: str, width: int, lines: int = 1) -> str:
     """`text` broken into at most `lines` lines of `width` characters, the rest cut off with an ellipsis."""
     pieces = textwrap.wrap(text, width, break_on_hyphens=False) or [""]
     if len(pieces) > lines:
-        pieces = [*pieces[: lines - 1], pieces[lines - 1][: width - 1] + "…"]
+        pieces = [*pieces[: lines - 1], " ".join(pieces[lines - 1 :])[: width - 1] + "…"]
     return "\n".join(pieces)
 
 

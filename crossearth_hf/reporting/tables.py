@@ -171,7 +171,7 @@ def _score_rows(comparison: Comparison, name: str, methods: Sequence[str]) -> li
     facts = (
         Cell(name, notes=entry_notes(comparison, name)),
         Cell(scenario.gap if scenario else ABSENT),
-        Cell(f"{entry.source or '?'} → {entry.target}"),
+        Cell(f"{entry.source} → {entry.target}" if entry.source else entry.target),
         Cell(str(entry.images)),
     )
     published = tuple(Cell(_published(entry.published.get(method))) for method in methods)
@@ -210,7 +210,8 @@ def _mean_row(comparison: Comparison, methods: Sequence[str]) -> tuple[Cell, ...
         else ABSENT
         for method in methods
     ]
-    lead = (Cell("mean", notes=tuple(marks)), Cell(""), Cell(f"{len(entries)} targets that all have"), Cell(""))
+    count = f"{len(entries)} targets" + (" that all have" if len(comparison.models) > 1 else "")
+    lead = (Cell("mean", notes=tuple(marks)), Cell(""), Cell(count), Cell(""))
     return (*lead, *_rated(means, comparison.best(means)), *(Cell(text) for text in published))
 
 

@@ -1,0 +1,208 @@
+"""The page in a real browser: what a visitor does, from the upload to the downloaded GeoTIFF.
+
+Needs Playwright and chromium (Debian: `apt-get install chromium`); `pytest -m browser` runs it. With CROSSEARTH_PICTURE
+set to a file it also saves the README's picture of a SynthEarth scene there.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import rasterio
+
+pytest.importorskip("gradio")
+pytest.importorskip("pyogrio")
+pytest.importorskip("shapely")
+playwright = pytest.importorskip("playwright.sync_api")
+
+from app_parts import APP, CRS, PLACE  # noqa: E402
+
+from crossearth_hf.geotiff import write_geotiff  # noqa: E402
+from crossearth_hf.synthetic import generate_scene  # noqa: E402
+
+CHROMIUM = shutil.which("chromium")
+PORT = 7893
+PATIENCE = 240_000  # milliseconds
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """Address of a server in a process of its own, as a person starts it; it ends with an empty work folder."""
+    folder = tmp_path_factory.mktemp("work")
+    command = [sys.executable, str(APP / "app.py"), "--port", str(PORT), "--work-dir", str(folder)]
+    server = subprocess.Popen([*command, "--max-megapixels", "4"])
+    address = f"http://127.0.0.1:{PORT}/"
+    try:
+        wait_for(address, server)
+        yield address
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
+    assert [path.name for path in (folder / "crossearth-app").iterdir()] == ["examples"]
+
+
+def wait_for(address, server):
+    for _ in range(300):
+        assert server.poll() is None, "the server ended"
+        try:
+            httpx.get(address, timeout=60)
+        except httpx.TransportError:
+            time.sleep(1)
+        else:
+            return
+    raise AssertionError("the server did not answer within five minutes")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as tools:
+        chromium = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, url):
+    """A fresh page; at its end no request may have gone anywhere but to the server."""
+    context = browser.new_context(viewport={"width": 1360, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    requests, errors = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    page.get_by_role("button", name="Make the map").wait_for()
+    page.wait_for_load_state("networkidle")
+    yield page
+    context.close()
+    assert [address for address in requests if not address.startswith((url, "data:", "blob:"))] == []
+    assert errors == []
+
+
+def give(page, path):
+    page.locator("input[type=file]").first.set_input_files(path)
+    page.locator(".file-preview").wait_for()
+    page.wait_for_timeout(1000)
+
+
+def press(page, name):
+    page.get_by_role("button", name=name).click()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scenes") / "my scene <b>.tif"
+    pixels = generate_scene("temperate-summer", 5, 300, 420).image.transpose(2, 0, 1)
+    write_geotiff(path, pixels, crs=CRS, transform=PLACE)
+    return path
+
+
+def test_from_upload_to_download(page, scene, tmp_path):
+    give(page, scene)
+    press(page, "Make the map")
+    view = page.locator(".ce-view")
+    view.wait_for()
+    assert view.locator("img").evaluate_all("all => all.every(i => i.alt && (!i.offsetParent || i.naturalWidth > 0))")
+    divider = page.locator(".ce-cut")
+    divider.focus()
+    for _ in range(20):
+        page.keyboard.press("ArrowLeft")
+    clip = "e => getComputedStyle(e).clipPath"
+    assert "30%" in page.locator("img.ce-map").evaluate(clip)
+    box = divider.bounding_box()
+    page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 50)
+    assert divider.input_value() in ("79", "80", "81")
+    page.locator(".ce-opacity").fill("40")
+    assert page.locator("img.ce-map").evaluate("e => getComputedStyle(e).opacity") == "0.4"
+    assert page.locator("img.ce-confidence").is_hidden()
+    page.locator(".ce-pick-confidence").check()
+    assert page.locator("img.ce-confidence").is_visible()
+    assert page.locator("img.ce-map").is_hidden()
+    assert "vegetation" in page.locator(".ce-legend").inner_text()
+    with page.expect_download() as waiting:
+        page.get_by_text("Map (GeoTIFF)").click()
+    assert waiting.value.suggested_filename == "map.tif"
+    waiting.value.save_as(tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as source:
+        assert (source.crs.to_string(), source.transform, source.shape) == (CRS, PLACE, (300, 420))
+        assert source.tags(1)["CLASS_3"] == "water"
+        assert set(np.unique(source.read(1))) <= set(range(5))
+
+
+def test_bad_uploads_are_explained(page, tmp_path, scene):
+    press(page, "Make the map")
+    page.get_by_text("There is no scene yet").wait_for()
+    (tmp_path / "text.tif").write_text("no image")
+    give(page, tmp_path / "text.tif")
+    press(page, "Make the map")
+    page.get_by_text("neither a GeoTIFF nor a JPEG nor a PNG").wait_for()
+
+
+def test_large_scenes_are_refused_by_their_pixels(page, tmp_path):
+    write_geotiff(tmp_path / "s.tif", np.ones((1, 2100, 2000), np.uint8), crs=None, transform=PLACE)
+    give(page, tmp_path / "s.tif")
+    press(page, "Make the map")
+    page.get_by_text("this server takes 4 million").wait_for()
+
+
+def test_cancelling(page, tmp_path):
+    pixels = np.tile(generate_scene("desert-city", 1, 380, 380).image.transpose(2, 0, 1), (1, 5, 5))
+    write_geotiff(tmp_path / "s.tif", pixels, crs=None, transform=PLACE)
+    give(page, tmp_path / "s.tif")
+    press(page, "Make the map")
+    page.get_by_text("windows, about").wait_for()
+    press(page, "Cancel")
+    page.get_by_text("Nothing is running any more").wait_for()
+    page.locator(".gallery-item").first.click()
+    page.get_by_text("temperate-summer").first.wait_for()
+    page.wait_for_timeout(1000)
+    press(page, "Make the map")
+    page.locator(".ce-view").wait_for()
+
+
+def test_domain_shift(page, scene):
+    page.locator(".gallery-item").first.click()
+    page.locator(".file-preview").wait_for()
+    page.wait_for_timeout(1000)
+    page.get_by_role("tab", name="Domain shift").click()
+    page.get_by_label("IRRG").check()
+    press(page, "Compare versions")
+    page.locator(".ce-versions").wait_for()
+    assert page.locator(".ce-versions figure").count() == 5
+    assert "Near infrared, red, green" in page.locator(".ce-versions").inner_text()
+    assert page.locator(".ce-versions img").evaluate_all("all => all.every(i => i.alt && i.naturalWidth > 0)")
+
+
+def test_a_narrow_dark_page_does_not_scroll_sideways(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_picture_of_the_readme(page):
+    """One of the drawn scenes, its map and the legend, at most 300 kB."""
+    target = os.environ.get("CROSSEARTH_PICTURE")
+    if not target:
+        pytest.skip("CROSSEARTH_PICTURE names no file")
+    page.set_viewport_size({"width": 1280, "height": 860})
+    page.locator(".gallery-item").first.click()
+    page.locator(".file-preview").wait_for()
+    page.wait_for_timeout(1000)
+    press(page, "Make the map")
+    page.locator(".ce-legend").wait_for()
+    page.wait_for_timeout(2000)
+    page.screenshot(path=target)
+    assert Path(target).stat().st_size <= 300_000
