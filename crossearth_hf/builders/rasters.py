@@ -42,7 +42,7 @@ _DRIVERS = {
 _PLAIN_MODES = {"L": 1, "RGB": 3}
 _PNG_END, _TAIL = b"IEND\xaeB`\x82", 1024  # the last chunk; some programs write a few bytes behind it
 _MAX_PIXELS = 2**31
-_NEAR = 2**16
+_NEAR = 2**16  # bytes
 _OPTIONS = {
     "GDAL_CACHEMAX": 32 * 2**20,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # sidecar files are no part of the raw data

@@ -80,8 +80,8 @@ def model_label(comparison: Comparison, model: Model, width: int = 40, lines: in
     return shortened(model.name, width, lines) + mark
 
 
-def _label(comparison: Comparison, name: str, lines: int = 2) -> str:
-    return shortened(name, _WIDEST_LABEL, lines) + superscript(entry_notes(comparison, name))
+def _label(comparison: Comparison, name: str, width: int = _WIDEST_LABEL, lines: int = 2) -> str:
+    return shortened(name, width, lines) + superscript(entry_notes(comparison, name))
 
 
 def _radar(comparison: Comparison) -> Figure:
@@ -93,7 +93,7 @@ def _radar(comparison: Comparison) -> Figure:
     _radar_axes(axes, angles, top)
     for angle, name in zip(angles, names, strict=True):
         upright = len(names) <= 12
-        _axis_label(axes, angle, 1.05 * top, _label(comparison, name, 2 if upright else 1), upright=upright)
+        _axis_label(axes, angle, 1.05 * top, _label(comparison, name, lines=2 if upright else 1), upright=upright)
     closed = np.append(angles, angles[0])
     handles = []
     for model, style in zip(comparison.models, line_styles(len(comparison.models)), strict=True):
@@ -205,7 +205,7 @@ def _reliability_chart(axes: Axes, comparison: Comparison, name: str) -> None:
         axes.plot(x, y, linewidth=1, markersize=2.5, **style)
         axes.scatter(x, y, s=6 + 160 * share, color=style["color"], alpha=0.25, linewidth=0)
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=(0, 50, 100), yticks=(0, 50, 100))
-    axes.set_title(_label(comparison, name), fontsize=7)
+    axes.set_title(_label(comparison, name, width=18), fontsize=7)
     axes.grid(True)
 
 
