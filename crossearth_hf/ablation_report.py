@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from .experiments import EXPERIMENTS, TRIED, VARIANTS
 from .outputs import staged
+from .reporting.numbers import percent_spread, spread
+from .reporting.tables import markdown_rows
 
 Scores = dict[str, float]  # mean IoU per target
 
@@ -92,7 +94,7 @@ def _with_headline(scores: Scores, headline: Sequence[str]) -> Scores:
 
 def _spread(runs: Sequence[Scores]) -> dict[str, list[float | None]]:
     columns = {name: [scores[name] for scores in runs] for name in runs[0]}
-    return {name: [mean(values), stdev(values) if len(values) > 1 else None] for name, values in columns.items()}
+    return {name: list(spread(values)) for name, values in columns.items()}
 
 
 def _table(name: str, rows: dict[str, Any]) -> str:
@@ -114,14 +116,13 @@ def _table(name: str, rows: dict[str, Any]) -> str:
         others = [_cell(row[selection]["unseen"]) for selection in ("source", "oracle")]
         inside = _cell(row["last"][experiment.validation.name])
         lines.append([variant, str(row["seeds"]), *last, *others, f"({inside})"])
-    return f"**{name}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{name}**\n\n{markdown_rows(lines)}"
 
 
 def _cell(value: Sequence[float | None]) -> str:
     """Mean IoU and its standard deviation in per cent."""
     average, deviation = value
-    spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
-    return f"{100 * (average or 0):.1f}{spread}"
+    return percent_spread(average or 0.0, deviation)
 
 
 def _figure(summary: dict[str, Any], path: Path) -> None:

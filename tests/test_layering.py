@@ -70,8 +70,8 @@ LAYERS = [
         "feature_objective",
         "training",
         "experiments",
-        "ablation_report",
         "reporting",
+        "ablation_report",
         "benchmarking",
     ],
     [  # 4: cards and the Hub
