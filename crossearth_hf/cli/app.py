@@ -13,6 +13,7 @@ _FOLDER = Path(__file__).parents[2] / "app"
 
 
 def add_app(subparsers: Any) -> None:
+    """Arguments of `crossearth app`."""
     parser = subparsers.add_parser(
         "app",
         help="open the app in a browser",

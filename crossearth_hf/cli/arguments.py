@@ -51,4 +51,5 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def say(sentence: str) -> None:
+    """A line for the person at the terminal, beside the results."""
     print(f"crossearth: {sentence}", file=sys.stderr)

@@ -9,6 +9,7 @@ from .arguments import assignment, group, interrupt, names, pairs
 
 
 def add_scenarios(subparsers: Any) -> None:
+    """Arguments of `crossearth scenarios`."""
     parser = subparsers.add_parser(
         "scenarios",
         help="list the benchmark",
@@ -26,6 +27,7 @@ def _scenarios(arguments: argparse.Namespace) -> None:
 
 
 def add_build_dataset(subparsers: Any) -> None:
+    """Arguments of `crossearth build-dataset`."""
     parser = subparsers.add_parser(
         "build-dataset",
         help="build a data set of the benchmark from its archives",
@@ -71,6 +73,7 @@ def _build_dataset(arguments: argparse.Namespace) -> None:
 
 
 def add_evaluate(subparsers: Any) -> None:
+    """Arguments of `crossearth evaluate`."""
     parser = subparsers.add_parser(
         "evaluate",
         help="score a model on unseen domains",
@@ -164,6 +167,7 @@ def _evaluation_plan(arguments: argparse.Namespace) -> Any:
 
 
 def add_report(subparsers: Any) -> None:
+    """Arguments of `crossearth report`."""
     parser = subparsers.add_parser(
         "report",
         help="compare evaluated models in tables and figures",

@@ -5,6 +5,7 @@ from typing import Any
 
 
 def add_card(subparsers: Any) -> None:
+    """Arguments of `crossearth card`."""
     parser = subparsers.add_parser(
         "card",
         help="write a model's card",
@@ -36,6 +37,7 @@ def _card(arguments: argparse.Namespace) -> None:
 
 
 def add_publish(subparsers: Any) -> None:
+    """Arguments of `crossearth publish`."""
     parser = subparsers.add_parser(
         "publish",
         help="push a model or data set to the Hub",

@@ -9,6 +9,7 @@ from .arguments import interrupt, numbers, say
 
 
 def add_predict(subparsers: Any) -> None:
+    """Arguments of `crossearth predict`."""
     parser = subparsers.add_parser(
         "predict",
         help="map a scene",
@@ -75,6 +76,7 @@ def resolution_advice(pixel_size: tuple[float, float] | None, trained_at: float 
 
 
 def add_convert(subparsers: Any) -> None:
+    """Arguments of `crossearth convert`."""
     parser = subparsers.add_parser(
         "convert",
         help="convert a published checkpoint",
@@ -106,6 +108,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def add_synth(subparsers: Any) -> None:
+    """Arguments of `crossearth synth`."""
     parser = subparsers.add_parser(
         "synth",
         help="draw a labelled SynthEarth scene",

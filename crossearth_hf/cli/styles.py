@@ -8,6 +8,7 @@ from .arguments import interrupt, numbers, say
 
 
 def add_style_bank(subparsers: Any) -> None:
+    """Arguments of `crossearth style-bank`."""
     parser = subparsers.add_parser(
         "style-bank",
         help="learn the styles of a folder of imagery",
@@ -35,6 +36,7 @@ def _style_bank(arguments: argparse.Namespace) -> None:
 
 
 def add_style_preview(subparsers: Any) -> None:
+    """Arguments of `crossearth style-preview`."""
     parser = subparsers.add_parser(
         "style-preview",
         help="draw what Earth-Style Injection does to an image",
