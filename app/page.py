@@ -106,10 +106,10 @@ class Handlers:
             ]
         return pages.version_cards(versions, files, label_set)
 
-    def cancel(self, request: gr.Request) -> None:
+    def cancel(self, request: gr.Request) -> str:
         """Stops what this page runs; what waits is taken out of the queue by gradio."""
         self.jobs.cancel(request.session_hash)
-        gr.Info("Nothing is running any more, and nothing was kept of what was.", title="Cancelled")
+        return pages.CANCELLED
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed, or lost: nobody waits for its job. Its files stay a while, it may come back."""
@@ -224,7 +224,7 @@ def _shift_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
 
 
 def _runs(
-    buttons: tuple[gr.Button, gr.Button],
+    buttons: tuple[gr.Button, gr.Button, gr.HTML],
     handlers: Handlers,
     handler: Callable[..., Any],
     *,
@@ -233,7 +233,7 @@ def _runs(
     api_name: str,
 ) -> Any:
     """The job of a start and a cancel button: one at a time on the whole server, progress over the first output."""
-    start, stop = buttons
+    start, stop, note = buttons
     run = start.click(
         handler,
         inputs,
@@ -243,13 +243,17 @@ def _runs(
         concurrency_id="model",
         show_progress_on=outputs[0],
     )
-    stop.click(handlers.cancel, cancels=[run], queue=False, api_visibility="private")
+    start.click(lambda: "", None, note, queue=False, **_QUIET)
+    stop.click(handlers.cancel, None, note, cancels=[run], queue=False, **_QUIET)
     return run
 
 
-def _buttons(text: str) -> tuple[gr.Button, gr.Button]:
+def _buttons(text: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
+    """Start and cancel, and a line below for what there is to say about them."""
     with gr.Row():
-        return gr.Button(text, variant="primary"), gr.Button("Cancel", variant="stop", scale=0, min_width=120)
+        start = gr.Button(text, variant="primary")
+        stop = gr.Button("Cancel", variant="stop", scale=0, min_width=120)
+    return start, stop, gr.HTML("")
 
 
 @contextmanager

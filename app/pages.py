@@ -30,6 +30,8 @@ SHIFT_WELCOME = """
 that generalises keeps its map. Choose a scene on the left, then press <i>Compare versions</i>.</p>
 </div>"""
 
+CANCELLED = """<p class="ce-help" role="status">Cancelled: nothing is running any more; what was is not kept.</p>"""
+
 _VIEWER = """
 <div class="ce-view" style="--cut:50%;--opacity:1">
 <div class="ce-stack" style="aspect-ratio:{width}/{height};max-width:min(100%,calc(70vh*{width}/{height}))">

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
@@ -30,13 +30,16 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], *, overw
     return check_place(path, overwrite=overwrite)
 
 
-def check_place(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Where a file or folder will be written, symbolic links followed.
+def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool = False) -> Path:
+    """Where a file or folder will be written, symbolic links followed; with `parents` missing folders above are made.
 
     Raises:
         InputError: for a missing or unwritable parent folder, or something that exists there.
     """
     target = Path(os.path.realpath(path))
+    if parents:
+        with suppress(OSError):  # what is wrong with the folder is said below
+            target.parent.mkdir(parents=True, exist_ok=True)
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist; create it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):

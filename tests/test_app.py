@@ -459,3 +459,18 @@ def test_admitted_scene_has_a_name_of_ours(tmp_path, folder):
     write_patches(tmp_path / "..evil;name.tif")
     with admitted(tmp_path / "..evil;name.tif", folder, Limits()) as scene:
         assert scene.path == str(folder / "scene.tif")
+
+
+def test_the_readme_names_every_flag():
+    readme = (app_parts.APP / "README.md").read_text()
+    flags = vars(settings.parse([]))
+    assert [flag for flag in flags if f"`--{flag.replace('_', '-')}" not in readme] == []
+
+
+def test_a_space_installs_what_the_package_needs():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((app_parts.APP.parent / "pyproject.toml").read_text())["project"]
+    needed = project["dependencies"] + project["optional-dependencies"].get("app", [])
+    assert set(needed) <= set((app_parts.APP / "requirements.txt").read_text().split())
+    front = (app_parts.APP / "README.md").read_text().split("---")[1]
+    assert "app_file: app.py" in front

@@ -75,5 +75,7 @@ def test_a_model_is_known_by_its_weights(tmp_path):
 
 
 def test_a_report_needs_a_place(tmp_path):
+    ReportFolder(tmp_path / "made" / "report", MODEL, PROTOCOL)
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match="does not exist; create it first"):
-        ReportFolder(tmp_path / "none" / "report", MODEL, PROTOCOL)
+        ReportFolder(tmp_path / "file" / "report", MODEL, PROTOCOL)

@@ -304,7 +304,7 @@ def test_build_facts(tmp_path):
         ({"raw_dir": "none"}, "is no folder"),
         ({"out_dir": "raw"}, "is the raw folder itself"),
         ({"out_dir": "raw/Train.zip"}, "is a file"),
-        ({"out_dir": "none/out"}, "does not exist; create it first"),
+        ({"out_dir": "raw/Train.zip/out"}, "does not exist; create it first"),
     ],
 )
 def test_mistakes_are_found_before_the_work(tmp_path, options, message):

@@ -108,7 +108,7 @@ def test_other_folders_are_not_replaced(reports, tmp_path):
         (tmp_path / "photos", "was not written by"),
         (tmp_path / "file", "was not written by"),
         (reports[0] / "page", "lie in one another"),
-        (tmp_path / "none" / "out", "does not exist"),
+        (tmp_path / "file" / "out", "does not exist"),
     ]:
         with pytest.raises(InputError, match=sentence):
             job.write_report(reports, out, overwrite=True, progress=False)

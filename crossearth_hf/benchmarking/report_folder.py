@@ -104,7 +104,7 @@ class ReportFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], model: Mapping[str, Any], protocol: Protocol) -> None:
-        self.path = check_place(path, overwrite=True)
+        self.path = check_place(path, overwrite=True, parents=True)
         self._file = self.path / "report.json"
         self._head = {"model": dict(model), "protocol": dataclasses.asdict(protocol)}
         if self.path.exists() and not self.path.is_dir():

@@ -152,7 +152,7 @@ def _check_target(out_dir: Path, raw_dir: Path, *, overwrite: bool, workers: int
         raise InputError(f"{out_dir} is the raw folder itself; name another folder to write")
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(f"{out_dir} is a file; name a folder to write")
-    target = check_place(out_dir, overwrite=True)
+    target = check_place(out_dir, overwrite=True, parents=True)
     check_card(target, overwrite=overwrite)
     return target
 

@@ -13,5 +13,7 @@ def read_build(folder: Path) -> dict[str, Any]:
     """The build.json of a built domain; `InputError` if there is none."""
     try:
         return json.loads((folder / BUILD_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} is no built domain; build it with `crossearth build-dataset`") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no built domain ({error}); build it with crossearth build-dataset") from error
+        raise InputError(f"{folder / BUILD_FILE} cannot be read ({error}); build the domain again") from error

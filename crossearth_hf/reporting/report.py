@@ -64,7 +64,7 @@ def write_report(
 
 
 def _check_target(out: str | os.PathLike[str], comparison: Comparison, overwrite: bool) -> Path:
-    target = check_place(out, overwrite=overwrite)
+    target = check_place(out, overwrite=overwrite, parents=True)
     if target.exists() and not (target.is_dir() and (target / PAGE).is_file() and (target / FIGURES).is_dir()):
         raise InputError(f"{out} exists and was not written by `crossearth report`; choose another name")
     for report in (report for model in comparison.models for report in model.reports):
