@@ -1,13 +1,18 @@
 """Real tiles of the benchmark's data sets through builder and `load_dataset`, against the masks that came with them."""
 
+import json
 import warnings
 
 import datasets
 import numpy as np
+import torch
+from conftest import tiny_config
 from miniature_archives import ISPRS_COLORS, encoded, tiff, write_archive
 from PIL import Image
 
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.builders import build_dataset
+from crossearth_hf.cli import main
 from crossearth_hf.hub_data import load_map
 from crossearth_hf.labels import get_label_set
 
@@ -77,3 +82,29 @@ def test_loveda(tmp_path, shared):
     build_dataset("loveda", tmp_path / "raw", tmp_path / "out", domains=["loveda_rural"], allow_incomplete=True)
     image, mask = opened(folder / "images/1.png"), opened(folder / "masks/1.png")
     check(tmp_path / "out", "loveda_rural", "train", "1", image, mask, tmp_path)
+
+
+def test_real_tiles_from_archive_to_report(tmp_path, shared):
+    folder, files = shared / "data/loveda", {}
+    for name in "012":
+        files[f"Val/Rural/images_png/{name}.png"] = (folder / f"images/{name}.png").read_bytes()
+        files[f"Val/Rural/masks_png/{name}.png"] = encoded(opened(folder / f"ann_native/{name}.png"), "PNG")
+    write_archive(tmp_path / "raw/Val.zip", files)
+    label_set = get_label_set("loveda")
+    config = tiny_config(num_labels=7, id2label=label_set.id2label, label2id=label_set.label2id)
+    torch.manual_seed(0)
+    CrossEarthForSemanticSegmentation(config).save_pretrained(tmp_path / "model")
+    CrossEarthImageProcessor().save_pretrained(tmp_path / "model")
+    data, report, page = (str(tmp_path / name) for name in ("data", "report", "page"))
+    build = ["loveda", str(tmp_path / "raw"), f"{data}/loveda", "--domains", "loveda_rural", "--allow-incomplete"]
+    assert main(["build-dataset", *build]) == 0
+    windows = ["--window", "512", "--stride", "512", "--examples", "1"]
+    model = str(tmp_path / "model")
+    assert main(["evaluate", model, "--scenarios", "U2R", "--data", data, "--out", report, *windows]) == 0
+    assert main(["report", report, "--out", page]) == 0
+    entry = json.loads((tmp_path / "report/report.json").read_text())["entries"]["U2R"]
+    labels = [opened(folder / f"ann_native/{name}.png") for name in "012"]
+    counts = np.bincount(np.concatenate([ids.ravel() for ids in labels]), minlength=8)[1:]
+    assert np.array(entry["confusion_matrix"]).sum(1).tolist() == counts.tolist()
+    assert entry["data"]["incomplete"]
+    assert "U2R" in (tmp_path / "page/report.md").read_text()
