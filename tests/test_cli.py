@@ -1,6 +1,7 @@
 """The command: exit codes, one sentence per mistake, and one real run."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -179,3 +180,12 @@ def test_the_app_says_what_is_missing(capsys, monkeypatch):
     monkeypatch.setattr("crossearth_hf.cli.app.find_spec", lambda name: None)
     assert main(["app"]) == 2
     assert "pip install -e '.[app]'" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys):
+    def closed(*_args, **_kwargs):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("crossearth_hf.scenario_table.scenario_table", closed)
+    monkeypatch.setattr("sys.stdout", sys.stdout)
+    assert main(["scenarios"]) == 0

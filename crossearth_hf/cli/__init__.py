@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"crossearth: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads the output has seen enough, as `| head` does
+        sys.stdout = None
+        return 0
     except KeyboardInterrupt:
         print("crossearth: interrupted; no unfinished file is left behind", file=sys.stderr)
         return 130
