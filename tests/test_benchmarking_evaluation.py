@@ -289,7 +289,7 @@ def test_mistakes_of_data_leave_nothing(stub, tmp_path):
         (empty, "report", "has no labelled pixel in 1 images"),
         (f"{empty}:z*", "report", "holds no image"),
         (tmp_path / "none", "report", "holds no folder 'images'"),
-        (empty, "none/report", "does not exist"),
+        (empty, "file/report", "does not exist"),
         (empty, "file", "is a file; name a folder"),
     ):
         with pytest.raises(InputError, match=sentence):
