@@ -21,6 +21,7 @@ IMAGENET_MEAN = [123.675 / 255, 116.28 / 255, 103.53 / 255]
 IMAGENET_STD = [58.395 / 255, 57.12 / 255, 57.375 / 255]
 IGNORE_INDEX = 255
 
+_QUERY_GROUP = 4
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -40,8 +41,21 @@ def semantic_scores(class_queries_logits: Tensor, masks_queries_logits: Tensor, 
     """
     with torch.autocast(class_queries_logits.device.type, enabled=False):
         classes = class_queries_logits.float().softmax(dim=-1)[..., :-1]  # (B, Q, K)
-        masks = F.interpolate(masks_queries_logits.float(), size=size, mode="bilinear", align_corners=False)
-        return torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())
+        if torch.is_grad_enabled():
+            masks = F.interpolate(masks_queries_logits.float(), size=size, mode="bilinear", align_corners=False)
+            return torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())
+        return _summed_in_groups(classes, masks_queries_logits, size)
+
+
+def _summed_in_groups(classes: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, K, H, W): the same sum, a few queries at a time, since all masks at full size are larger than any cache."""
+    batch, queries, count = classes.shape
+    scores = classes.new_zeros((batch, count, size[0] * size[1]))
+    for start in range(0, queries, _QUERY_GROUP):
+        group = logits[:, start : start + _QUERY_GROUP].float()
+        masks = F.interpolate(group, size=size, mode="bilinear", align_corners=False).sigmoid_().flatten(2)
+        scores.baddbmm_(classes[:, start : start + _QUERY_GROUP].transpose(1, 2), masks)
+    return scores.unflatten(2, size)
 
 
 class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]

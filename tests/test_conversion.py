@@ -200,6 +200,7 @@ def test_written_folder(tmp_path):
         "README.md",
         "config.json",
         "configuration_crossearth.py",
+        "cpu_kernels.py",
         "earth_style.py",
         "image_processing_crossearth.py",
         "loss_crossearth.py",

@@ -11,6 +11,7 @@ from crossearth_hf import CrossEarthImageProcessor
 
 CODE_FILES = {
     "configuration_crossearth.py",
+    "cpu_kernels.py",
     "earth_style.py",
     "image_processing_crossearth.py",
     "loss_crossearth.py",
@@ -28,7 +29,8 @@ class Blocker:
             raise ImportError("not installed here")
 sys.meta_path.insert(0, Blocker())
 import transformers
-torch.set_num_threads(1)  # as in the tests: sums depend on it in the last bit
+torch.set_num_threads(1)  # as in the tests: sums depend on it in the last bit,
+torch.set_grad_enabled(False)  # and on whether anyone wants gradients
 folder, out = sys.argv[1:]
 result = {}
 image = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)

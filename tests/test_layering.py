@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crossearth_hf"
 LAYERS = [
     [  # 0: shipped with every saved model, flat
         "configuration_crossearth",
+        "cpu_kernels",
         "style_networks",
         "earth_style",
         "image_processing_crossearth",

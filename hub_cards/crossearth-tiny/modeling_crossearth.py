@@ -25,12 +25,11 @@ from transformers.models.mask2former.modeling_mask2former import (
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_crossearth import CrossEarthConfig
+from .cpu_kernels import use_cpu_linears
 from .image_processing_crossearth import semantic_scores
 from .loss_crossearth import CrossEarthLoss
 from .modeling_efficientnet_lite import EfficientNetLite
-from .modeling_head import CrossEarthPixelDecoder, CrossEarthTransformerModule
-
-PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4, 8, 16, 32
+from .modeling_head import PYRAMID_SCALES, CrossEarthPixelDecoder, CrossEarthTransformerModule, resample
 
 
 @dataclass
@@ -221,6 +220,11 @@ class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
             model.freeze_backbone()
         return loaded
 
+    def post_init(self) -> None:
+        """What transformers asks every model to call at the end of its construction."""
+        use_cpu_linears(self)
+        super().post_init()
+
     def freeze_backbone(self) -> None:
         """Stops gradients of the ViT's parameters; they still pass through it to the adapters of earlier blocks."""
         self.base_model.backbone.requires_grad_(False)
@@ -294,6 +298,7 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         injector: Callable[[Tensor, int], Tensor] | None = None,
+        keep_patch_grid: bool = False,
     ) -> CrossEarthModelOutput:
         """Features of a batch.
 
@@ -303,6 +308,8 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
             return_dict: `False` for a plain tuple.
             injector: maps the patches (B, N, D) after a pyramid block and its adapter, and the level 0 to 3, to those
                 that go on in their place; Multi-Task Training uses it.
+            keep_patch_grid: leave the feature maps on the patch grid, unless a stem adds its own: for a caller that
+                projects them before it resamples.
 
         Raises:
             ValueError: H or W is no multiple of 16.
@@ -329,10 +336,9 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
                 maps[index] = patches.transpose(1, 2).unflatten(2, (height // 16, width // 16))  # (B, D, h, w)
             if collect:
                 states.append(hidden)
-        pyramid = [
-            F.interpolate(maps[index], scale_factor=scale, mode="bilinear", align_corners=False)
-            for index, scale in zip(self.config.out_indices, PYRAMID_SCALES, strict=True)
-        ]
+        pyramid = [maps[index] for index in self.config.out_indices]
+        if details or not keep_patch_grid:
+            pyramid = [resample(level, scale) for level, scale in zip(pyramid, PYRAMID_SCALES, strict=True)]
         for level, detail in enumerate(details):
             pyramid[level] = pyramid[level] + self.laterals[level](detail)
         return CrossEarthModelOutput(
@@ -375,10 +381,15 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         Raises:
             ValueError: H or W is no multiple of 16, or a label is neither a class nor 255.
         """
-        features = self.model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        features = self.model(
+            pixel_values, output_hidden_states=output_hidden_states, return_dict=True, keep_patch_grid=True
+        )
         pixels = self.pixel_decoder(features.feature_maps)
         queries, masks = self.transformer_module(
-            pixels.multi_scale_features, pixels.mask_features, features.query_position_embeddings
+            pixels.multi_scale_features,
+            pixels.mask_features,
+            features.query_position_embeddings,
+            only_last=labels is None,
         )
         classes = [self.class_predictor(query).transpose(0, 1) for query in queries]  # (B, Q, K+1)
         loss_dict = None if labels is None else self.criterion(classes, list(masks), labels, seeds)

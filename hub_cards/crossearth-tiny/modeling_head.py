@@ -1,18 +1,30 @@
 """CrossEarth's head: the Mask2Former decoders of transformers (Cheng et al., CVPR 2022), and where ours differ."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerMaskedAttentionDecoder,
+    Mask2FormerMaskPredictor,
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+    Mask2FormerPixelDecoderOutput,
     Mask2FormerSinePositionEmbedding,
     multi_scale_deformable_attention,
 )
 
 from .configuration_crossearth import CrossEarthConfig
+from .cpu_kernels import sample_levels
+
+PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4, 8, 16, 32
+
+
+def resample(maps: Tensor, scale: float) -> Tensor:
+    """(B, C, h, w) maps bilinearly `scale` times as high and wide."""
+    return maps if scale == 1 else F.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 class CrossEarthSinePositions(Mask2FormerSinePositionEmbedding):
@@ -47,7 +59,9 @@ class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDefo
         sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes_list])  # (levels, 2)
         locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
         value = self.value_proj(hidden_states).float().unflatten(2, (self.n_heads, -1))  # (B, N, heads, C / heads)
-        sampled = multi_scale_deformable_attention(value, spatial_shapes_list, locations, weights)
+        without_gradient = value.device.type == "cpu" and not torch.is_grad_enabled()
+        sample = sample_levels if without_gradient else multi_scale_deformable_attention
+        sampled = sample(value, spatial_shapes_list, locations, weights)
         return self.output_proj(sampled.to(query.dtype)), weights
 
 
@@ -65,9 +79,64 @@ class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.group_norm_groups
 
-    def get_valid_ratio(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Share of each level that is no padding; in float32, since reference points take their type from it."""
-        return super().get_valid_ratio(mask, torch.float32)
+    def forward(self, features: Sequence[Tensor]) -> Mask2FormerPixelDecoderOutput:
+        """Mask features (B, C, H/4, W/4) and three maps (B, C, h, w) at strides 32, 16 and 8.
+
+        Args:
+            features: Four maps (B, D, h, w), finest first, each at its own stride or still on the patch grid: a
+                projection of D to C channels and bilinear resampling commute, and C is the smaller.
+        """
+        levels = [
+            self._project(projection, features[level], level, features[2].shape[-2:])
+            for projection, level in zip(self.input_projections, (3, 2, 1), strict=True)
+        ]
+        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        positions = [self.position_embedding(level.shape, level.device, level.dtype) for level in levels]
+        shifted = [p.flatten(2) + shift[:, None] for p, shift in zip(positions, self.level_embed, strict=True)]
+        encoded = self.encoder(
+            inputs_embeds=torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2),  # (B, N, C)
+            position_embeddings=torch.cat(shifted, dim=2).transpose(1, 2),
+            spatial_shapes_list=sizes,
+            valid_ratios=levels[0].new_ones((len(levels[0]), 3, 2), dtype=torch.float32),  # nothing is padding
+            return_dict=True,
+        ).last_hidden_state
+        memories = [
+            part.transpose(1, 2).unflatten(2, size)
+            for part, size in zip(encoded.split([h * w for h, w in sizes], dim=1), sizes, strict=True)
+        ]
+        finest = self._project(self.adapter_1, features[0], 0, features[2].shape[-2:])
+        rest = F.interpolate(memories[-1], size=finest.shape[-2:], mode="bilinear", align_corners=False)
+        mask_features = self.mask_projection(self.layer_1(finest + rest))
+        return Mask2FormerPixelDecoderOutput(mask_features=mask_features, multi_scale_features=tuple(memories))
+
+    @staticmethod
+    def _project(projection: nn.Sequential, maps: Tensor, level: int, grid: torch.Size) -> Tensor:
+        """Projected, resampled where they are on the patch grid, and normalised."""
+        convolution, norm = projection
+        on_grid = maps.shape[-2:] == grid
+        projected = convolution(maps)
+        return norm(resample(projected, PYRAMID_SCALES[level]) if on_grid else projected)
+
+
+class CrossEarthMaskPredictor(Mask2FormerMaskPredictor):
+    """Mask embeddings, and where the next layer may not attend; the masks themselves are left to the caller.
+
+    Resampling pixel embeddings once to each memory's size gives the same attention masks as resampling all queries'
+    masks after every layer.
+    """
+
+    def forward(
+        self,
+        outputs: Tensor,
+        pixel_embeddings: dict[tuple[int, int], Tensor],
+        attention_mask_target_size: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, Q, C) of normed queries (Q, B, C), and (B * heads, Q, h * w), true where blocked."""
+        embeddings = self.mask_embedder(outputs.transpose(0, 1))
+        with torch.no_grad():
+            pixels = pixel_embeddings[attention_mask_target_size].flatten(2)  # (B, C, h * w)
+            blocked = (embeddings @ pixels).sigmoid() < 0.5
+        return embeddings, blocked[:, None].expand(-1, self.num_heads, -1, -1).flatten(0, 1)
 
 
 class CrossEarthTransformerModule(nn.Module):
@@ -78,6 +147,9 @@ class CrossEarthTransformerModule(nn.Module):
         self.position_embedder = CrossEarthSinePositions(config.hidden_dim // 2, normalize=True)
         self.level_embed = nn.Embedding(3, config.hidden_dim)
         self.decoder = Mask2FormerMaskedAttentionDecoder(config)
+        self.decoder.mask_predictor = CrossEarthMaskPredictor(
+            config.hidden_dim, config.num_attention_heads, config.mask_feature_size
+        )
         if config.link_queries:
             self.query_features = nn.Linear(config.hidden_dim, config.hidden_dim)
         else:
@@ -85,7 +157,11 @@ class CrossEarthTransformerModule(nn.Module):
             self.queries_features = nn.Embedding(config.num_queries, config.hidden_dim)
 
     def forward(
-        self, memories: tuple[Tensor, ...], mask_features: Tensor, query_positions: Tensor | None
+        self,
+        memories: tuple[Tensor, ...],
+        mask_features: Tensor,
+        query_positions: Tensor | None,
+        only_last: bool = False,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Decodes the queries.
 
@@ -93,6 +169,7 @@ class CrossEarthTransformerModule(nn.Module):
             memories: three maps (B, C, h, w) of the pixel decoder, strides 32, 16, 8.
             mask_features: (B, C, H/4, W/4).
             query_positions: (Q, C) queries from the adapters, or `None` for learned ones.
+            only_last: return what follows the last layer alone.
 
         Returns:
             Normed queries (Q, B, C) and mask logits (B, Q, H/4, W/4) before the first layer and after each.
@@ -105,13 +182,20 @@ class CrossEarthTransformerModule(nn.Module):
         positions = [self.position_embedder(m.shape, m.device, m.dtype).flatten(2).permute(2, 0, 1) for m in memories]
         levels = self.level_embed.weight[:, None, None]  # (3, 1, 1, C)
         keys = [m.flatten(2).permute(2, 0, 1) + level for m, level in zip(memories, levels, strict=True)]  # (hw, B, C)
+        sizes = [(m.shape[-2], m.shape[-1]) for m in memories]
+        with torch.no_grad():  # for attention masks, which have no gradient
+            pixels = {
+                size: F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False) for size in sizes
+            }
         decoded = self.decoder(
             inputs_embeds=content[:, None].expand(-1, batch, -1),  # (Q, B, C)
             multi_stage_positional_embeddings=positions,
-            pixel_embeddings=mask_features,
+            pixel_embeddings=pixels,
             encoder_hidden_states=keys,
             query_position_embeddings=query_positions[:, None].expand(-1, batch, -1),
-            feature_size_list=[m.shape[-2:] for m in memories],
+            feature_size_list=sizes,
             return_dict=True,
         )
-        return decoded.intermediate_hidden_states, decoded.masks_queries_logits
+        first = -1 if only_last else 0
+        queries, embeddings = decoded.intermediate_hidden_states[first:], decoded.masks_queries_logits[first:]
+        return queries, tuple(torch.einsum("bqc,bchw->bqhw", embedding, mask_features) for embedding in embeddings)
