@@ -61,8 +61,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        hidden = maps if self.expand is None else F.relu6(self.expand(maps))
-        hidden = self.project(F.relu6(self.depthwise(hidden)))
+        hidden = maps if self.expand is None else F.relu6(self.expand(maps), inplace=True)
+        hidden = self.project(F.relu6(self.depthwise(hidden), inplace=True))
         return hidden + maps if self.residual else hidden
 
 
@@ -90,7 +90,9 @@ class EfficientNetLite(nn.Module):
         Returns:
             (B, C, H // stride, W // stride) per stride, with 24, 40, 112 and 320 channels.
         """
-        hidden = F.relu6(self.first(pixel_values))
+        # All maps follow the input's layout; depthwise convolutions are the faster for it, on CPU and GPU.
+        hidden = self.first(pixel_values.contiguous(memory_format=torch.channels_last))
+        hidden = F.relu6(hidden, inplace=True)
         maps = []
         for index, stage in enumerate(self.stages):
             hidden = stage(hidden)
