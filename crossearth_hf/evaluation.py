@@ -19,33 +19,6 @@ from .labels import IGNORE_INDEX, LabelSet
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 
 
-def evaluate_model(
-    model: CrossEarthForSemanticSegmentation,
-    processor: CrossEarthImageProcessor,
-    images: Sequence[LabelledImage],
-    label_set: LabelSet,
-    *,
-    window: int,
-    stride: int,
-    scale: float = 1.0,
-    batch_size: int = 4,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Report of `model` on `images`; see `report`. Arguments as in `predict_confusion`."""
-    confusion = predict_confusion(
-        model,
-        processor,
-        images,
-        label_set,
-        window=window,
-        stride=stride,
-        scale=scale,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    return report(confusion, label_set) | {"images": len(images), "window": window, "stride": stride, "scale": scale}
-
-
 @dataclass(frozen=True)
 class Prediction:
     """What a model says of an image.
