@@ -1,6 +1,5 @@
 """Reads foreign weight files safely: nothing that a file names is ever imported or called."""
 
-import hashlib
 import os
 import pickle
 import re
@@ -10,7 +9,6 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +41,6 @@ class WeightFile:
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
     inert_objects: tuple[str, ...] = ()
-
-    def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the file."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            for block in iter(partial(file.read, 1 << 22), b""):
-                digest.update(block)
-        return digest.hexdigest()
 
 
 def locate(name: str | os.PathLike[str], *, folder: bool = False) -> Path:

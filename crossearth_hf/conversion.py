@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,12 @@ from .checkpoint_config import PATCH, Sizes, infer_config, read_overrides, table
 from .checkpoint_files import WeightFile, locate, read_weights, some
 from .checkpoint_names import dinov2_to_published, published_name, split_published, to_published
 from .configuration_crossearth import CrossEarthConfig
+from .digests import file_sha256
 from .errors import InputError
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .labels import LABEL_SETS, get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
-from .outputs import check_place
+from .outputs import check_place, staged
 
 WEIGHTS = "model.safetensors"
 DEFAULT_IMAGE_SIZE = 512
@@ -118,7 +118,7 @@ def convert(
     keys = _sort_keys(tensors, to_published(model.state_dict()), overrides.get("training_only", ()))
     report = ConversionReport(
         output_dir=target,
-        sources=tuple((_label(name), file.sha256()) for name, file in zip(names, files, strict=True)),
+        sources=tuple((_label(name), file_sha256(file.path)) for name, file in zip(names, files, strict=True)),
         config=model_config,
         parameters=sum(tensors[name].numel() for name in keys.used),
         unused=keys.unused,
@@ -333,8 +333,7 @@ def _write(report: ConversionReport, model: CrossEarthForSemanticSegmentation, t
     lists = {"unused": report.unused, "training_only": report.training_only, "sha256": report.sources}
     metadata = {"format": "pt"} | {name: json.dumps(value) for name, value in lists.items()}
     try:
-        with tempfile.TemporaryDirectory(prefix=".crossearth-", dir=target.parent) as scratch:
-            stage = Path(scratch, "model")
+        with staged([target]) as (stage,):
             stage.mkdir()
             custom_object_save(model, stage, config=config)
             config.save_pretrained(stage)
@@ -342,22 +341,8 @@ def _write(report: ConversionReport, model: CrossEarthForSemanticSegmentation, t
             stage.joinpath("README.md").write_text(_card(report), encoding="utf-8")
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, stage / WEIGHTS, metadata)
             shutil.copymode(stage / "config.json", stage / WEIGHTS)  # safetensors lets only the owner read
-            _move(stage, target, Path(scratch, "replaced"))
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise InputError(f"{target} cannot be written: {error}; nothing was changed") from error
-
-
-def _move(stage: Path, target: Path, aside: Path) -> None:
-    """Puts `stage` in the place of `target`, whose former content goes `aside`."""
-    if not target.exists():
-        stage.rename(target)
-        return
-    target.rename(aside)
-    try:
-        stage.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
 
 
 def describe(report: ConversionReport) -> str:

@@ -3,7 +3,6 @@
 A card's scores are what the reports say of this model's weights, with the spread over runs of other seeds beside them.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .benchmark_datasets import DATASETS
 from .card_sections import CardFacts, card_sections, dataset_of
-from .checkpoint_files import WeightFile
 from .configuration_crossearth import CrossEarthConfig
+from .digests import file_sha256
 from .errors import InputError
 from .outputs import check_output, staged
 from .reporting.comparison import Comparison, compare
@@ -69,7 +68,7 @@ def write_model_card(
         name=name,
         config=config,
         weight_bytes=(folder / _WEIGHTS).stat().st_size,
-        training=_stated(report)["training"],
+        training=report.training,
         report=report,
         seeds=seeds,
         licence=data.license_name or data.license,
@@ -88,7 +87,7 @@ def gather(folder: Path, reports: Sequence[str | os.PathLike[str]], name: str) -
         InputError: not exactly one report of this model; one of a model that differs in more than its seed, or that was
             scored on other data or with other windows.
     """
-    digest = WeightFile(folder / _WEIGHTS, {}).sha256()
+    digest = file_sha256(folder / _WEIGHTS)
     found = [read_report(report) for report in reports]
     own = [report for report in found if report.sha256 == digest]
     others = [report for report in found if report.sha256 != digest]
@@ -111,18 +110,12 @@ def gather(folder: Path, reports: Sequence[str | os.PathLike[str]], name: str) -
 
 def _check_seed_run(report: Report, own: Report, folder: Path) -> None:
     """Raises `InputError` unless `report` is about a run of the same configuration and recipe as `own`."""
-    stated, expected = _stated(report), _stated(own)
-    recipes = _recipe(stated["training"]), _recipe(expected["training"])
-    if not recipes[1] or recipes[0] != recipes[1] or stated["config_sha256"] != expected["config_sha256"]:
+    recipe, expected = _recipe(report.training), _recipe(own.training)
+    if not expected or recipe != expected or report.config_sha256 != own.config_sha256:
         raise InputError(
             f"{report.folder} is about another model than {folder}: beside its own report a card takes those of runs "
             "that differ in their seed alone, by the training that their folders state"
         )
-
-
-def _stated(report: Report) -> dict[str, Any]:
-    """What a report says of its model, as written."""
-    return json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["model"]
 
 
 def _recipe(training: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Output files: checked before the work, staged beside their place, moved there together at the end."""
+"""Output files and folders: checked before the work, staged beside their place, moved there together at the end."""
 
 import os
 import shutil
@@ -62,8 +62,8 @@ def check_distinct(inputs: Sequence[str | os.PathLike[str]], outputs: Sequence[P
 def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
     """Yields a temporary path for each target, in a hidden folder beside it; moves all of them at a regular end.
 
-    After an exception, Ctrl-C included, nothing is left behind and the targets are as they were. More working files
-    may be put into the folders of the yielded paths.
+    A folder made at such a path takes the place of the whole target. After an exception, Ctrl-C included, nothing is
+    left behind and the targets are as they were. More working files may be put into the folders of the yielded paths.
 
     Raises:
         InputError: where the folder or the disk refuses (permissions, no space).
@@ -75,9 +75,10 @@ def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
         stages = [folder / target.name for folder, target in zip(folders, targets, strict=True)]
         yield stages
         for stage, target in zip(stages, targets, strict=True):
-            os.replace(stage, target)
-            for sidecar in _SIDECARS:
-                Path(f"{target}{sidecar}").unlink(missing_ok=True)
+            if stage.is_dir():
+                replace_folder(stage, target, stage.with_name(f"{stage.name}.replaced"))
+            else:
+                _replace_file(stage, target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
@@ -86,3 +87,27 @@ def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace_file(stage: Path, target: Path) -> None:
+    os.replace(stage, target)
+    for sidecar in _SIDECARS:
+        Path(f"{target}{sidecar}").unlink(missing_ok=True)
+
+
+def replace_folder(stage: Path, target: Path, aside: Path) -> None:
+    """Puts the folder `stage` in the place of `target`, which need not exist; the former content goes.
+
+    Where the move fails, the former content is put back. A kill between the two moves leaves it in `aside`, a path on
+    the same file system that is emptied first.
+    """
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        if target.exists():
+            os.replace(target, aside)
+        os.replace(stage, target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            os.replace(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

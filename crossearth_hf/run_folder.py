@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .outputs import replace_folder
 from .train_config import TrainConfig, to_json
 
 HARMLESS_ON_RESUME = {
@@ -63,11 +64,7 @@ class RunFolder:
         """Makes what lies in `incoming` the last checkpoint, with the run's configuration and `state` as JSON."""
         (self.incoming / "run.json").write_text(json.dumps(dict(state)), encoding="utf-8")
         (self.incoming / "config.json").write_text(to_json(config), encoding="utf-8")
-        shutil.rmtree(self._outgoing, ignore_errors=True)
-        if self.checkpoint.exists():
-            os.replace(self.checkpoint, self._outgoing)
-        os.replace(self.incoming, self.checkpoint)
-        shutil.rmtree(self._outgoing, ignore_errors=True)
+        replace_folder(self.incoming, self.checkpoint, self._outgoing)
 
     def saved_state(self, config: TrainConfig, processes: int) -> dict[str, Any]:
         """What `commit` was given; raises `InputError` if `config` is that of another run."""

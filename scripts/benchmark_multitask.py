@@ -13,7 +13,6 @@ import os
 import resource
 import statistics
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import torch
 from crossearth_hf import CrossEarthConfig
 from crossearth_hf.configuration_crossearth import PRESETS
 from crossearth_hf.modeling_multitask import CrossEarthForMultiTaskTraining
+from crossearth_hf.outputs import staged
 
 VARIANTS = ("plain", "multitask", "multitask_all_styled")
 STYLE_PROBABILITY = 0.1  # of the published recipe, for the mean over many steps
@@ -135,13 +135,6 @@ def expected(ratios: dict[str, float]) -> float:
     return ratios["multitask"] + STYLE_PROBABILITY * (ratios["multitask_all_styled"] - ratios["multitask"])
 
 
-def write(path: Path, text: str) -> None:
-    """Puts `text` at `path`, complete or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.replace(file.name, path)
-
-
 def main() -> int:
     """Measures, prints and writes the report."""
     args = parse(sys.argv[1:])
@@ -156,7 +149,8 @@ def main() -> int:
     text = json.dumps(report, indent=2) + "\n"
     print(text, end="")
     if args.out:
-        write(args.out, text)
+        with staged([args.out.resolve()]) as (stage,):
+            stage.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -26,7 +26,6 @@ from crossearth_hf import (
     CrossEarthConfig,
     CrossEarthForSemanticSegmentation,
     CrossEarthImageProcessor,
-    conversion,
 )
 from crossearth_hf.cli import main
 from crossearth_hf.conversion import convert, describe, from_published, infer_config, to_published
@@ -275,7 +274,7 @@ def test_command_line(tmp_path, capsys):
     assert str(tmp_path / "out") in written
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_move"])
+@pytest.mark.parametrize("broken", ["conversion.save_file", "outputs.replace_folder"])
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, broken):
     torch.save(PUBLISHED, tmp_path / "source.pth")
     convert(tmp_path / "source.pth", tmp_path / "out", config=write_config(tmp_path))
@@ -284,7 +283,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, broken):
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(conversion, broken, fail)
+    monkeypatch.setattr(f"crossearth_hf.{broken}", fail)
     message = refusal(convert, tmp_path / "source.pth", tmp_path / "out", config=write_config(tmp_path), overwrite=True)
     assert "No space left on device" in message
     assert {path.name for path in tmp_path.iterdir()} == {"source.pth", "given.yaml", "out"}

@@ -24,6 +24,7 @@ LAYERS = [
     ],
     [  # 1: files, class ids, counts, scenes
         "errors",
+        "digests",
         "labels",
         "normalization",
         "outputs",

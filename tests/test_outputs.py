@@ -1,11 +1,12 @@
 """Outputs appear together at the end or not at all."""
 
 import os
+import shutil
 
 import pytest
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.outputs import check_distinct, check_output, staged
+from crossearth_hf.outputs import check_distinct, check_output, replace_folder, staged
 
 
 def names(folder):
@@ -39,6 +40,63 @@ def test_nothing_is_left_after_an_error(tmp_path, error):
         fail_halfway()
     assert names(tmp_path) == ["a.tif"]
     assert target.read_text() == "old"
+
+
+def folder_with(path, content):
+    path.mkdir()
+    (path / content).touch()
+    return path
+
+
+@pytest.mark.parametrize("name", ["out", "replaced"])
+def test_a_folder_takes_the_place_of_another(tmp_path, name):
+    target = tmp_path / name
+    for content in ("old", "new"):
+        with staged([target]) as (stage,):
+            folder_with(stage, content)
+            (stage.parent / "work").touch()
+            assert not target.exists() or names(target) == ["old"]
+        assert names(target) == [content]
+        assert names(tmp_path) == [name]
+
+
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path, monkeypatch):
+    target, replace = folder_with(tmp_path / "out", "old"), os.replace
+
+    def full(source, place):
+        if names(source) == ["new"]:
+            raise OSError(28, os.strerror(28))
+        replace(source, place)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="No space left on device; nothing was changed"), staged([target]) as (stage,):
+        folder_with(stage, "new")
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_an_interruption_between_the_moves_of_a_folder(tmp_path, monkeypatch, moves):
+    """Ctrl-C before the first move, after it, or after the second."""
+    stage, target, aside = (folder_with(tmp_path / name, name) for name in ("new", "out", "aside"))
+    replace, done = os.replace, []
+
+    def interrupted(source, place):
+        if len(done) < moves:
+            replace(source, place)
+        done.append(place)
+        if len(done) == max(moves, 1):
+            monkeypatch.setattr(os, "replace", replace)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(stage, target, aside)
+    assert names(target) == ["new" if moves == 2 else "out"]
+    shutil.rmtree(aside, ignore_errors=True)
+    replace_folder(stage if stage.exists() else folder_with(stage, "new"), target, aside)  # a second attempt
+    assert names(target) == ["new"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_errors_of_the_disk_are_input_errors(tmp_path):

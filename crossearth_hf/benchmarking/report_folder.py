@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import cached_file
 
-from ..checkpoint_files import WeightFile
+from ..digests import file_sha256
 from ..errors import InputError
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
@@ -72,7 +72,7 @@ def identify(name: str, model: CrossEarthForSemanticSegmentation) -> dict[str, A
     return {
         "name": os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name,
         "sha256": _weights_hash(name),
-        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
+        "config_sha256": file_sha256(config),
         "classes": list(label_set_for(model.config.id2label).classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training": None if recipe is None else read_yaml(recipe),
@@ -230,9 +230,9 @@ def _weights_hash(name: str) -> str:
     """SHA-256 of model.safetensors; of the hashes of its parts where a model is cut into several."""
     single, index = _file(name, "model.safetensors"), _file(name, "model.safetensors.index.json")
     if single is not None or index is None:
-        return WeightFile(Path(single or ""), {}).sha256()
+        return file_sha256(single or "")
     parts = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
-    digests = [WeightFile(Path(_file(name, part) or ""), {}).sha256() for part in parts]
+    digests = [file_sha256(_file(name, part) or "") for part in parts]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

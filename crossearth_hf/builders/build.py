@@ -15,7 +15,7 @@ from typing import Any
 from ..benchmark_datasets import get_dataset
 from ..benchmarks import VERSION, Domain, domains_of
 from ..errors import InputError
-from ..outputs import check_place
+from ..outputs import check_place, replace_folder
 from .archives import RawFolder
 from .built import BUILD_FILE, read_build
 from .dataset_card import check_card, write_card
@@ -181,21 +181,8 @@ def _build_domain(plan: Plan, target: Path, raw: RawFolder, workers: int) -> Non
     records = build_shards(plan, stage, workers)
     content = json.dumps(_build_facts(plan, records, raw), indent=1) + "\n"
     (stage / "data" / BUILD_FILE).write_text(content, encoding="utf-8")
-    _move(stage / "data", target / plan.domain.name, stage / "replaced")
+    replace_folder(stage / "data", target / plan.domain.name, stage / "replaced")
     shutil.rmtree(stage)
-
-
-def _move(stage: Path, target: Path, aside: Path) -> None:
-    """Puts a folder in the place of another, whose former content goes `aside`."""
-    shutil.rmtree(aside, ignore_errors=True)
-    if target.exists():
-        target.rename(aside)
-    try:
-        stage.rename(target)
-    except BaseException:
-        if aside.exists():
-            aside.rename(target)
-        raise
 
 
 def _build_facts(plan: Plan, records: Sequence[ShardRecord], raw: RawFolder) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Parquet shards of images and label maps: by several processes, each shard whole or not there, resumable per shard."""
 
-import hashlib
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..digests import file_sha256
 from ..errors import InputError
 from ..labels import IGNORE_INDEX
 from .plan import Plan, PlannedImage, Shard, process_context
@@ -181,7 +181,7 @@ def _write_shard(plan: Plan, shard: Shard, folder: Path, on_tile: Callable[[], o
                 writer.write_table(pa.Table.from_pylist(rows, schema))
         classes = [int(pixels[index]) for index in (*range(len(plan.domain.labels.classes)), IGNORE_INDEX)]
         record = ShardRecord(
-            shard.split, shard.file, shard.rows, stage.stat().st_size, content, _sha256(stage), classes
+            shard.split, shard.file, shard.rows, stage.stat().st_size, content, file_sha256(stage), classes
         )
         os.replace(stage, folder / "data" / shard.file)
         _write_json(folder / "records" / f"{shard.file}.json", vars(record))
@@ -242,14 +242,6 @@ def _record(folder: Path, shard: Shard) -> ShardRecord | None:
         return record if (folder / "data" / shard.file).stat().st_size == record.bytes else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _remove_leftovers(folder: Path) -> None:

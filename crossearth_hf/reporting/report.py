@@ -1,8 +1,7 @@
 """The job behind `crossearth report`: report folders in, one folder with page, tables and figures out."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -52,7 +51,8 @@ def write_report(
     """
     comparison = compare(reports, groups)
     target = _check_target(out, comparison, overwrite)
-    with _staged_folder(target) as stage:
+    with staged([target]) as (stage,):
+        stage.mkdir()
         stage.joinpath(FIGURES).mkdir()
         with paper_style():
             overall, targets = _draw(comparison, stage / FIGURES, progress)
@@ -72,16 +72,6 @@ def _check_target(out: str | os.PathLike[str], comparison: Comparison, overwrite
         if target == folder or target in folder.parents or folder in target.parents:
             raise InputError(f"{out} and the report {report.folder} lie in one another; write to a folder beside it")
     return target
-
-
-@contextmanager
-def _staged_folder(target: Path) -> Iterator[Path]:
-    """Yields a new folder that takes the place of `target` at a regular end; see `outputs.staged`."""
-    with staged([target]) as (stage,):
-        stage.mkdir()
-        yield stage
-        if target.exists():  # `staged` replaces files, not folders
-            target.rename(stage.parent / "replaced")
 
 
 def _draw(comparison: Comparison, folder: Path, progress: bool) -> tuple[list[Picture], list[Target]]:
