@@ -271,6 +271,23 @@ def test_labels_beyond_the_classes(tmp_path, any_reader):
         build_dataset("spacenet-roads", tmp_path / "raw", tmp_path / "out")
 
 
+def test_a_rebuild_is_not_served_from_the_cache_of_the_old_one(tmp_path, any_reader):
+    """Uncompressed pictures: two builds that agree in names, counts and bytes, and differ in pixels alone."""
+    sizes = []
+    for seed in (0, 1):
+        pixels = picture(seed, 40, 60)
+        write_pairs(tmp_path / "raw", {"a.png": encoded(pixels, "PNG", compress_level=0)})
+        report = build_dataset("spacenet-roads", tmp_path / "raw", tmp_path / "out", overwrite=True)
+        [shard] = report.builds["spacenet_road"]["shards"]
+        sizes.append((shard["file"], shard["bytes"], shard["content_bytes"]))
+        [row] = load(tmp_path / "out", "spacenet_road", "train", tmp_path)
+        assert (np.array(row["image"]) == pixels).all()
+    assert sizes[0] == sizes[1]
+    assert len(list((tmp_path / "cache").glob("**/*.arrow"))) == 2  # and an unchanged build is read from there
+    load(tmp_path / "out", "spacenet_road", "train", tmp_path)
+    assert len(list((tmp_path / "cache").glob("**/*.arrow"))) == 2
+
+
 def test_row_groups_are_small_enough_for_streams(tmp_path, any_reader, monkeypatch):
     monkeypatch.setattr("crossearth_hf.builders.shards.ROW_GROUP_BYTES", 10_000)
     write_pairs(tmp_path / "raw", {f"{index}.png": encoded(picture(index, 40, 60), "PNG") for index in range(9)})

@@ -10,6 +10,7 @@ from PIL import Image
 
 from crossearth_hf.builders import build_dataset
 from crossearth_hf.builders.mosaic import Block, draw_mosaic
+from crossearth_hf.cli import main
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.publishing import publish
@@ -30,6 +31,7 @@ def test_what_machines_read(built):
     assert data["task_categories"] == ["image-segmentation"]
     assert [config["config_name"] for config in data["configs"]] == ["loveda_urban", "loveda_rural"]
     assert data["configs"][1]["data_files"][1] == {"split": "test", "path": "loveda_rural/test-*.parquet"}
+    assert built.builds["loveda_urban"]["fingerprint"] in data["configs"][0]["description"]
     info = data["dataset_info"][0]
     assert [feature["name"] for feature in info["features"]] == ["image", "label", "name"]
     assert [(split["name"], split["num_examples"]) for split in info["splits"]] == [("train", 2), ("test", 2)]
@@ -79,13 +81,17 @@ def test_the_picture_shows_images_above_their_labels(built):
 class StubApi:
     """What `HfApi` would do, written down."""
 
+    def __init__(self, private=True):
+        self.private, self.created, self.sent = private, None, None
+
     def create_repo(self, repository, **options):
         self.created = repository, options
 
     def repo_info(self, repository, **options):
-        return SimpleNamespace(private=True)
+        return SimpleNamespace(private=self.private)
 
     def create_commit(self, repository, operations, **options):
+        self.committed = repository, options["repo_type"]
         self.sent = [operation.path_in_repo for operation in operations]
 
 
@@ -98,6 +104,52 @@ def test_a_build_is_ready_to_be_pushed(built):
     shards = [f"{split}-00000-of-00001.parquet" for split in ("test", "train")]
     domains = [f"{name}/{file}" for name in ("loveda_rural", "loveda_urban") for file in ("build.json", *shards)]
     assert sorted(api.sent) == sorted(["README.md", "preview.png", *domains])
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Takes the place of the Hub behind the command line."""
+    api = StubApi()
+    monkeypatch.setattr("crossearth_hf.publishing.HfApi", lambda: api)
+    return api
+
+
+def build_by_command(tmp_path, *flags):
+    loveda(tmp_path / "raw", NAMES)
+    where = [str(tmp_path / name) for name in ("raw", "out")]
+    return main(["build-dataset", "loveda", *where, "--workers", "1", "--domains", "loveda_rural", *flags])
+
+
+def test_a_build_is_pushed_on_request(tmp_path, hub, capsys):
+    assert build_by_command(tmp_path, "--allow-incomplete", "--push", "me/loveda") == 0
+    assert hub.created == ("me/loveda", {"repo_type": "dataset", "private": True, "exist_ok": True})
+    assert hub.committed == ("me/loveda", "dataset")
+    written = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")]
+    assert sorted(hub.sent) == sorted(written)
+    assert {"README.md", "loveda_rural/train-00000-of-00001.parquet"} <= set(written)
+    said = capsys.readouterr().out
+    assert "loveda_rural is incomplete" in said
+    assert said.endswith("pushed to me/loveda\n")
+
+
+def test_nothing_is_pushed_unless_asked_for(tmp_path, hub, capsys):
+    assert build_by_command(tmp_path, "--allow-incomplete") == 0
+    assert hub.created is hub.sent is None
+    assert "pushed to" not in capsys.readouterr().out
+
+
+def test_a_build_that_fails_is_not_pushed(tmp_path, hub, capsys):
+    assert build_by_command(tmp_path, "--push", "me/loveda") == 2
+    assert hub.created is hub.sent is None
+    assert "--allow-incomplete" in capsys.readouterr().err
+
+
+def test_a_build_is_not_pushed_to_a_public_repository(tmp_path, hub, capsys):
+    hub.private = False
+    assert build_by_command(tmp_path, "--allow-incomplete", "--push", "me/loveda") == 2
+    assert hub.sent is None
+    assert "me/loveda exists and is public" in capsys.readouterr().err
+    assert (tmp_path / "out" / "loveda_rural" / "build.json").is_file()
 
 
 def test_what_may_not_be_passed_on_stays_private(tmp_path):

@@ -83,8 +83,12 @@ def _card_data(dataset: SourceDataset, builds: Mapping[str, Mapping[str, Any]]) 
 
 
 def _config(name: str, build: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration; its description tells a build from another of the same place, name and size.
+
+    `load_dataset` names its cache of a folder by this YAML alone, neither by the shards nor by their times.
+    """
     files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in build["splits"]]
-    return {"config_name": name, "data_files": files}
+    return {"config_name": name, "description": f"fingerprint {build['fingerprint']}", "data_files": files}
 
 
 def _info(name: str, build: Mapping[str, Any]) -> dict[str, Any]:
