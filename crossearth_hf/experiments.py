@@ -85,7 +85,7 @@ _SETTINGS: dict[str, Any] = {
     "mixed_precision": "bf16",
 }
 _ROADS: dict[str, Any] = _SETTINGS | {"scale_range": [0.6, 1.6]}
-DRAWN = (
+_DRAWN = (
     ("synth:desert-city:24", 0.06),
     ("synth:mediterranean-coast:24", 0.04),
     ("synth:coarse-hazy:24", 0.04),
@@ -102,7 +102,7 @@ EXPERIMENTS = {
         Experiment(
             name="dubai",
             # The ninth part of every tile is kept for validation.
-            train=(("dubai:tile[1-6]_part00[1-8]", 0.76), *DRAWN),
+            train=(("dubai:tile[1-6]_part00[1-8]", 0.76), *_DRAWN),
             validation=Target("Dubai 1-6, part 9", "dubai:tile[1-6]_part009", LAND_COVER),
             targets=(
                 Target("Dubai 7-8", "dubai:tile[78]_*", LAND_COVER),
@@ -116,7 +116,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             name="choice",
-            train=(("dubai:tile[1-3]_part00[1-8]", 0.76), *DRAWN),
+            train=(("dubai:tile[1-3]_part00[1-8]", 0.76), *_DRAWN),
             validation=Target("Dubai 1-3, part 9", "dubai:tile[1-3]_part009", LAND_COVER),
             targets=(Target("Dubai 4-6", "dubai:tile[4-6]_*", LAND_COVER),),
             headline=("Dubai 4-6",),
