@@ -97,7 +97,7 @@ class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
             inputs_embeds=torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2),  # (B, N, C)
             position_embeddings=torch.cat(shifted, dim=2).transpose(1, 2),
             spatial_shapes_list=sizes,
-            valid_ratios=levels[0].new_ones((len(levels[0]), 3, 2), dtype=torch.float32),  # nothing is padding
+            valid_ratios=levels[0].new_ones((levels[0].shape[0], 3, 2), dtype=torch.float32),  # nothing is padding
             return_dict=True,
         ).last_hidden_state
         memories = [

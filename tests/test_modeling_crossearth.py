@@ -284,3 +284,16 @@ def test_a_frozen_hybrid_trains_its_laterals():
     model(IMAGE, labels=torch.zeros(2, 64, 96, dtype=torch.long)).loss.backward()
     assert all(p.grad is None for p in model.model.backbone.parameters())
     assert all(p.grad is not None for p in model.model.laterals.parameters())
+
+
+def test_the_whole_model_exports_with_a_free_batch_size(model, tmp_path):
+    with torch.no_grad():
+        exported = torch.export.export(
+            model, (torch.randn(2, 3, 64, 96),), dynamic_shapes={"pixel_values": {0: torch.export.Dim.DYNAMIC}}
+        )
+        torch.export.save(exported, tmp_path / "model.pt2")
+        loaded = torch.export.load(tmp_path / "model.pt2").module()
+        images = torch.randn(3, 3, 64, 96)
+        found, expected = loaded(images), model(images)
+    for name in ("class_queries_logits", "masks_queries_logits"):
+        torch.testing.assert_close(found[name], expected[name])
