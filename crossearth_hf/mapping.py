@@ -2,41 +2,54 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from .cog import BlockFile, Layer, Piece, map_layers, raster_reader, write_cog, write_mosaic
 from .errors import InputError
-from .geotiff import BlockFile, Scene, bounded_cache, read_band
+from .geotiff import Block, Scene, bounded_cache, read_band
 from .grid import Grid
 from .image_processing_crossearth import CrossEarthImageProcessor
-from .inference import BlockWriter, WindowCounter, predict_scene
+from .inference import WindowCounter
 from .labels import IGNORE_INDEX, LabelSet, label_set_for
+from .map_parts import PartJob, PartSettings, compute_run, discard, job_identity, kept_parts, part_jobs
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .outputs import check_distinct, check_output, staged
+from .parts import count_windows, joined, whole
 from .preview import draw_preview, panel_size
+from .sweep import counted_windows
 
 _TIFF = (".tif", ".tiff")
 _BRING_BACK_SIDE = 1024
 _SQUARE_METRES_PER_HECTARE = 10_000
 
+PartRunner = Callable[[Sequence[PartJob]], Iterable[PartJob]]
+"""Computes parts, with `map_parts.compute_part`, in any order and place; yields each one once it is finished."""
+
 
 @dataclass(frozen=True)
 class MapOutputs:
-    """Files to write, checked: the map, and on request the confidence raster and the preview."""
+    """Files to write, checked: the map; on request the confidence raster, the probabilities and the preview."""
 
     map: Path
     confidence: Path | None = None
+    probabilities: Path | None = None
     preview: Path | None = None
 
     @property
     def files(self) -> list[Path]:
-        """The files asked for."""
-        return [path for path in (self.map, self.confidence, self.preview) if path is not None]
+        """The files asked for; the preview comes last."""
+        return [path for path in (self.map, self.confidence, self.probabilities, self.preview) if path is not None]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers of the GeoTIFFs among `files`, in their order."""
+        paths = {"labels": self.map, "confidence": self.confidence, "probabilities": self.probabilities}
+        return [name for name, path in paths.items() if path is not None]
 
     @classmethod
     def checked(
@@ -45,6 +58,7 @@ class MapOutputs:
         map_path: str | os.PathLike[str],
         *,
         confidence: str | os.PathLike[str] | None = None,
+        probabilities: str | os.PathLike[str] | None = None,
         preview: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
     ) -> "MapOutputs":
@@ -54,17 +68,19 @@ class MapOutputs:
             scene: The input, which no output may be.
             map_path: Ends in .tif or .tiff.
             confidence: Ends in .tif or .tiff.
+            probabilities: Ends in .tif or .tiff.
             preview: Ends in .png.
             overwrite: Whether existing files may be replaced.
 
         Raises:
             InputError: for a path that cannot or must not be written.
         """
-        named = [path for path in (map_path, confidence, preview) if path is not None]
+        named = [path for path in (map_path, confidence, probabilities, preview) if path is not None]
         check_distinct([scene], [Path(os.path.realpath(path)) for path in named])
         return cls(
             check_output(map_path, _TIFF, overwrite=overwrite),
             None if confidence is None else check_output(confidence, _TIFF, overwrite=overwrite),
+            None if probabilities is None else check_output(probabilities, _TIFF, overwrite=overwrite),
             None if preview is None else check_output(preview, (".png",), overwrite=overwrite),
         )
 
@@ -123,14 +139,19 @@ def predict_map(
     window: int,
     stride: int,
     batch_size: int = 4,
+    tta: bool = False,
     progress: bool = True,
     on_windows: WindowCounter | None = None,
+    run_parts: PartRunner | None = None,
 ) -> MapReport:
     """Maps a scene to Cloud-Optimised GeoTIFFs on the scene's own grid, CRS and transform.
 
     The map holds uint8 class ids, 255 without data, with colour table, class names and overviews of the most frequent
-    class; the confidence raster float32, NaN without data. A scene read at another resolution is brought back to its
-    own grid by nearest neighbours. All files appear at the end together, or none.
+    class; the confidence raster float32, the top score over the sum of scores; the probabilities a float32 band per
+    class, named by it, its score over that sum, to the nearest 1/4096; both NaN without data. A scene read at another
+    resolution is brought back to its own grid by nearest neighbours. All files appear at the end together, or none.
+    Finished parts of a job that is killed or fails stay in a hidden folder beside the map; the same job goes on from
+    there.
 
     Args:
         scene: An open scene; predicted at `scene.grid`, written at `scene.native_grid`.
@@ -138,37 +159,41 @@ def predict_map(
         model: In eval mode, at most 255 classes.
         processor: Gives the normalisation.
         window, stride, batch_size: As `resolve_window` gives them; windows per forward pass.
+        tta: Whether to average scores over flips, at four times the work.
         progress: Whether to show a progress bar.
         on_windows: Told the windows done and their total; what it raises ends the job and leaves no file.
+        run_parts: Computes the parts elsewhere, with the result of this process; None to do it here.
 
     Raises:
-        InputError: for a scene without a valid pixel, a damaged scene, a full disk.
+        InputError: for a scene without a valid pixel, one that is damaged or changes, a full disk, too little memory.
     """
     start = time.perf_counter()
     label_set = label_set_for(model.config.id2label)
-    tally = _Tally(scene.native_grid, len(label_set.classes))
-    predict = partial(
-        predict_scene,
-        scene,
-        model,
-        processor,
-        window=window,
-        stride=stride,
-        batch_size=batch_size,
-        progress=progress,
-        on_windows=on_windows,
-    )
-    with bounded_cache(), staged(outputs.files) as stages:
-        cogs = stages[: 1 if outputs.confidence is None else 2]
-        files = _predict_files(scene, predict, cogs, label_set, tally)
-        if not tally.pixels.any():
-            raise InputError(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
-        for file, cog in zip(files, cogs, strict=True):
-            file.copy_to_cog(cog)
-        if outputs.preview is not None:
-            _save_preview(scene, cogs[0], label_set, tally, stages[-1])
+    settings = PartSettings(window, stride, batch_size, tta, tuple(outputs.layers))
+    identity = job_identity(scene, model, processor, settings)
+    with bounded_cache(), kept_parts(outputs.map, identity) as folder:
+        jobs = part_jobs(scene, folder, len(label_set.classes), settings)
+        todo = [job for job in jobs if not job.is_finished]
+        runs = _runs(todo) if run_parts is None else [[job] for job in todo]
+        total = sum(count_windows(scene.grid, whole([job.part for job in run]), window, stride) for run in runs)
+        with counted_windows(total, shown=progress, tell=on_windows) as count:
+            if run_parts is None:
+                for run in runs:
+                    compute_run(run, scene, model, processor, count)
+            else:
+                for job in run_parts(todo):
+                    count(job.windows)
+        scene.check_unchanged()
+        layers = [map_layers(label_set)[name] for name in outputs.layers]
+        tally = _write_map(scene, outputs, jobs, layers, label_set)
     seconds = time.perf_counter() - start
     return MapReport(label_set, tally.pixels, tally.hectares, tally.without_data, seconds, tuple(outputs.files))
+
+
+def _runs(jobs: Sequence[PartJob]) -> list[list[PartJob]]:
+    """Jobs whose parts follow one another in a column, to be swept together."""
+    by_part = {job.part: job for job in jobs}
+    return [[by_part[part] for part in run] for run in joined(by_part)]
 
 
 class _Tally:
@@ -179,15 +204,6 @@ class _Tally:
         self._counts = np.zeros(256, dtype=np.int64)
         self._areas: np.ndarray | None = np.zeros(256)  # square metres
         self._classes = classes
-
-    def counting(self, write: BlockWriter) -> BlockWriter:
-        """`write` that also counts."""
-
-        def count_and_write(row: int, col: int, labels: np.ndarray, confidence: np.ndarray) -> None:
-            self._count(row, col, labels)
-            write(row, col, labels, confidence)
-
-        return count_and_write
 
     @property
     def pixels(self) -> np.ndarray:
@@ -204,62 +220,77 @@ class _Tally:
         """(K,) ground area of each class, or None where the grid does not tell."""
         return None if self._areas is None else self._areas[: self._classes] / _SQUARE_METRES_PER_HECTARE
 
-    def _count(self, row: int, col: int, labels: np.ndarray) -> None:
-        height, width = labels.shape
-        cells = labels + 256 * np.arange(height)[:, None]
-        per_row = np.bincount(cells.ravel(), minlength=256 * height).reshape(height, 256)
+    def count(self, row: int, col: int, labels: np.ndarray) -> None:
+        """Counts (H, W) labels that lie at (row, col)."""
+        per_row = np.stack([np.bincount(line, minlength=256) for line in labels])  # (H, 256)
         self._counts += per_row.sum(axis=0)
-        areas = self._grid.row_areas(row, col, height, width)  # (height,)
+        areas = self._grid.row_areas(row, col, *labels.shape)  # (H,)
         self._areas = None if areas is None or self._areas is None else self._areas + areas @ per_row
 
 
-def _predict_files(
-    scene: Scene, predict: Callable[[BlockWriter], None], cogs: list[Path], label_set: LabelSet, tally: _Tally
-) -> list[BlockFile]:
-    """Predicts the scene into working files, closed, beside the map and, where there are two paths, the confidence."""
-    if not scene.is_resampled:
-        with _block_files(cogs, "blocks", scene.native_grid, label_set) as (files, write):
-            predict(tally.counting(write))
-        return files
-    with _block_files(cogs, "resampled", scene.grid, label_set) as (resampled, write):
-        predict(write)
-    with _block_files(cogs, "blocks", scene.native_grid, label_set) as (files, write):
-        _bring_back(scene, [file.path for file in resampled], tally.counting(write))
-    return files
+def _write_map(
+    scene: Scene, outputs: MapOutputs, jobs: Sequence[PartJob], layers: Sequence[Layer], label_set: LabelSet
+) -> _Tally:
+    """Puts finished parts together, counts their pixels and writes all files."""
+    tally = _Tally(scene.native_grid, len(label_set.classes))
+    pieces = [[job.piece(layer.name) for job in jobs] for layer in layers]
+    with staged(outputs.files) as stages:
+        working = stages[0].parent / "working"
+        working.mkdir()
+        mosaics = [working / f"{layer.name}.vrt" for layer in layers]
+        for mosaic, layer, parts in zip(mosaics, layers, pieces, strict=True):
+            write_mosaic(mosaic, scene.grid, layer, parts)
+        if scene.is_resampled:
+            pieces = [[piece] for piece in _bring_back(scene, mosaics, layers, tally)]
+            mosaics = [piece.path for (piece,) in pieces]
+        else:
+            for piece in pieces[0]:
+                _count_piece(piece, tally)
+        if not tally.pixels.any():
+            discard(jobs)
+            raise InputError(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
+        for stage, mosaic, layer, parts in zip(stages, mosaics, layers, pieces, strict=False):
+            write_cog(stage, mosaic, layer, [_placed(block, piece) for piece in parts for block in piece.blocks])
+        if outputs.preview is not None:
+            _save_preview(scene, stages[0], label_set, tally, stages[-1])
+    return tally
 
 
-@contextmanager
-def _block_files(
-    cogs: list[Path], prefix: str, grid: Grid, label_set: LabelSet
-) -> Iterator[tuple[list[BlockFile], BlockWriter]]:
-    """Working files for the map and, where there are two paths, the confidence; and the function that fills both."""
-    paths = [cog.with_name(f"{prefix}-{cog.name}") for cog in cogs]
-    with ExitStack() as stack:
-        labels = BlockFile(paths[0], grid, dtype="uint8", nodata=IGNORE_INDEX, label_set=label_set)
-        files = [stack.enter_context(labels)]
-        for path in paths[1:]:
-            files.append(stack.enter_context(BlockFile(path, grid, dtype="float32", nodata=float("nan"))))
-
-        def write(row: int, col: int, *bands: np.ndarray) -> None:
-            for file, band in zip(files, bands, strict=False):  # confidence has nowhere to go unless asked for
-                file.write(row, col, band)
-
-        yield files, write
+def _placed(block: Block, piece: Piece) -> Block:
+    """A block of a piece in pixels of the whole."""
+    return replace(block, row=block.row + piece.top, col=block.col + piece.left)
 
 
-def _bring_back(scene: Scene, files: list[Path], write: BlockWriter) -> None:
-    """Nearest neighbours of maps on `scene.grid` at the pixels of the scene's own grid; its validity decides."""
+def _count_piece(piece: Piece, tally: _Tally) -> None:
+    """Counts the labels of a piece, block by block."""
+    with raster_reader(piece.path) as read:
+        for block in piece.blocks:
+            size = (block.height, block.width)
+            (labels,) = read((block.row, block.col, *size), size)
+            tally.count(block.row + piece.top, block.col + piece.left, labels)
+
+
+def _bring_back(scene: Scene, mosaics: Sequence[Path], layers: Sequence[Layer], tally: _Tally) -> list[Piece]:
+    """Nearest neighbours of mosaics on `scene.grid` at the pixels of the scene's own grid; its validity decides."""
     native, (down, across) = scene.native_grid, scene.scale
-    for row in range(0, native.height, _BRING_BACK_SIDE):
-        for col in range(0, native.width, _BRING_BACK_SIDE):
-            height, width = min(_BRING_BACK_SIDE, native.height - row), min(_BRING_BACK_SIDE, native.width - col)
-            valid = scene.read_valid(row, col, height, width)
-            window = (row / down, col / across, height / down, width / across)
-            labels, *confidence = (read_band(file, window, (height, width)) for file in files)
-            labels[~valid] = IGNORE_INDEX
-            shown = confidence[0] if confidence else np.zeros(labels.shape, np.float32)
-            shown[~valid] = np.nan
-            write(row, col, labels, shown)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(raster_reader(mosaic)) for mosaic in mosaics]
+        files = [
+            stack.enter_context(BlockFile(mosaic.with_suffix(".tif"), native, layer))
+            for mosaic, layer in zip(mosaics, layers, strict=True)
+        ]
+        for row in range(0, native.height, _BRING_BACK_SIDE):
+            for col in range(0, native.width, _BRING_BACK_SIDE):
+                height, width = min(_BRING_BACK_SIDE, native.height - row), min(_BRING_BACK_SIDE, native.width - col)
+                valid = scene.read_valid(row, col, height, width)
+                window = (row / down, col / across, height / down, width / across)
+                for read, file, layer in zip(readers, files, layers, strict=True):
+                    values = read(window, (height, width))  # (bands, height, width)
+                    values[:, ~valid] = layer.nodata
+                    file.write(row, col, values)
+                    if layer.label_set is not None:
+                        tally.count(row, col, values[0])
+    return [Piece(file.path, 0, 0, native.height, native.width, tuple(file.blocks)) for file in files]
 
 
 def _save_preview(scene: Scene, map_file: Path, label_set: LabelSet, tally: _Tally, path: Path) -> None:
@@ -269,3 +300,13 @@ def _save_preview(scene: Scene, map_file: Path, label_set: LabelSet, tally: _Tal
     raster = scene.thumbnail(max(shape))
     labels = read_band(map_file, (0, 0, grid.height, grid.width), shape)
     draw_preview(raster.pixels, raster.valid, labels, label_set, tally.pixels / tally.pixels.sum()).save(path)
+
+
+def resolution_advice(pixel_size: tuple[float, float] | None, trained_at: float | None) -> str | None:
+    """A sentence if a scene's pixels, (width, height) in metres, are beyond twice or half what the model learned at."""
+    if pixel_size is None or trained_at is None or 0.5 <= max(pixel_size) / trained_at <= 2:
+        return None
+    return (
+        f"the scene has pixels of {max(pixel_size):.3g} m, the model learned at {trained_at:.3g} m: "
+        f"--resolution {trained_at:g} may give a better map"
+    )

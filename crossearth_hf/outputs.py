@@ -2,13 +2,19 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
 
+if sys.platform != "win32":
+    import fcntl
+
+_PREFIX = ".crossearth-"
+_ASIDE = ".replaced"
 _SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL keeps beside a raster: wrong once the raster is another
 
 
@@ -33,6 +39,8 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], *, overw
 def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool = False) -> Path:
     """Where a file or folder will be written, symbolic links followed; with `parents` missing folders above are made.
 
+    What killed processes left beside it is cleared away.
+
     Raises:
         InputError: for a missing or unwritable parent folder, or something that exists there.
     """
@@ -44,6 +52,7 @@ def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool 
         raise InputError(f"the folder {target.parent} does not exist; create it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise InputError(f"the folder {target.parent} is not writable; choose another one")
+    clear_abandoned(target.parent)
     if target.exists() and not overwrite:
         raise InputError(f"{path} exists already; add --overwrite to replace it or choose another name")
     return target
@@ -63,30 +72,91 @@ def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
     """Yields a temporary path for each target, in a hidden folder beside it; moves all of them at a regular end.
 
     A folder made at such a path takes the place of the whole target. After an exception, Ctrl-C included, nothing is
-    left behind and the targets are as they were. More working files may be put into the folders of the yielded paths.
+    left behind and the targets are as they were; what a kill leaves behind, the next call beside it clears away. More
+    working files may be put into the folders of the yielded paths; targets in one folder share one.
 
     Raises:
         InputError: where the folder or the disk refuses (permissions, no space).
     """
-    folders: list[Path] = []
     try:
-        for target in targets:
-            folders.append(Path(tempfile.mkdtemp(prefix=".crossearth-", dir=target.parent)))
-        stages = [folder / target.name for folder, target in zip(folders, targets, strict=True)]
-        yield stages
-        for stage, target in zip(stages, targets, strict=True):
-            if stage.is_dir():
-                replace_folder(stage, target, stage.with_name(f"{stage.name}.replaced"))
-            else:
-                _replace_file(stage, target)
+        with ExitStack() as stack:
+            parents = dict.fromkeys(target.parent for target in targets)
+            folders = {parent: stack.enter_context(_working_folder(parent)) for parent in parents}
+            stages = [folders[target.parent] / target.name for target in targets]
+            yield stages
+            for stage, target in zip(stages, targets, strict=True):
+                if stage.is_dir():
+                    replace_folder(stage, target, stage.with_name(f"{stage.name}{_ASIDE}"))
+                else:
+                    _replace_file(stage, target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
             f"{' and '.join(map(str, targets))} cannot be written: {reason}; nothing was changed"
         ) from error
+
+
+@contextmanager
+def _working_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder in `parent`, locked until it goes; those that killed processes left there are cleared away."""
+    clear_abandoned(parent)
+    folder, lock = _locked_folder(parent)
+    try:
+        yield folder
     finally:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, also if Ctrl-C comes meanwhile."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int | None]:
+    """A new folder in `parent` and its lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        lock = _lock(folder, wait=True)
+        if folder.exists():
+            return folder, lock
+        if lock is not None:  # another process took it for abandoned before it was locked
+            os.close(lock)
+
+
+def clear_abandoned(parent: Path) -> None:
+    """Removes working folders that killed processes left in `parent`; what was moved aside in them returns."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        lock = _lock(folder, wait=False)
+        if lock is None:
+            continue
+        with suppress(OSError):
+            for aside in folder.glob(f"*{_ASIDE}"):
+                place = parent / aside.name.removesuffix(_ASIDE)
+                if not place.exists():
+                    os.replace(aside, place)
+            shutil.rmtree(folder)
+        os.close(lock)
+
+
+def _lock(folder: Path, *, wait: bool) -> int | None:
+    """A file descriptor that holds the folder's lock, which ends with the process; None where there is none to have."""
+    if sys.platform == "win32":
+        return None
+    with suppress(OSError):  # held by a living process, or a file system without locks
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return None
 
 
 def _replace_file(stage: Path, target: Path) -> None:

@@ -56,9 +56,11 @@ class RunFolder:
             raise InputError(f"{self.path} already holds a run; continue it with --resume or name another output_dir")
 
     def recover(self) -> None:
-        """Puts the last checkpoint back in its place, if a run was killed while it exchanged two."""
+        """Puts the last checkpoint back if a run was killed while it exchanged two; clears the rest away."""
         if not self.checkpoint.exists() and self._outgoing.is_dir():
             os.replace(self._outgoing, self.checkpoint)
+        for leftover in (self.incoming, self._outgoing):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def commit(self, config: TrainConfig, state: Mapping[str, Any]) -> None:
         """Makes what lies in `incoming` the last checkpoint, with the run's configuration and `state` as JSON."""
@@ -99,13 +101,16 @@ class RunFolder:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder`, which is made, whose files move to `folder` at the end."""
+    """A temporary folder inside `folder`, which is made, whose files move to `folder` at the end.
+
+    `config.json` comes last: a folder of a killed run without it is no model to anybody.
+    """
     temporary = folder / ".saving.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for path in temporary.iterdir():
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

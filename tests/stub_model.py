@@ -18,7 +18,9 @@ class ColourModel(nn.Module):
 
     def __init__(self, sharpness: float = 8.0, patch_sensitive: float = 0.0) -> None:
         super().__init__()
-        self.config = SimpleNamespace(num_labels=3, id2label=dict(enumerate(CLASSES)), image_size=64, window_stride=43)
+        self.config = SimpleNamespace(
+            num_labels=3, num_channels=3, id2label=dict(enumerate(CLASSES)), image_size=64, window_stride=43
+        )
         self.sharpness = sharpness
         self.patch_sensitive = patch_sensitive
         self.batches: list[tuple[int, ...]] = []

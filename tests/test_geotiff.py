@@ -1,19 +1,17 @@
-"""Reading rasters of every kind and writing Cloud-Optimised GeoTIFFs, judged by rasterio, numpy and rio-cogeo."""
+"""Reading rasters of every kind and writing GeoTIFFs, judged by rasterio and numpy."""
 
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rio_cogeo import cog_validate
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.geotiff import BlockFile, Scene, read_band, write_geotiff
-from crossearth_hf.grid import Grid
+from crossearth_hf.geotiff import Scene, read_band, write_geotiff
 from crossearth_hf.labels import get_label_set
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -230,6 +228,36 @@ def test_truncated_file_is_an_input_error(tmp_path, noise):
             scene.read(0, 0, 250, 350)
 
 
+def grow(path):
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def replace(path):
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [grow, replace, lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_file_that_changes_while_it_is_open_is_told(tmp_path, noise, change):
+    path = save(tmp_path / "a.tif", noise)
+    with Scene(path) as scene:
+        scene.check_unchanged()
+        change(path)
+        with pytest.raises(InputError, match=r"a.tif changed or vanished .* run again once it is complete"):
+            scene.check_unchanged()
+
+
+def test_what_is_no_file_does_not_change(tmp_path, noise):
+    save(tmp_path / "a.tif", noise)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.tif", "a.tif")
+    with Scene(f"/vsizip/{tmp_path}/a.zip/a.tif") as scene:
+        scene.check_unchanged()
+        assert scene.read(0, 0, 50, 70).valid.all()
+
+
 def test_every_kind_of_real_raster_opens(shared):
     paths = sorted((shared / "data" / "geotiff").glob("*.tif"))
     assert len(paths) == 14
@@ -240,62 +268,6 @@ def test_every_kind_of_real_raster_opens(shared):
             assert raster.pixels.dtype == np.uint8
             assert raster.valid.shape == (64, 64)
             assert scene.summary()
-
-
-GCPS = tuple(GroundControlPoint(r, c, 8 + c / 1e4, 50 - r / 1e4, 0) for r in (0, 600) for c in (0, 700))
-
-
-@pytest.mark.parametrize(
-    "grid",
-    [
-        Grid(700, 600, UTM, PLACE),
-        Grid(700, 600, UTM, ROTATED),
-        Grid(700, 600, None, PLACE),
-        Grid(700, 600, None, Affine.identity()),
-        Grid(700, 600, None, Affine.identity(), GCPS, CRS.from_epsg(4326)),
-    ],
-    ids=["utm", "rotated", "no-crs", "no-place", "gcps"],
-)
-def test_map_is_a_valid_cog_on_the_same_grid(tmp_path, grid):
-    labels = np.random.default_rng(0).integers(0, 5, (600, 700)).astype(np.uint8)
-    labels[:100, :100] = 255
-    label_set = get_label_set("land-cover")
-    with BlockFile(tmp_path / "blocks.tif", grid, dtype="uint8", nodata=255, label_set=label_set) as file:
-        for row in range(0, 600, 256):
-            file.write(row, 0, labels[row : row + 256, :512])
-            file.write(row, 512, labels[row : row + 256, 512:])
-    file.copy_to_cog(tmp_path / "map.tif")
-    assert cog_validate(str(tmp_path / "map.tif"), quiet=True) == (True, [], [])
-    with rasterio.open(tmp_path / "map.tif") as result:
-        np.testing.assert_array_equal(result.read(1), labels)
-        assert Grid.of(result).transform == grid.transform
-        assert Grid.of(result).crs == grid.crs
-        assert [(p.row, p.col, p.x, p.y) for p in result.gcps[0]] == [(p.row, p.col, p.x, p.y) for p in grid.gcps]
-        assert result.gcps[1] == grid.gcps_crs
-        assert result.nodata == 255
-        assert [result.colormap(1)[i][:3] for i in range(5)] == list(label_set.colors)
-        assert [result.tags(1)[f"CLASS_{i}"] for i in range(5)] == list(label_set.classes)
-
-
-def test_overviews_hold_the_most_frequent_class(tmp_path):
-    pattern = np.array([[1, 1], [1, 4]], dtype=np.uint8)  # the mode is 1, the average 1.75
-    grid = Grid(1024, 1024, UTM, PLACE)
-    with BlockFile(tmp_path / "b.tif", grid, dtype="uint8", nodata=255, label_set=get_label_set("land-cover")) as file:
-        file.write(0, 0, np.tile(pattern, (512, 512)))
-    file.copy_to_cog(tmp_path / "m.tif")
-    with rasterio.open(tmp_path / "m.tif", overview_level=0) as overview:
-        assert overview.shape == (512, 512)
-        assert (overview.read(1) == 1).all()
-
-
-def test_what_cannot_be_read_again_is_reported(tmp_path, monkeypatch):
-    grid = Grid(300, 300, UTM, PLACE)
-    with BlockFile(tmp_path / "b.tif", grid, dtype="float32", nodata=float("nan")) as file:
-        file.write(0, 0, np.ones((300, 300), np.float32))
-    other = np.zeros((1, 300, 300), np.float32)
-    monkeypatch.setattr("rasterio.shutil.copy", lambda source, target, **_: save(target, other))
-    with pytest.raises(InputError, match=r"c.tif cannot be written \(what was written cannot be read again\)"):
-        file.copy_to_cog(tmp_path / "c.tif")
 
 
 def test_nearest_reading_of_fractional_windows(tmp_path):

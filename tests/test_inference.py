@@ -6,15 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from affine import Affine
 from stub_model import ColourModel
 
 from crossearth_hf import CrossEarthImageProcessor, inference
 from crossearth_hf.errors import InputError
-from crossearth_hf.geotiff import Scene, write_geotiff
 from crossearth_hf.inference import (
+    WindowScorer,
     load_model,
-    predict_scene,
     resolve_device,
     resolve_window,
     sliding_window_scores,
@@ -91,96 +89,71 @@ def test_the_real_network_runs_through_windows(model):
     torch.testing.assert_close(whole, expected)
 
 
-def save_scene(path, pixels, nodata=None):
-    write_geotiff(
-        path, pixels, crs="EPSG:32632", transform=Affine(1, 0, 5e5, 0, -1, 5e6), nodata=nodata, overwrite=True
-    )
-    return path
+def test_flips_are_averaged_in_score_space():
+    crops = torch.randn(3, 3, 64, 96)
+    model = ColourModel(patch_sensitive=1.0)  # adds a ramp from left to right, wherever the crop comes from
+    logits = 8 * (crops * model.std + model.mean - 0.5)
+    ramp = torch.linspace(-1, 1, 96)
+    expected = ((logits + ramp).sigmoid() + (logits - ramp).sigmoid()) / 2  # seen mirrored, the ramp falls
+    torch.testing.assert_close(WindowScorer(model, tta=True)(crops), expected)
+    torch.testing.assert_close(WindowScorer(model)(crops), (logits + ramp).sigmoid())
+    assert len(model.batches) == 5
 
 
-def run_scene(path, model, window=64, stride=43, batch_size=4):
-    with Scene(path) as scene:
-        shape = (scene.grid.height, scene.grid.width)
-        labels, confidence = np.full(shape, 200, np.uint8), np.full(shape, -1, np.float32)
-        writes = np.zeros(shape, int)
-
-        def write(row, col, block, shares):
-            here = np.s_[row : row + block.shape[0], col : col + block.shape[1]]
-            labels[here], confidence[here] = block, shares
-            writes[here] += 1
-            assert row % 256 == 0
-            assert col % 256 == 0
-
-        predict_scene(
-            scene, model, PROCESSOR, write, window=window, stride=stride, batch_size=batch_size, progress=False
-        )
-    assert (writes == 1).all()
-    return labels, confidence
+def test_flips_do_not_change_an_equivariant_model():
+    crops = torch.randn(2, 3, 48, 32)
+    plain, flipped = (WindowScorer(ColourModel(), tta=tta)(crops) for tta in (False, True))
+    assert torch.equal(plain, flipped)
 
 
-def tapered_reference(pixels, window, stride):
-    """(3, H, W) shares of the blended scores, window by window over the whole scene in float64."""
-    height, width = pixels.shape[1:]
-    ramp = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(window) + 0.5) / window)
-    weights = np.outer(0.01 + 0.99 * ramp, 0.01 + 0.99 * ramp)
-    total = np.zeros((3, height, width))
-    for row in window_starts(height, window, stride):
-        for col in window_starts(width, window, stride):
-            here = np.s_[row : row + window, col : col + window]
-            total[(slice(None), *here)] += weights * place_dependent_scores(pixels[(slice(None), *here)], window)
-    return total / total.sum(axis=0)
+class SmallMemory(ColourModel):
+    """Fails for more than `most` crops with one of the errors by which torch and Python say that memory is short."""
+
+    def __init__(self, most, error):
+        super().__init__()
+        self.most, self.error = most, error
+
+    def forward(self, pixel_values):
+        if len(pixel_values) > self.most:
+            self.batches.append(tuple(pixel_values.shape))
+            raise self.error
+        return super().forward(pixel_values)
 
 
-@pytest.mark.parametrize(("height", "width"), [(600, 700), (257, 1100), (64, 64), (900, 70)])
-def test_scene_equals_the_blend_computed_at_once(tmp_path, height, width):
-    pixels = np.random.default_rng(1).integers(0, 256, (3, height, width), dtype=np.uint8)
-    labels, confidence = run_scene(save_scene(tmp_path / "a.tif", pixels), ColourModel(patch_sensitive=1.0))
-    shares = tapered_reference(pixels, 64, 43)
-    np.testing.assert_allclose(confidence, shares.max(axis=0), rtol=1e-5)
-    chosen = np.take_along_axis(shares, labels[None].astype(int), axis=0)[0]
-    np.testing.assert_allclose(chosen, confidence, rtol=1e-5)  # the best class, or one that is as good
+SHORTAGES = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    MemoryError(),
+]
 
 
-def test_columns_do_not_show(tmp_path, monkeypatch):
-    pixels = np.random.default_rng(2).integers(0, 256, (3, 300, 1300), dtype=np.uint8)
-    path = save_scene(tmp_path / "a.tif", pixels)
-    results = []
-    for columns in (4, 12, 100):  # 256, 768 and all pixels wide
-        monkeypatch.setattr(inference, "_COLUMN_WINDOWS", columns)
-        results.append(run_scene(path, ColourModel(patch_sensitive=1.0)))
-    for labels, confidence in results[1:]:
-        np.testing.assert_array_equal(labels, results[0][0])
-        np.testing.assert_allclose(confidence, results[0][1], rtol=1e-6)
+@pytest.mark.parametrize("error", SHORTAGES)
+def test_short_memory_halves_the_batch_once(error, capsys):
+    crops = torch.randn(5, 3, 32, 32)
+    model = SmallMemory(3, error)
+    scorer = WindowScorer(model)
+    expected = WindowScorer(ColourModel())(crops)
+    torch.testing.assert_close(scorer(crops), expected)
+    torch.testing.assert_close(scorer(crops[:4]), expected[:4])  # the next batch is halved at once
+    assert [shape[0] for shape in model.batches] == [5, 3, 2, 3, 1]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "5 windows of 32 x 32" in said
+    assert "3 at a time" in said
 
 
-def test_few_windows_are_computed_twice(tmp_path):
-    model = ColourModel()
-    run_scene(save_scene(tmp_path / "a.tif", np.full((3, 64, 5000), 9, np.uint8)), model)
-    computed = sum(shape[0] for shape in model.batches)
-    assert computed <= 1.1 * len(window_starts(5000, 64, 43))
+@pytest.mark.parametrize("error", SHORTAGES)
+@pytest.mark.parametrize("count", [1, 4])
+def test_half_a_batch_is_the_last_try(error, count):
+    with pytest.raises(InputError, match="smaller batch size or window"):
+        WindowScorer(SmallMemory(0, error))(torch.zeros(count, 3, 32, 32))
 
 
-def test_no_data_is_neither_seen_nor_mapped(tmp_path):
-    pixels = np.full((3, 300, 300), 10, np.uint8)
-    pixels[1] = 250
-    pixels[:, :, :200] = 0
-    model = ColourModel()
-    labels, confidence = run_scene(save_scene(tmp_path / "a.tif", pixels, nodata=0), model)
-    assert (labels[:, :200] == 255).all()
-    assert np.isnan(confidence[:, :200]).all()
-    assert (labels[:, 200:] == 1).all()
-    green, other = sigmoid(8 * (250 / 255 - 0.5)), sigmoid(8 * (10 / 255 - 0.5))
-    np.testing.assert_allclose(confidence[:, 200:], green / (green + 2 * other), rtol=1e-5)
-    assert sum(shape[0] for shape in model.batches) == 7 * 3  # of 7 x 7 windows, those that reach column 200
-
-
-def test_no_data_enters_the_model_as_the_mean(tmp_path):
-    pixels = np.full((3, 64, 64), 200, np.uint8)
-    pixels[:, 10:20] = 0
-    with Scene(save_scene(tmp_path / "a.tif", pixels, nodata=0)) as scene:
-        values = inference.normalize(scene.read(0, 0, 64, 64), PROCESSOR)
-    assert (values[:, 10:20] == 0).all()
-    torch.testing.assert_close(values[:, 30:], normalized(pixels)[0, :, 30:])
+def test_other_failures_are_not_taken_for_short_memory():
+    model = SmallMemory(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        WindowScorer(model)(torch.zeros(4, 3, 32, 32))
+    assert len(model.batches) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,6 +162,15 @@ def test_no_data_enters_the_model_as_the_mean(tmp_path):
 )
 def test_resolve_window(config, window, stride, expected):
     assert resolve_window(config, window, stride) == expected
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "usual", "expected"),
+    [(None, None, 43, (64, 56)), (512, None, 43, (512, 448)), (None, 30, 43, (64, 30)), (None, None, 60, (64, 60))],
+)
+def test_fast_windows_overlap_less(config, window, stride, usual, expected):
+    config.window_stride = usual
+    assert resolve_window(config, window, stride, fast=True) == expected
 
 
 @pytest.mark.parametrize(("window", "stride"), [(None, 0), (None, -3), (None, 65), (0, None), (-16, None)])

@@ -8,7 +8,7 @@ from PIL import Image
 from rio_cogeo import cog_validate
 from stub_model import CLASSES, ColourModel
 
-from crossearth_hf import CrossEarthImageProcessor
+from crossearth_hf import CrossEarthImageProcessor, mapping
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene, write_geotiff
 from crossearth_hf.mapping import MapOutputs, predict_map
@@ -30,6 +30,7 @@ def make_map(scene_path, folder, *, resolution=None, model=None, preview=False):
         scene_path,
         folder / "map.tif",
         confidence=folder / "confidence.tif",
+        probabilities=folder / "probabilities.tif",
         preview=folder / "preview.png" if preview else None,
     )
     with Scene(scene_path, resolution=resolution) as scene:
@@ -66,13 +67,26 @@ def test_map_and_report(scene, folder):
     confidence = read(folder / "confidence.tif")
     np.testing.assert_array_equal(np.isnan(confidence), ids == 255)
     assert 1 / 3 < np.nanmin(confidence) <= np.nanmax(confidence) <= 1
-    for name in ("map.tif", "confidence.tif"):
+    with rasterio.open(folder / "probabilities.tif") as source:
+        assert source.descriptions == CLASSES
+        shares = source.read()
+    np.testing.assert_array_equal(np.isnan(shares), np.broadcast_to(ids == 255, shares.shape))
+    known = ids < 255
+    np.testing.assert_array_equal(shares.argmax(axis=0)[known], ids[known])
+    np.testing.assert_allclose(shares.max(axis=0), confidence, atol=0.51 / 4096)
+    np.testing.assert_allclose(shares.sum(axis=0)[known], 1, atol=3 * 0.51 / 4096)
+    for name in ("map.tif", "confidence.tif", "probabilities.tif"):
         assert cog_validate(str(folder / name), quiet=True) == (True, [], [])
     np.testing.assert_array_equal(report.pixels, np.bincount(ids[ids < 255], minlength=3))
     assert report.without_data == (ids == 255).sum() > 0
     # Pixels of 4 m2 on the map, where UTM's scale is 0.9996 near the central meridian.
     np.testing.assert_allclose(report.hectares, report.pixels * 4 / 0.9996**2 / 10_000, rtol=1e-5)
-    assert sorted(p.name for p in folder.iterdir()) == ["confidence.tif", "map.tif", "preview.png"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "confidence.tif",
+        "map.tif",
+        "preview.png",
+        "probabilities.tif",
+    ]
     table = report.table()
     assert all(name in table for name in (*CLASSES, "(no data)", "map.tif", "preview.png"))
     assert f"{report.pixels[0]:,}" in table
@@ -93,7 +107,8 @@ def test_resampled_map_lies_on_the_scenes_own_grid(scene, folder, metres):
     with rasterio.open(folder / "map.tif") as source:
         assert (source.transform, source.crs.to_epsg(), source.shape) == (UTM_PLACE, 32632, ids.shape)
     assert report.pixels.sum() + report.without_data == ids.size
-    np.testing.assert_array_equal(np.isnan(read(folder / "confidence.tif")), ids == 255)
+    for name in ("confidence.tif", "probabilities.tif"):
+        np.testing.assert_array_equal(np.isnan(read(folder / name)), ids == 255)
 
 
 def test_picture_without_a_place(tmp_path, folder):
@@ -151,7 +166,7 @@ def test_full_disk_in_the_middle(tmp_path, folder):
     noise = np.random.default_rng(0).integers(0, 256, (3, 700, 700), dtype=np.uint8)
     write_geotiff(tmp_path / "s.tif", noise, crs=None, transform=UTM_PLACE)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for size in (2_000, 100_000, 150_000):  # files cannot grow further, as on a full disk
+    for size in (2_000, 100_000, 1_000_000):  # files cannot grow further, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
         try:
             with pytest.raises(InputError, match="cannot be written"):
@@ -159,6 +174,22 @@ def test_full_disk_in_the_middle(tmp_path, folder):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert list(folder.iterdir()) == []
+
+
+def test_what_was_computed_survives_a_disk_that_fills_at_the_end(scene, folder, monkeypatch, capsys):
+    def full(target, *_):
+        raise InputError(f"{target.name} cannot be written (No space left on device), nothing was changed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mapping, "write_cog", full)
+        with pytest.raises(InputError, match=r"map.tif cannot be written"):
+            make_map(scene[0], folder)
+    assert [path.name for path in folder.iterdir()] == [".map.tif.parts"]
+    assert "1 finished part is kept" in capsys.readouterr().err
+    model = ColourModel()
+    make_map(scene[0], folder, model=model)
+    assert model.batches == []
+    np.testing.assert_array_equal(read(folder / "map.tif"), scene[1])
 
 
 def test_every_kind_of_real_raster(shared, folder):

@@ -105,6 +105,7 @@ def build_dataset(
         for plan in plans:
             if plan.domain.name not in kept:
                 _build_domain(plan, target, raw, workers)
+            shutil.rmtree(_stage(plan, target), ignore_errors=True)
         write_card(target)
     except OSError as error:
         raise InputError(
@@ -172,7 +173,7 @@ def _is_kept(folder: Path, plan: Plan, overwrite: bool) -> bool:
 
 def _build_domain(plan: Plan, target: Path, raw: RawFolder, workers: int) -> None:
     """Builds a domain in a hidden folder beside its place, which outlives an interruption, and moves it there."""
-    stage = target / f".{plan.domain.name}-unfinished"
+    stage = _stage(plan, target)
     plan_file = stage / "plan.txt"
     if not plan_file.is_file() or plan_file.read_text(encoding="utf-8") != plan.identity:
         shutil.rmtree(stage, ignore_errors=True)
@@ -182,7 +183,11 @@ def _build_domain(plan: Plan, target: Path, raw: RawFolder, workers: int) -> Non
     content = json.dumps(_build_facts(plan, records, raw), indent=1) + "\n"
     (stage / "data" / BUILD_FILE).write_text(content, encoding="utf-8")
     replace_folder(stage / "data", target / plan.domain.name, stage / "replaced")
-    shutil.rmtree(stage)
+
+
+def _stage(plan: Plan, target: Path) -> Path:
+    """Where a domain is built, also by the call that goes on after an interruption."""
+    return target / f".{plan.domain.name}-unfinished"
 
 
 def _build_facts(plan: Plan, records: Sequence[ShardRecord], raw: RawFolder) -> dict[str, Any]:

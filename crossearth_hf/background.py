@@ -1,0 +1,68 @@
+"""Work in another thread: read ahead of the computation, write behind it, in order and within bounds."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Background:
+    """A thread that runs calls one after the other, in the order in which they were submitted.
+
+    As a context it waits for all of them at a regular end; after an exception, Ctrl-C included, only for the one that
+    runs. What a call raises is raised by a later `submit` or at the end.
+
+    Args:
+        waiting: Calls that may be unfinished when `submit` returns; it blocks until no more are.
+    """
+
+    def __init__(self, waiting: int = 1) -> None:
+        self._waiting = waiting
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._calls: deque[Future[None]] = deque()
+
+    def submit(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Runs `call(*arguments)` after the calls before it."""
+        self._calls.append(self._thread.submit(call, *arguments))
+        self._wait(self._waiting)
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._wait(0)
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _wait(self, unfinished: int) -> None:
+        while len(self._calls) > unfinished:
+            self._calls.popleft().result()
+
+
+def ahead(
+    prepare: Callable[[_Item], _Result], items: Iterable[_Item], depth: int = 2
+) -> Generator[_Result, None, None]:
+    """Yields `prepare(item)` of each item in order; the next `depth` results are prepared in another thread meanwhile.
+
+    Close the generator (`contextlib.closing`) where it may not be exhausted.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        results: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                results.append(thread.submit(prepare, item))
+                if len(results) > depth:
+                    yield results.popleft().result()
+            while results:
+                yield results.popleft().result()
+        finally:
+            for result in results:
+                result.cancel()
