@@ -1,22 +1,26 @@
 """Trains CrossEarth: `accelerate launch scripts/train.py --config run.yaml`, or flags of the same names."""
 
 import sys
+from collections.abc import Sequence
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.train_config import parse_train_config
 from crossearth_hf.training import train
 
 
-def main() -> int:
-    """Reads the command line and trains; 2 is the exit code of a user's mistake, 1 of a run that diverged."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains; exit codes: 2 for a user's mistake, 1 for a run that diverged, 130 for an interrupted one."""
     try:
-        folder = train(parse_train_config(sys.argv[1:]))
+        folder = train(parse_train_config(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
     print(f"wrote the model, its log and its last checkpoint to {folder}")
     return 0
 

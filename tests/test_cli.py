@@ -1,5 +1,6 @@
 """The command: exit codes, one sentence per mistake, and one real run."""
 
+import json
 import re
 import sys
 
@@ -12,8 +13,8 @@ from PIL import Image
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
-from crossearth_hf.cli.maps import resolution_advice
 from crossearth_hf.geotiff import write_geotiff
+from crossearth_hf.mapping import resolution_advice
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,13 @@ MISTAKES = {
     "wide stride": ({}, ["--window", "32", "--stride", "33"], "must lie between"),
     "no batch": ({}, ["--batch-size", "0"], "at least 1"),
     "resolution 0": ({}, ["--resolution", "0"], "does not suit"),
+    "fast and stride": ({}, ["--fast", "--stride", "20"], "not allowed with"),
+    "workers and scheduler": ({}, ["--workers", "2", "--scheduler", "tcp://x:1"], "not allowed with"),
+    "no workers": ({}, ["--workers", "0"], "give 1 or more"),
+    "workers on no device": ({}, ["--workers", "2", "--device", "quantum"], "not available here"),
+    "no scheduler": ({}, ["--scheduler", "nonsense"], "no Dask scheduler answers at nonsense"),
+    "asset of a raster": ({}, ["--asset", "visual"], "name an output folder"),
+    "many in a file": ({"scene": "folder", "target": "text.tif/maps"}, [], "holds no raster"),
     "no CRS": ({"scene": "existing.tif"}, ["--resolution", "2"], "known CRS"),
     "misspelt flag": ({}, ["--strides", "3"], "unrecognized arguments"),
     "abbreviated flag": ({}, ["--over"], "unrecognized arguments"),
@@ -100,12 +108,77 @@ def test_interrupt(workplace, tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crossearth_hf.mapping.predict_map", interrupted)
+    monkeypatch.setattr("crossearth_hf.fleet.predict_map", interrupted)
     assert predict(workplace, target=tmp_path / "map.tif") == 130
     assert (
         capsys.readouterr().err.strip().splitlines()[-1] == "crossearth: interrupted; no unfinished file is left behind"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def scenes(workplace, tmp_path):
+    """A folder of two scenes, one below it, and a file that is none."""
+    root = tmp_path / "scenes"
+    (root / "south").mkdir(parents=True)
+    for name in ("a.tif", "south/b.tif"):
+        (root / name).write_bytes((workplace / "scene.tif").read_bytes())
+    (root / "bad.tif").write_text("no raster")
+    return root
+
+
+def predict_many(workplace, *arguments):
+    return main(["predict", *map(str, arguments), "--model", str(workplace / "model"), "--device", "cpu"])
+
+
+def test_a_folder_becomes_a_folder_of_maps(workplace, scenes, tmp_path, capsys):
+    maps, sure = tmp_path / "maps", tmp_path / "new" / "sure"
+    assert predict_many(workplace, scenes, maps, "--confidence", sure, "--fast") == 2
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(maps / "a.tif"), str(maps / "south/b.tif")]
+    assert all(re.search(r"LABEL_\d \d+\.\d%.*\(\d+\.\d s\)$", line) for line in lines)
+    *_, advice, problem, summary = output.err.strip().splitlines()
+    assert "--resolution 0.25 may give a better map" in advice
+    assert "bad.tif is no raster" in problem
+    assert "1 of 3 scenes failed" in summary
+    assert {path.name for path in sure.rglob("*.tif")} == {"a.tif", "b.tif"}
+
+    (scenes / "bad.tif").unlink()
+    assert predict_many(workplace, scenes, maps, "--confidence", sure, "--fast") == 0
+    output = capsys.readouterr()
+    assert output.err.strip() == "crossearth: 2 of 2 maps stand already and are skipped"
+    assert output.out == ""
+
+
+def test_several_scenes_lists_and_items(workplace, scenes, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("scenes/south/b.tif")
+    assets = {"visual": {"href": "scenes/a.tif"}, "nir": {"href": "scenes/south/b.tif"}}
+    (tmp_path / "items.json").write_text(json.dumps({"type": "Feature", "id": "one", "assets": assets}))
+    sources = [scenes / "a.tif", tmp_path / "list.txt", tmp_path / "items.json"]
+    assert predict_many(workplace, *sources, tmp_path / "maps", "--asset", "nir", "--preview", tmp_path / "maps") == 0
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {
+        f"{name}.{ending}" for name in ("a", "b", "one") for ending in ("tif", "png")
+    }
+    capsys.readouterr()
+    assert predict_many(workplace, scenes / "a.tif", scenes / "south/b.tif", scenes / "a.tif") == 2
+    assert "is a file; several scenes need a folder" in capsys.readouterr().err
+    assert predict_many(workplace, scenes, scenes) == 2
+    assert "choose another folder for the results" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    assert predict_many(workplace, tmp_path / "none.txt", tmp_path / "none") == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_option_of_one_scene(workplace, tmp_path):
+    files = {"--confidence": "c.tif", "--probabilities": "p.tif", "--preview": "v.png"}
+    extras = [text for flag, name in files.items() for text in (flag, str(tmp_path / name))]
+    assert predict(workplace, *extras, "--tta", "--bands", "3", "--batch-size", "1", target=tmp_path / "map.tif") == 0
+    with rasterio.open(tmp_path / "p.tif") as probabilities, rasterio.open(tmp_path / "map.tif") as labels:
+        assert probabilities.count == 6
+        shares = probabilities.read()
+        of_label = np.take_along_axis(shares, labels.read(1)[None].astype(int), axis=0)[0]
+        np.testing.assert_allclose(of_label, shares.max(axis=0), atol=1 / 4096)  # which they are rounded to
 
 
 def test_a_bank_and_a_preview_of_it(workplace, tmp_path, capsys):

@@ -32,8 +32,8 @@ _COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         arguments.run(arguments)
     except InputError as error:
         print(f"crossearth: error: {error}", file=sys.stderr)

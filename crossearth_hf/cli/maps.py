@@ -1,78 +1,192 @@
 """predict, convert, synth: maps, checkpoints, drawings."""
 
 import argparse
+import os
 import signal
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .arguments import interrupt, numbers, say
+
+if TYPE_CHECKING:
+    from ..fleet import SceneMapper
+    from ..mapping import MapReport
+    from ..workers import Workers
+
+_PREDICT = """\
+Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same grid.
+
+Several scenes, a folder, a list (NAME.txt, a path per line) or STAC items (NAME.json, NAME.geojson with links to
+files on this machine) are mapped into the folder MAP, each under its own name: north/a.jp2 of a folder to
+MAP/north/a.tif, a STAC item to MAP/ID.tif. --confidence, --probabilities and --preview then name folders too. Maps
+that stand are skipped, so that the same command finishes a job that was interrupted; a scene that fails does not stop
+the others."""
 
 
 def add_predict(subparsers: Any) -> None:
     """Arguments of `crossearth predict`."""
     parser = subparsers.add_parser(
         "predict",
-        help="map a scene",
-        description="Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same grid.",
+        help="map a scene, or many",
+        description=_PREDICT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=_predict)
-    parser.add_argument("scene", metavar="SCENE", help="raster with 1 or more bands, of any type")
-    parser.add_argument("map", metavar="MAP", help="GeoTIFF to write: class ids, 255 without data")
+    parser.add_argument("scene", metavar="SCENE", nargs="+", help="raster with 1 or more bands, of any type")
+    parser.add_argument("map", metavar="MAP", help="GeoTIFF to write: class ids, 255 without data; or a folder")
     parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="default: the model that comes with a clone")
     parser.add_argument("--preview", metavar="PNG", help="also draw scene and map side by side")
     parser.add_argument("--confidence", metavar="TIF", help="also write the top score's share of all scores")
-    parser.add_argument("--bands", metavar="R,G,B", type=numbers, help="one or three band numbers, from 1")
+    parser.add_argument("--probabilities", metavar="TIF", help="also write every class's share of all scores, as bands")
+    parser.add_argument("--asset", metavar="KEY", help="asset of STAC items to map (default: visual, or the only data)")
+    parser.add_argument(
+        "--bands", metavar="R,G,B", type=numbers, help="band numbers from 1, as many as the model has channels"
+    )
     parser.add_argument("--resolution", metavar="METRES", type=float, help="resample to this pixel size and back")
     parser.add_argument("--window", metavar="N", type=int, help="side of the sliding window in pixels")
-    parser.add_argument("--stride", metavar="N", type=int, help="step between windows in pixels")
+    step = parser.add_mutually_exclusive_group()
+    step.add_argument("--stride", metavar="N", type=int, help="step between windows in pixels")
+    step.add_argument("--fast", action="store_true", help="less overlap of windows: faster, seams less hidden")
+    parser.add_argument("--tta", action="store_true", help="also look at every window flipped: slower, steadier")
     parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="windows at a time (default: 4)")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="auto: bfloat16 where the device computes in it, else float32 (default: auto)",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--workers", metavar="N", type=int, help="share the work among N processes on this machine")
+    where.add_argument("--scheduler", metavar="URL", help="or among a Dask cluster, such as tcp://host:8786")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
 def _predict(arguments: argparse.Namespace) -> None:
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
-    from ..geotiff import Scene  # noqa: PLC0415
-    from ..inference import load_model, resolve_window  # noqa: PLC0415
-    from ..mapping import MapOutputs, predict_map  # noqa: PLC0415
+    from ..scene_list import names_many  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     disable_progress_bar()
     if arguments.batch_size < 1:
         raise InputError(f"batch size {arguments.batch_size} must be at least 1")
+    if names_many(arguments.scene, arguments.map):
+        _predict_many(arguments)
+    else:
+        _predict_one(arguments)
+
+
+def _predict_one(arguments: argparse.Namespace) -> None:
+    from ..geotiff import Scene  # noqa: PLC0415
+    from ..inference import load_config  # noqa: PLC0415
+    from ..mapping import MapOutputs  # noqa: PLC0415
+
+    source = arguments.scene[0]
+    if arguments.asset is not None:
+        raise InputError(f"--asset chooses among STAC items, and {source} is to be one map; name an output folder")
     outputs = MapOutputs.checked(
-        arguments.scene,
+        source,
         arguments.map,
         confidence=arguments.confidence,
+        probabilities=arguments.probabilities,
         preview=arguments.preview,
         overwrite=arguments.overwrite,
     )
-    with Scene(arguments.scene, bands=arguments.bands, resolution=arguments.resolution) as scene:
+    channels = load_config(arguments.model).num_channels
+    with Scene(source, bands=arguments.bands, resolution=arguments.resolution, num_channels=channels) as scene:
         say(scene.summary())
-        model, processor = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
-        window, stride = resolve_window(model.config, arguments.window, arguments.stride)
-        if arguments.window is not None and window != arguments.window:
-            say(f"window {arguments.window} is not a multiple of 16: {window} is used")
-        advice = resolution_advice(scene.grid.pixel_size(), model.config.ground_sampling_distance)
-        if advice and arguments.resolution is None:
-            say(advice)
-        report = predict_map(
-            scene, outputs, model, processor, window=window, stride=stride, batch_size=arguments.batch_size
-        )
+        with _mapper(arguments) as mapper:
+            advice = mapper.advice(scene)
+            if advice:
+                say(advice)
+            report = mapper.map(scene, outputs)
     print(report.table())
 
 
-def resolution_advice(pixel_size: tuple[float, float] | None, trained_at: float | None) -> str | None:
-    """A sentence if a scene's pixels, (width, height) in metres, are beyond twice or half what the model learned at."""
-    if pixel_size is None or trained_at is None or 0.5 <= max(pixel_size) / trained_at <= 2:
-        return None
-    return (
-        f"the scene has pixels of {max(pixel_size):.3g} m, the model learned at {trained_at:.3g} m: "
-        f"--resolution {trained_at:g} may give a better map"
+def _predict_many(arguments: argparse.Namespace) -> None:
+    from tqdm.auto import tqdm  # noqa: PLC0415
+
+    from ..fleet import MapFolders, map_scenes  # noqa: PLC0415
+    from ..scene_list import list_scenes  # noqa: PLC0415
+
+    extras = {name: getattr(arguments, name) for name in ("confidence", "probabilities", "preview")}
+    outputs = [arguments.map, *(folder for folder in extras.values() if folder is not None)]
+    scenes = list_scenes(arguments.scene, outputs, asset=arguments.asset)
+    folders = MapFolders.checked(arguments.map, **extras)
+    waiting = scenes if arguments.overwrite else folders.unfinished(scenes)
+    if len(waiting) < len(scenes):
+        say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps stand already and are skipped")
+    if not waiting:
+        return
+    problems, advised = [], set()
+    with _mapper(arguments) as mapper:
+        for result in map_scenes(waiting, folders, mapper, overwrite=arguments.overwrite):
+            if result.report is not None:
+                tqdm.write(_line(result.report))
+            if result.problem is not None:
+                problems.append(result.problem)
+            if result.advice is not None:
+                advised.add(result.advice)
+    for sentence in [*sorted(advised), *problems]:
+        say(sentence)
+    if problems:
+        raise InputError(
+            f"{len(problems)} of {len(scenes)} scenes failed, see above; all other maps are written, and the same "
+            "command tries these again"
+        )
+
+
+def _line(report: "MapReport") -> str:
+    """A map in one line: its file, the shares of the classes that it holds, the seconds it took."""
+    pairs = zip(report.label_set.classes, report.shares, strict=True)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in pairs if share)
+    return f"{report.files[0]}  {shares}  ({report.seconds:.1f} s)"
+
+
+@contextmanager
+def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
+    """Model, settings and workers as asked for; says where a number is not taken as it stands."""
+    from ..fleet import SceneMapper  # noqa: PLC0415
+    from ..inference import load_model, resolve_window  # noqa: PLC0415
+
+    with _workers(arguments) as workers:
+        device, dtype = (arguments.device, arguments.dtype) if workers is None else ("cpu", workers.model.dtype)
+        model, processor = load_model(arguments.model, device=device, dtype=dtype)
+        window, stride = resolve_window(model.config, arguments.window, arguments.stride, fast=arguments.fast)
+        if arguments.window is not None and window != arguments.window:
+            say(f"window {arguments.window} is not a multiple of 16: {window} is used")
+        yield SceneMapper(
+            model,
+            processor,
+            window,
+            stride,
+            batch_size=arguments.batch_size,
+            tta=arguments.tta,
+            bands=None if arguments.bands is None else tuple(arguments.bands),
+            resolution=arguments.resolution,
+            workers=workers,
+        )
+
+
+def _workers(arguments: argparse.Namespace) -> "AbstractContextManager[Workers | None]":
+    """Whoever shares the work, for the length of a block; None where it is this process alone."""
+    from ..inference import resolve_device  # noqa: PLC0415
+    from ..workers import ModelSource, cluster_workers, local_workers  # noqa: PLC0415
+
+    name = arguments.model
+    source = ModelSource(
+        os.path.abspath(name) if name is not None and os.path.isdir(name) else name, arguments.device, arguments.dtype
     )
+    if arguments.workers is not None:
+        resolve_device(arguments.device)  # a wrong one is told before processes start
+        return local_workers(arguments.workers, source)
+    if arguments.scheduler is not None:
+        return cluster_workers(arguments.scheduler, source)
+    return nullcontext()
 
 
 def add_convert(subparsers: Any) -> None:
