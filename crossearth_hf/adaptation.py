@@ -10,7 +10,8 @@
 | `full+rein` | trained | yes |
 
 The head is trained in every row, and with it Rein's tokens wherever the queries are computed from them: `frozen` means
-features of the frozen ViT under the same head, not a head of another design.
+features of the frozen ViT under the same head, not a head of another design. With more than three channels the kernels
+that read the pixels are trained in every row too, see `CrossEarthPreTrainedModel.freeze_backbone`.
 """
 
 import re
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -52,6 +54,46 @@ class LoraSettings:
         return self.alpha / self.rank
 
 
+@torch.no_grad()
+def extend_channels(model: CrossEarthPreTrainedModel, num_channels: int) -> None:
+    """Makes a trained model take further input channels, in place; the processor has a method of the same name.
+
+    Our choice: the kernel of a further channel is the mean of those that are there, and all are scaled by the old
+    number of channels over the new one, 3/4 for a fourth band. An image whose further bands equal the mean of the first
+    ones gives the activations that it gave before: exactly in grey, nearly so in colour. What Multi-Task Training
+    rebuilds of a further channel is likewise the mean of the others. The new kernels know nothing of their bands yet:
+    they are trained whatever the adaptation, see `CrossEarthPreTrainedModel.freeze_backbone`.
+
+    Args:
+        model: A CrossEarth model or a peer, before `adapt`.
+        num_channels: As many as it has, or more; the old ones come first.
+
+    Raises:
+        InputError: fewer channels than the model has.
+    """
+    old = model.config.num_channels
+    if num_channels < old:
+        raise InputError(f"the model takes {old} channels and cannot do with {num_channels}; give {old} or more")
+    if num_channels == old:
+        return
+    kernels: list[Any] = [model.input_convolution]
+    if isinstance(model, CrossEarthForMultiTaskTraining):
+        kernels.append(model.multitask.extractor.layers[0])
+        pixels = model.multitask.reconstruction.pixels
+        for module, name in ((model.multitask, "mask_token"), (pixels, "weight"), (pixels, "bias")):
+            _append_means(module, name, 0, num_channels)
+        pixels.out_channels = num_channels
+    for kernel in kernels:
+        _append_means(kernel, "weight", 1, num_channels)
+        kernel.weight.mul_(old / num_channels)
+        kernel.in_channels = num_channels
+    for module in model.modules():
+        if getattr(module, "projection", None) is model.input_convolution:
+            module.num_channels = num_channels  # DINOv2 checks its images by it
+    model.config.num_channels = num_channels
+    model.input_convolution.requires_grad_(True)
+
+
 def adapt(model: CrossEarthPreTrainedModel, adaptation: str, lora: LoraSettings | None = None) -> None:
     """Prepares `model`, with its head, for training: sets what needs gradients, adds LoRA, and the config's fields.
 
@@ -70,9 +112,10 @@ def adapt(model: CrossEarthPreTrainedModel, adaptation: str, lora: LoraSettings 
         raise InputError(f"adaptation is {adaptation!r}; it must be one of {', '.join(ADAPTATIONS)}")
     parts = adaptation.split("+")
     model.requires_grad_(True)
-    model.config.freeze_backbone = "full" not in parts
+    model.config.freeze_backbone = False
+    if "full" not in parts:
+        model.freeze_backbone()
     model.config.rein_refines_features = "rein" in parts
-    model.base_model.backbone.requires_grad_("full" in parts)
     _freeze_unused(model.base_model.adapter, refines="rein" in parts, links=model.config.link_queries)
     if "lora" in parts:
         _add_lora(model, lora or LoraSettings())
@@ -140,6 +183,13 @@ def save_adapter(
     model.config.save_pretrained(folder)
 
 
+def _append_means(module: nn.Module, name: str, axis: int, length: int) -> None:
+    """Makes a parameter `length` long along `axis`, with the mean of what is there."""
+    old = module.get_parameter(name)
+    further = old.mean(axis, keepdim=True).repeat_interleave(length - old.shape[axis], axis)
+    setattr(module, name, nn.Parameter(torch.cat([old, further], axis), old.requires_grad))
+
+
 def _freeze_unused(adapter: CrossEarthRein, *, refines: bool, links: bool) -> None:
     """Stops gradients of what takes no part: distributed training waits for the gradient of every other parameter."""
     for name, parameter in adapter.named_parameters():
@@ -153,10 +203,12 @@ def _freeze_unused(adapter: CrossEarthRein, *, refines: bool, links: bool) -> No
 
 
 def _trained_modules(model: CrossEarthPreTrainedModel) -> list[str]:
-    """Names of the modules beside the ViT, without those that only training needs."""
+    """Names of the modules beside the frozen ViT, without those that only training needs."""
     base = [f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_children() if name != "backbone"]
     head = [name for name, _ in model.named_children() if name not in (model.base_model_prefix, "multitask")]
-    return [name for name in base + head if any(True for _ in model.get_submodule(name).parameters())]
+    kernel = [name for name, module in model.named_modules() if module is model.input_convolution]
+    kernel = kernel if model.config.num_channels > 3 else []
+    return [name for name in base + head + kernel if any(True for _ in model.get_submodule(name).parameters())]
 
 
 def _add_lora(model: CrossEarthPreTrainedModel, lora: LoraSettings) -> None:

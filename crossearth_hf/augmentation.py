@@ -17,7 +17,7 @@ from .data import Source
 from .data_sources import FilePair, Windows, scale_to
 from .errors import InputError
 from .hub_data import HubStream
-from .image_files import Window
+from .image_files import Window, resize_bands
 from .labels import IGNORE_INDEX
 from .normalization import normalize_pixels
 
@@ -53,7 +53,7 @@ class CropSettings:
 
 
 class Crop(NamedTuple):
-    """A piece of an image: (h, w, 3) uint8 RGB, (h, w) uint8 ids, (h, w) bool validity."""
+    """A piece of an image: (h, w, C) uint8, (h, w) uint8 ids, (h, w) bool validity."""
 
     image: np.ndarray
     labels: np.ndarray
@@ -63,7 +63,7 @@ class Crop(NamedTuple):
 class TrainingCrops(Dataset):
     """Endless random crops of several sources, addressed by a running index.
 
-    Item `index` is {"pixel_values": (3, size, size) float32 normalised, "labels": (size, size) int64, 255 ignored,
+    Item `index` is {"pixel_values": (C, size, size) float32 normalised, "labels": (size, size) int64, 255 ignored,
     "index": () int64}. Pixels without data are 0 after normalisation, their labels 255.
 
     Args:
@@ -137,8 +137,7 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
     pixels, has_data = image.read_pixels(*window)
     valid = np.ones((h, w), dtype=bool) if has_data is None else has_data[rows[:, None], columns]
     inner = (box[0] - window[1], box[1] - window[0], box[2] - window[1], box[3] - window[0])
-    resized = Image.fromarray(pixels).resize((w, h), Image.Resampling.BILINEAR, box=inner)
-    return Crop(np.asarray(resized), np.where(valid, labels, np.uint8(IGNORE_INDEX)), valid)
+    return Crop(resize_bands(pixels, (w, h), inner), np.where(valid, labels, np.uint8(IGNORE_INDEX)), valid)
 
 
 def largest_share(labels: np.ndarray) -> float:
@@ -158,13 +157,14 @@ def photometric_distortion(image: np.ndarray, rng: np.random.Generator) -> np.nd
     """Random brightness (+-32), contrast and saturation (0.5 to 1.5) and hue (+-36 degrees), each with probability 0.5.
 
     The distortion of SSD (Liu et al., ECCV 2016), as Mask2Former's recipe uses it: contrast comes before or after the
-    colour changes, at random.
+    colour changes, at random. Of more channels than RGB brightness and contrast change all alike, as light does;
+    saturation and hue are those of the first three (our choice).
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, C) uint8, RGB first.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, C) uint8.
     """
     values = np.arange(256, dtype=np.float64)
     shift = rng.uniform(-32, 32) if rng.random() < 0.5 else 0.0
@@ -173,12 +173,13 @@ def photometric_distortion(image: np.ndarray, rng: np.random.Generator) -> np.nd
     hue = rng.uniform(-0.1, 0.1) if rng.random() < 0.5 else 0.0
     contrast_first = rng.random() < 0.5
     before = np.clip(values + shift, 0, 255) * (contrast if contrast_first else 1.0)
-    distorted = Image.fromarray(_table(before)[image])
+    brightened = _table(before)[image]
+    distorted = Image.fromarray(brightened[..., :3])
     if saturation != 1.0 or hue != 0.0:
         tables = [_table((values + 256 * hue) % 256), _table(values * saturation), _table(values)]
         distorted = distorted.convert("HSV").point(np.concatenate(tables).tolist()).convert("RGB")
     after = _table(values if contrast_first else values * contrast)
-    return after[np.asarray(distorted)]
+    return after[np.concatenate([np.asarray(distorted), brightened[..., 3:]], axis=-1)]
 
 
 def to_tensors(crop: Crop, settings: CropSettings) -> dict[str, torch.Tensor]:
@@ -191,7 +192,7 @@ def to_tensors(crop: Crop, settings: CropSettings) -> dict[str, torch.Tensor]:
         std=settings.std,
         rescale_factor=settings.rescale_factor,
     )
-    pixel_values = torch.zeros(3, settings.size, settings.size)
+    pixel_values = torch.zeros(len(normalized), settings.size, settings.size)
     pixel_values[:, :h, :w] = normalized
     labels = torch.full((settings.size, settings.size), IGNORE_INDEX)
     labels[:h, :w] = torch.from_numpy(crop.labels.astype(np.int64, order="C"))

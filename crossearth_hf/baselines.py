@@ -18,18 +18,23 @@ PROBABILITY_FLOOR = 1e-6
 class FeaturePyramidSegmenter(CrossEarthPreTrainedModel):
     """EfficientNet-Lite0 under a feature pyramid (Lin et al., CVPR 2017) and a pixel-wise classifier.
 
-    Of the configuration it reads `feature_size`, `num_labels`, `ignore_value` and what evaluation needs (`image_size`,
-    `window_stride`).
+    Of the configuration it reads `feature_size`, `num_channels`, `num_labels`, `ignore_value` and what evaluation needs
+    (`image_size`, `window_stride`).
     """
 
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__(config)
         width = config.feature_size
-        self.backbone = EfficientNetLite()
+        self.backbone = EfficientNetLite(config.num_channels)
         self.laterals = nn.ModuleList(nn.Conv2d(channels, width, kernel_size=1) for channels in self.backbone.widths)
         self.smooth = nn.ModuleList(_block(width) for _ in self.backbone.widths)
         self.classifier = nn.Conv2d(width, config.num_labels, kernel_size=1)
         self.post_init()
+
+    @property
+    def input_convolution(self) -> nn.Conv2d:
+        """What reads the pixels."""
+        return self.backbone.first
 
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, seeds: Tensor | None = None
@@ -37,7 +42,7 @@ class FeaturePyramidSegmenter(CrossEarthPreTrainedModel):
         """Segments a batch; the loss is the mean cross-entropy of the labelled pixels.
 
         Args:
-            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
+            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16.
             labels: (B, H, W) int64 class ids, `config.ignore_value` ignored.
             seeds: Of the random points that other losses draw; this one draws none.
 

@@ -34,6 +34,9 @@ class CrossEarthConfig(Mask2FormerConfig):
     Args:
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
             A DINOv2 (or DINOv2-with-registers) configuration with 16-pixel patches. Default: ViT-L/16 at 512.
+        num_channels (`int`, *optional*, defaults to 3):
+            Input channels, 3 or more, the first three red, green and blue. Kept in `backbone_config`. A trained RGB
+            model gets more by `adaptation.extend_channels`.
         out_indices (`list[int]`, *optional*, defaults to `(7, 11, 15, 23)`):
             Four blocks (from 0) whose patch tokens become the pyramid, finest level first.
         rein_num_tokens (`int`, *optional*, defaults to 100):
@@ -55,7 +58,8 @@ class CrossEarthConfig(Mask2FormerConfig):
             patches, those at strides 4 to 32 are added to the pyramid. A hybrid ViT (Dosovitskiy et al., ICLR 2021,
             section 3.1); our choice for small models, of which no pretrained ViT is to be had.
         freeze_backbone (`bool`, *optional*, defaults to `True`):
-            Whether the ViT is built without gradients; adapters and head are always trained.
+            Whether the ViT is built without gradients; adapters and head are always trained, and so are, with more
+            than three channels, the kernels that read the pixels: no pretrained ones know the other bands.
         ignore_unlabelled_pixels (`bool`, *optional*, defaults to `False`):
             Whether pixels with the label 255 are left out of the mask losses. `False` is the original's way: they
             count as background of every class.
@@ -123,12 +127,23 @@ class CrossEarthConfig(Mask2FormerConfig):
         """Side of the crop that the model was built for, in pixels: the position table's size and the window."""
         return int(self.backbone_config.image_size)
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images that the model takes."""
+        return int(self.backbone_config.num_channels)
+
+    @num_channels.setter
+    def num_channels(self, number: int) -> None:
+        _check_channels(number)
+        self.backbone_config.num_channels = number
+
     def _check(self) -> None:
         backbone = self.backbone_config
         if backbone.model_type not in self.backbones_supported:
             raise ValueError(
                 f"backbone '{backbone.model_type}' is not supported; use one of {', '.join(self.backbones_supported)}"
             )
+        _check_channels(backbone.num_channels)
         if backbone.patch_size != 16:
             raise ValueError(
                 f"patch_size {backbone.patch_size} is not 16; resample the patch kernel (`crossearth convert` does)"
@@ -174,6 +189,13 @@ class CrossEarthConfig(Mask2FormerConfig):
         if name not in PRESETS:
             raise ValueError(f"'{name}' is no preset; the known ones are {', '.join(PRESETS)}")
         return cls(**(PRESETS[name] | overrides))
+
+
+def _check_channels(number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 3:
+        raise ValueError(
+            f"num_channels {number!r} must be a whole number, 3 or more; repeat grey images as red, green and blue"
+        )
 
 
 # The small model (our choice; the paper has ViT-L only): six blocks on an ImageNet stem. They start near the identity,

@@ -41,7 +41,7 @@ def load_sources(
     for text in sources:
         source = load_source(text, label_set, bands=bands, labelled=labelled)
         if not isinstance(source, HubStream):
-            source, cache_bytes = in_memory(source, cache_bytes)
+            source, cache_bytes = in_memory(source, cache_bytes, max(3, len(bands or ())))
         loaded.append(source)
     return loaded
 
@@ -65,7 +65,7 @@ def load_source(
         source: `FOLDER` or `FOLDER:GLOB` (a pattern on names), see `load_pairs`; `hf:PATH_OR_ID[:CONFIG[:SPLIT]]` or
             `hf-stream:` with the same, see `hub_data`; `synth:DOMAIN[:COUNT]`.
         label_set: Classes of the labels.
-        bands: One or three bands of rasters, counted from 1; by default as `crossearth predict` chooses them.
+        bands: One, three or more bands of rasters, counted from 1; by default as `crossearth predict` chooses them.
         labelled: False for images alone: every label is 255, and a folder needs no masks.
 
     Raises:
@@ -73,6 +73,8 @@ def load_source(
     """
     chosen = None if bands is None else tuple(bands)
     if source.startswith("synth:"):
+        if chosen is not None and len(chosen) > 3:
+            raise InputError(f"'{source}' is drawn in three bands, not {len(chosen)}; leave it out or give three bands")
         return _synthetic(source, label_set, labelled)
     if source.startswith(hub_data.MAP_PREFIX):
         return hub_data.load_map(source, label_set, chosen, labelled)
@@ -114,11 +116,13 @@ def load_pairs(
     return [_checked_pair(path, _mask_of(path, root / "masks"), label_set, bands) for path in files]
 
 
-def in_memory(images: Sequence[LabelledImage], cache_bytes: int) -> tuple[list[LabelledImage], int]:
+def in_memory(
+    images: Sequence[LabelledImage], cache_bytes: int, num_channels: int = 3
+) -> tuple[list[LabelledImage], int]:
     """The same images, decoded in their order as long as `cache_bytes` last; and the bytes that are left."""
     kept: list[LabelledImage] = []
     for image in images:
-        if 4 * image.size[0] * image.size[1] <= cache_bytes and not isinstance(image, ArrayPair):
+        if (num_channels + 1) * image.size[0] * image.size[1] <= cache_bytes and not isinstance(image, ArrayPair):
             image = image.decode()
             cache_bytes -= image.image.nbytes + image.labels.nbytes + (0 if image.valid is None else image.valid.nbytes)
         kept.append(image)

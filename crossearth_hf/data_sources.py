@@ -23,7 +23,7 @@ class Windows(Protocol):
         """Metres on the ground per pixel; None where nothing tells."""
 
     def read_pixels(self, row: int, col: int, height: int, width: int) -> Picture:
-        """(height, width, 3) uint8 RGB and (height, width) bool validity, None where all pixels have data."""
+        """(height, width, C) uint8 and (height, width) bool validity, None where all pixels have data."""
 
     def read_labels(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """(height, width) uint8 ids, 255 ignored; pixels without data keep the id that the mask gives them."""
@@ -45,7 +45,7 @@ class LabelledImage(Protocol):
         """Metres on the ground per pixel; None where nothing tells."""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB and (H, W) uint8 ids; without data 0 and 255."""
+        """(H, W, C) uint8 and (H, W) uint8 ids; without data 0 and 255."""
 
     def decode(self) -> "ArrayPair":
         """The whole image in memory."""
@@ -60,7 +60,7 @@ class ArrayPair:
 
     Attributes:
         name: Name shown in messages and reports.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, C) uint8, RGB or the bands asked for.
         labels: (H, W) uint8 ids, 255 ignored.
         valid: (H, W) bool, False without data; None where all pixels have data.
         pixel_size: Metres on the ground per pixel; None where nothing tells.
@@ -78,7 +78,7 @@ class ArrayPair:
         return self.labels.shape[0], self.labels.shape[1]
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB and (H, W) uint8 ids; without data 0 and 255."""
+        """(H, W, C) uint8 and (H, W) uint8 ids; without data 0 and 255."""
         labels = self.labels if self.valid is None else np.where(self.valid, self.labels, np.uint8(IGNORE_INDEX))
         return self.image, labels
 
@@ -106,7 +106,7 @@ class FilePair:
         name: The file's name without its ending.
         image, mask: Paths; without a mask every label is 255.
         size: (height, width) in pixels.
-        bands: One or three bands of the image, counted from 1; None for the choice of `geotiff.Scene`.
+        bands: One, three or more bands of the image, counted from 1; None for the choice of `geotiff.Scene`.
         pixel_size: Metres on the ground per pixel; None where the image's georeference does not tell.
     """
 
@@ -123,7 +123,7 @@ class FilePair:
         return all(path is None or path.suffix.lower() in WINDOW_SUFFIXES for path in (self.image, self.mask))
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB and (H, W) uint8 ids, see `LabelledImage`; `InputError` if a file cannot be decoded."""
+        """(H, W, C) uint8 and (H, W) uint8 ids, see `LabelledImage`; `InputError` if a file cannot be decoded."""
         return self.decode().read()
 
     def decode(self) -> ArrayPair:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
 from . import metrics
 from .data_sources import LabelledImage, scale_to
+from .errors import InputError
+from .image_files import resize_bands
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .inference import sliding_window_scores
 from .labels import IGNORE_INDEX, LabelSet
@@ -24,7 +25,7 @@ class Prediction:
     """What a model says of an image.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, C) uint8.
         labels: (H, W) uint8 ids, 255 ignored.
         scores: (K, H, W) float32 scores >= 0, on the model's device.
     """
@@ -98,8 +99,16 @@ def predict_image(
         scale: Factor by which the image is enlarged (bilinear) before the windows; scores are brought back (bilinear).
             An image that knows its ground sampling distance is brought to the model's first, if that is known too.
         batch_size: Windows per forward pass.
+
+    Raises:
+        InputError: an image of other channels than the processor's.
     """
     pixels, labels = image.read()
+    if pixels.shape[2] != len(processor.image_mean):
+        raise InputError(
+            f"{image.name} has {pixels.shape[2]} channels and the model takes {len(processor.image_mean)}; score it on "
+            "images of its bands"
+        )
     resized = resize_pixels(pixels, scale * scale_to(image, model.config.ground_sampling_distance))
     # Unpadded: the windows of the original lie within the image.
     pixel_values = processor(images=[resized], do_pad=False, return_tensors="pt")["pixel_values"]
@@ -111,11 +120,11 @@ def predict_image(
 
 
 def resize_pixels(pixels: np.ndarray, factor: float) -> np.ndarray:
-    """(H, W, 3) uint8 enlarged by a factor, bilinear; at least one pixel a side."""
+    """(H, W, C) uint8 enlarged by a factor, bilinear; at least one pixel a side."""
     height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
     if (height, width) == pixels.shape[:2]:
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return resize_bands(pixels, (width, height))
 
 
 def scored_ids(label_set: LabelSet, classes: Sequence[str]) -> np.ndarray:

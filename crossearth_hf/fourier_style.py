@@ -13,12 +13,12 @@ def mix_amplitudes(images: Tensor, probability: float, seeds: Sequence[int]) -> 
     """Gives images the low-frequency amplitudes of another image of the batch; the phases, and so the shapes, stay.
 
     Args:
-        images: (B, 3, H, W) in [0, 1].
+        images: (B, C, H, W) in [0, 1]; every channel is mixed by itself.
         probability: Share of the images that are mixed.
         seeds: One per image: whether it is mixed, with which image and how far (uniform in [0, 1]).
 
     Returns:
-        (B, 3, H, W) in [0, 1]; images that are not mixed do not change at all.
+        (B, C, H, W) in [0, 1]; images that are not mixed do not change at all.
     """
     result = images.clone()
     spectra = torch.fft.fftshift(torch.fft.fft2(images.float()), dim=(-2, -1))

@@ -34,7 +34,7 @@ class RecordReader:
         source: The data set, as messages name it.
         label_column: Column of the masks; without one every label is 255.
         label_set: Classes of the labels.
-        bands: One or three bands of the images, counted from 1; None for the choice of `geotiff.Scene`.
+        bands: One, three or more bands of the images, counted from 1; None for the choice of `geotiff.Scene`.
     """
 
     source: str
@@ -93,7 +93,7 @@ class HubImage:
         return self.reader.name(self.index)
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB and (H, W) uint8 ids; without data 0 and 255."""
+        """(H, W, C) uint8 and (H, W) uint8 ids; without data 0 and 255."""
         return self.decode().read()
 
     def decode(self) -> ArrayPair:
@@ -190,7 +190,7 @@ def load_map(source: str, label_set: LabelSet, bands: tuple[int, ...] | None, la
         source: A folder written by `save_to_disk`, a folder that `load_dataset` knows (Parquet, ImageFolder), or a Hub
             id. SPLIT is "train" by default.
         label_set: Classes of the labels.
-        bands: One or three bands of the images; None for the choice of `geotiff.Scene`.
+        bands: One, three or more bands of the images; None for the choice of `geotiff.Scene`.
         labelled: Whether labels are read; otherwise all are 255.
 
     Raises:

@@ -28,7 +28,8 @@ File = Path | bytes
 Window = tuple[int, int, int, int]
 """Row, column, height and width in pixels."""
 Picture = tuple[np.ndarray, np.ndarray | None]
-"""(H, W, 3) uint8 RGB, 0 without data; (H, W) bool, False without data, or None where all pixels have data."""
+"""(H, W, C) uint8, RGB or the bands asked for, 0 without data; (H, W) bool, False without data, or None where all
+pixels have data."""
 
 _PLAIN_FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP"}
 _PLAIN_MODES = {"1", "L", "P", "RGB"}
@@ -41,7 +42,7 @@ def read_image(file: File, name: str, bands: Sequence[int] | None = None) -> Pic
     Args:
         file: A path, or the bytes of an image file of any kind.
         name: What messages call it.
-        bands: One or three band numbers, counted from 1; by default as `Scene` chooses them.
+        bands: One, three or more band numbers, counted from 1; by default as `Scene` chooses them.
 
     Raises:
         InputError: it cannot be read, or lacks the bands.
@@ -109,6 +110,25 @@ def mask_ids(file: File, name: str) -> tuple[list[int], tuple[int, int]]:
     return np.flatnonzero(counts).tolist(), (height, width)
 
 
+def resize_bands(
+    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """Bilinear with antialiasing where it shrinks.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        size: New (width, height).
+        box: Left, top, right and bottom of the part that is resized; the whole where None.
+
+    Returns:
+        (height, width, C) uint8.
+    """
+    # Bands beyond RGB one by one: Pillow would take the fourth for transparency.
+    parts = [pixels[..., :3], *np.moveaxis(pixels[..., 3:], -1, 0)]
+    resized = [Image.fromarray(part).resize(size, Image.Resampling.BILINEAR, box=box) for part in parts]
+    return np.dstack([np.asarray(part) for part in resized])
+
+
 def _mask_strips(file: File, name: str) -> Iterator[np.ndarray]:
     """(h, W) uint8 ids from top to bottom, checked."""
     if _is_picture(file):
@@ -156,7 +176,7 @@ def _no_label_map(name: str) -> str:
 
 
 def _picture(raster: Raster) -> Picture:
-    pixels = np.array(raster.pixels.transpose(1, 2, 0), order="C")  # (H, W, 3)
+    pixels = np.array(raster.pixels.transpose(1, 2, 0), order="C")  # (H, W, C)
     if raster.valid.all():
         return pixels, None
     pixels[~raster.valid] = 0
@@ -200,14 +220,19 @@ def _source(file: File) -> Path | io.BytesIO:
 @lru_cache(maxsize=_OPEN_SCENES)
 def _kept_open(path: str, bands: tuple[int, ...] | None, process: int) -> Scene:
     """The scene at `path`, opened once per process: forked workers must not share a file handle."""
-    return Scene(path, bands=bands)
+    return _open(path, bands)
+
+
+def _open(path: str | Path, bands: Sequence[int] | None) -> Scene:
+    """The raster with as many channels as bands are asked for, at least RGB."""
+    return Scene(path, bands=bands, num_channels=max(3, len(bands or ())))
 
 
 @contextmanager
 def _scene(file: File, name: str, bands: Sequence[int] | None) -> Iterator[Scene]:
     """A file or bytes opened by GDAL, which wants the latter on disk."""
     if not isinstance(file, bytes):
-        with bounded_cache(), Scene(file, bands=bands) as scene:
+        with bounded_cache(), _open(file, bands) as scene:
             yield scene
         return
     with TemporaryDirectory(prefix="crossearth-") as folder:

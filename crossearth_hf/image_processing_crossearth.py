@@ -92,7 +92,9 @@ class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore
 
 
 class CrossEarthImageProcessor(PilBackend):
-    r"""Turns RGB images and label maps into CrossEarth's inputs, and its outputs into label maps.
+    r"""Turns images and label maps into CrossEarth's inputs, and its outputs into label maps.
+
+    Images are RGB; for a model of more channels they are arrays with as many as `image_mean` has entries.
 
     Images are not resized unless asked (`do_resize=True` with `size`); they are rescaled by `rescale_factor`,
     normalised with the ImageNet statistics of DINOv2 and padded right and bottom: with 0 after normalisation, labels
@@ -174,17 +176,18 @@ class CrossEarthImageProcessor(PilBackend):
         """Prepares a batch.
 
         Args:
-            images: one or several RGB images: PIL, or arrays (H, W, 3) or (3, H, W) in 0..255.
+            images: one or several RGB images: PIL, or arrays (H, W, C) or (C, H, W) in 0..255.
             segmentation_maps: one (H, W) map of class ids per image, 255 ignored.
 
         Returns:
-            `pixel_values` (B, 3, H', W') float32 and, with maps, `labels` (B, H', W') int64; H' and W' are multiples
+            `pixel_values` (B, C, H', W') float32 and, with maps, `labels` (B, H', W') int64; H' and W' are multiples
             of `size_divisor`. With injection `pixel_values` holds the styled mix; with `return_clean_pixel_values`
-            there are also `clean_pixel_values` (B, 3, H', W') and `styled` (B,) bool.
+            there are also `clean_pixel_values` (B, C, H', W') and `styled` (B,) bool.
 
         Raises:
-            ValueError: numbers of images and maps differ, or the sizes of a pair do; for injection, numbers out of
-                their range, a block larger than an image, pixels outside [0, 1] after rescaling.
+            ValueError: numbers of images and maps differ, or the sizes of a pair do; images of other channels than the
+                processor's; for injection, numbers out of their range, a block larger than an image, pixels outside
+                [0, 1] after rescaling, more channels than RGB.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -201,6 +204,8 @@ class CrossEarthImageProcessor(PilBackend):
         prepared = self._prepare_image_like_inputs(
             images=images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format
         )
+        if kwargs["do_normalize"]:
+            _check_channels(prepared, kwargs["image_mean"])
         clean = self._scaled(prepared, **kwargs)
         data: dict[str, Any] = {}
         if kwargs["do_earth_style_injection"]:
@@ -220,6 +225,40 @@ class CrossEarthImageProcessor(PilBackend):
             _check_pairs(prepared, maps)
             data["labels"] = self._preprocess_labels(maps, **kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def extend_channels(self, num_channels: int) -> None:
+        """Gives further channels a mean and a deviation, as `adaptation.extend_channels` gives the model kernels.
+
+        Our choice: the means of those that are there.
+        """
+        for name in ("image_mean", "image_std"):
+            values = list(getattr(self, name))
+            further = num_channels - len(values)
+            if further > 0:
+                setattr(self, name, values + [sum(values) / len(values)] * further)
+
+    def process_image(
+        self,
+        image: ImageInput,
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """An image as (C, H, W); arrays of more than three channels as they are: the fourth is no transparency."""
+        channels = np.size(self.image_mean)
+        if channels > 3 and isinstance(image, np.ndarray | Tensor) and image.ndim == 3:
+            do_convert_rgb = False
+            if input_data_format is None:
+                is_last = image.shape[-1] == channels != image.shape[0]
+                input_data_format = ChannelDimension.LAST if is_last else ChannelDimension.FIRST
+        return super().process_image(image, do_convert_rgb, input_data_format, **kwargs)
+
+    def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
+        """(C, H, W) resized; more than three channels one by one: Pillow would take the fourth for transparency."""
+        resize = super().resize
+        if len(image) <= 3:
+            return resize(image, size, resample, **kwargs)
+        return np.concatenate([resize(band[None], size, resample, **kwargs) for band in image])
 
     def _scaled(
         self,
@@ -249,6 +288,8 @@ class CrossEarthImageProcessor(PilBackend):
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Images of any sizes, some of them styled, and (B,) bool: which; images of one size share a batch."""
         settings = StyleSettings(style_probability, style_alpha, style_mask_ratio, style_block_size, style_residual)
+        if len(images[0]) != 3:
+            raise ValueError(f"an image of {len(images[0])} channels cannot be styled: Earth styles are those of RGB")
         _check_pixels(images)
         seeds = _style_seeds(style_seed, len(images))
         mixed, styled = list(images), np.zeros(len(images), dtype=bool)
@@ -336,6 +377,15 @@ def _style_seeds(style_seed: int | None, count: int) -> list[int]:
     if style_seed < 0:
         raise ValueError(f"style_seed {style_seed} is negative; choose 0 or more")
     return [image_seed(style_seed, i) for i in range(count)]
+
+
+def _check_channels(images: Sequence[np.ndarray], mean: float | Sequence[float]) -> None:
+    for image in images:
+        if np.ndim(mean) and len(image) != np.size(mean):
+            raise ValueError(
+                f"an image of shape {image.shape} and an image_mean of {np.size(mean)} channels do not fit together; "
+                "give arrays of as many channels (pictures are read as RGB)"
+            )
 
 
 def _check_pixels(images: Sequence[np.ndarray]) -> None:

@@ -28,9 +28,9 @@ class CrossEarthMultiTaskOutput(CrossEarthSegmentationOutput):
     """Output of [`CrossEarthForMultiTaskTraining`]; without `labels` the segmentation's fields are `None`.
 
     Args:
-        reconstruction (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`):
+        reconstruction (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`):
             The masked images rebuilt, in the scale of `pixel_values`.
-        styled_reconstruction (`torch.FloatTensor` of shape `(number of styled images, 3, height, width)`):
+        styled_reconstruction (`torch.FloatTensor` of shape `(number of styled images, num_channels, height, width)`):
             The styled images rebuilt.
         visible (`torch.BoolTensor` of shape `(batch_size, height, width)`):
             Where the masked images show the image rather than the mask token.
@@ -71,14 +71,14 @@ class CrossEarthExtractor(nn.Module):
         super().__init__()
         width = config.backbone_config.hidden_size
         ladder = config.mim_extractor_channels or [max(width // share, 1) for share in (16, 8, 4, 2)]
-        channels = [3, *ladder, width]
+        channels = [config.num_channels, *ladder, width]
         layers: list[nn.Module] = []
         for index, stride in enumerate((2, 2, 2, 2, 1)):
             layers += [nn.Conv2d(channels[index], channels[index + 1], 3, stride, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D), one vector for each of the backbone's patches."""
+        """(B, C, H, W) -> (B, N, D), one vector for each of the backbone's patches."""
         return self.layers(images).flatten(2).transpose(1, 2)
 
 
@@ -128,10 +128,10 @@ class CrossEarthReconstruction(GradientCheckpointingLayer):
         width = config.mim_reconstruction_width or 4 * max(in_channels // 16, 1)
         self.aspp = CrossEarthASPP(in_channels, width)
         self.merge = nn.Conv2d(4 * width, width // 2, kernel_size=1)
-        self.pixels = nn.Conv2d(width // 2, 3, kernel_size=1)
+        self.pixels = nn.Conv2d(width // 2, config.num_channels, kernel_size=1)
 
     def forward(self, size: tuple[int, int], *maps: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of `size` from the four `maps` (B, D, h, w) of the pyramid.
+        """Images (B, C, H, W) of `size` from the four `maps` (B, D, h, w) of the pyramid.
 
         The maps are brought to one size, concatenated and merged by a 1x1 convolution: computed as the sum of the
         convolution's four parts, each before its map is enlarged, which gives the same numbers. The concatenation
@@ -153,13 +153,13 @@ class CrossEarthMultiTask(nn.Module):
 
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__()
-        self.mask_token = nn.Parameter(torch.empty(3, config.image_size, config.image_size))
+        self.mask_token = nn.Parameter(torch.empty(config.num_channels, config.image_size, config.image_size))
         self.extractor = CrossEarthExtractor(config)
         self.injectors = nn.ModuleList(CrossEarthInjector(config) for _ in config.out_indices)
         self.reconstruction = CrossEarthReconstruction(config)
 
     def hide(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Images (B, 3, H, W) with the mask token where `visible` (B, H, W) is False.
+        """Images (B, C, H, W) with the mask token where `visible` (B, H, W) is False.
 
         The token is an image of the model's crop size; other sizes see its top left part or its periodic repetition.
         """
@@ -223,12 +223,12 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
         """Losses of a batch.
 
         Args:
-            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16; the styled image where styling fired.
+            pixel_values: (B, C, H, W) normalised; H and W multiples of 16; the styled image where styling fired.
             labels: (B, H, W) int64 class ids, 255 ignored. Without them there is only the reconstruction: the head is
                 not used, see [`~CrossEarthForMultiTaskTraining.freeze_head`].
             seeds: (B,) int64 >= 0: an image's mask and the loss's random points then depend on its own seed alone.
                 Without them PyTorch's global generator draws.
-            clean_pixel_values: (B, 3, H, W) normalised, before styling; `pixel_values` if not given.
+            clean_pixel_values: (B, C, H, W) normalised, before styling; `pixel_values` if not given.
             styled: (B,) bool, which images were styled; given with `clean_pixel_values` or not at all.
             visible: (B, H, W) bool, False where pixels are hidden; drawn at random if not given.
             return_dict: `False` for a plain tuple.
@@ -249,7 +249,7 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
         if styled is None:
             styled = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
         masked = self.multitask.hide(clean, visible)
-        rebuilt = self._rebuild(torch.cat([masked, pixel_values[styled]]))  # (B + number of styled, 3, H, W)
+        rebuilt = self._rebuild(torch.cat([masked, pixel_values[styled]]))  # (B + number of styled, C, H, W)
         reconstruction, styled_reconstruction = rebuilt[: len(clean)], rebuilt[len(clean) :]
         loss_dict = dict(segmentation.get("loss_dict") or {})
         loss_dict |= self._reconstruction_losses(reconstruction, styled_reconstruction, clean, styled)
@@ -288,7 +288,7 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
         return visible_blocks((batch, height, width), ratio, block, numbers).to(images.device)
 
     def _rebuild(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) through extractor, backbone with injectors, and reconstruction head."""
+        """Images (B, C, H, W) through extractor, backbone with injectors, and reconstruction head."""
         details = self.multitask.extractor(images)  # (B, N, D)
         features = self.model(
             images,
@@ -319,7 +319,7 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
 
 
 def _distances(first: Tensor, second: Tensor) -> Tensor:
-    """Mean absolute difference (B,) of the images (B, 3, H, W)."""
+    """Mean absolute difference (B,) of the images (B, C, H, W)."""
     return (first.float() - second.float()).abs().mean(dim=(1, 2, 3))
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 
 def normalize_pixels(
     pixels: Tensor,
@@ -14,17 +16,24 @@ def normalize_pixels(
     std: Sequence[float],
     rescale_factor: float = 1 / 255,
 ) -> Tensor:
-    """Rescales and normalises RGB as the image processor does; pixels without data become 0, the mean.
+    """Rescales and normalises images as the image processor does; pixels without data become 0, the mean.
 
     Args:
-        pixels: (..., 3, H, W) in 0..255, any type.
+        pixels: (..., C, H, W) in 0..255, any type.
         valid: (..., H, W) bool, False where there is no data; None where all pixels have data.
-        mean, std: Per channel, of the rescaled pixels.
+        mean, std: C numbers each, per channel, of the rescaled pixels.
         rescale_factor: What the pixels are multiplied by first.
 
     Returns:
-        (..., 3, H, W) float32 on the device of `pixels`.
+        (..., C, H, W) float32 on the device of `pixels`.
+
+    Raises:
+        InputError: images of other channels than the mean's.
     """
+    if pixels.shape[-3] != len(mean):
+        raise InputError(
+            f"the image has {pixels.shape[-3]} channels and the model takes {len(mean)}; choose {len(mean)} bands"
+        )
     channels = [torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (mean, std)]
     normalized = (pixels.float() * rescale_factor - channels[0]) / channels[1]
     return normalized if valid is None else normalized * valid.unsqueeze(-3)

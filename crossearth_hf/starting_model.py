@@ -1,43 +1,52 @@
 """What a run starts from: the model that a configuration names, adapted to what is trained, and its processor."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging
 
-from .adaptation import LoraSettings, adapt, train_features_alone
+from .adaptation import LoraSettings, adapt, extend_channels, train_features_alone
 from .baselines import FeaturePyramidSegmenter
 from .configuration_crossearth import PRESETS, CrossEarthConfig
 from .errors import InputError
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .labels import LabelSet
-from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
 from .modeling_multitask import CrossEarthForMultiTaskTraining
 from .train_config import TrainConfig
 
 _CLASSIFIERS = ("class_predictor.", "classifier.")  # of CrossEarth and of the peer
 
 
-def build_model(config: TrainConfig, label_set: LabelSet) -> CrossEarthForSemanticSegmentation:
+def build_model(
+    config: TrainConfig, label_set: LabelSet, tell: Callable[[str], object] = print
+) -> CrossEarthForSemanticSegmentation:
     """The model that `config.model` names, with the classes of `label_set`, adapted; parameters in float32.
 
     A model with other classes is loaded with a new classifier, one without the modules of `multitask` with new ones;
-    nothing else may be missing or misshapen.
+    nothing else may be missing or misshapen. One with fewer channels than `config.bands` is extended, and `tell` is
+    given a line that says so.
 
     Raises:
-        InputError: no such preset, file, folder or Hub id; weights that do not fit; see `adapt`.
+        InputError: no such preset, file, folder or Hub id; weights that do not fit; more channels than bands; see
+            `adapt`.
     """
     labels = {"id2label": label_set.id2label, "label2id": label_set.label2id}
     if _is_peer(config):
-        return _pretrained(config, FeaturePyramidSegmenter, labels).requires_grad_(True)
+        peer = _pretrained(config, FeaturePyramidSegmenter, labels)
+        _fit_bands(peer, config, tell)
+        return peer.requires_grad_(True)
     multitask = config.objective in ("multitask", "reconstruct")
     model_class = CrossEarthForMultiTaskTraining if multitask else CrossEarthForSemanticSegmentation
     if _from_scratch(config):
         model = _new(config, model_class, labels)
     else:
         model = _pretrained(config, model_class, labels)
+    _fit_bands(model, config, tell)
     adapt(model, config.adaptation, lora_settings(config))
     if config.objective == "reconstruct":
         train_features_alone(model)
@@ -49,13 +58,16 @@ def build_model(config: TrainConfig, label_set: LabelSet) -> CrossEarthForSemant
 
 
 def build_processor(config: TrainConfig) -> CrossEarthImageProcessor:
-    """The image processor saved beside the model that `config` starts from; the default one where there is none."""
-    if _from_scratch(config):
-        return CrossEarthImageProcessor()
-    try:
-        return CrossEarthImageProcessor.from_pretrained(config.model)
-    except OSError:
-        return CrossEarthImageProcessor()
+    """The image processor saved beside the model that `config` starts from; the default one where there is none.
+
+    One of fewer channels than `config.bands` is extended.
+    """
+    processor = CrossEarthImageProcessor()
+    if not _from_scratch(config):
+        with suppress(OSError):
+            processor = CrossEarthImageProcessor.from_pretrained(config.model)
+    processor.extend_channels(config.num_channels)
+    return processor
 
 
 def lora_settings(config: TrainConfig) -> LoraSettings:
@@ -93,13 +105,27 @@ def _new(
             f"adaptation '{config.adaptation}' adapts trained weights and '{config.model}' has none; set model to the "
             "folder or Hub id of a trained model"
         )
+    fields = labels | ({"num_channels": config.num_channels} if config.num_channels > 3 else {})
     try:
         if config.model in PRESETS:
-            return model_class(CrossEarthConfig.from_preset(config.model, **labels))
+            return model_class(CrossEarthConfig.from_preset(config.model, **fields))
         values = json.loads(Path(config.model).read_text(encoding="utf-8"))
-        return model_class(CrossEarthConfig(**(values | labels)))
+        return model_class(CrossEarthConfig(**(values | fields)))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{config.model} is no CrossEarth configuration ({error}); correct the file") from error
+
+
+def _fit_bands(model: CrossEarthPreTrainedModel, config: TrainConfig, tell: Callable[[str], object]) -> None:
+    """Extends a model of fewer channels than `config.bands`, and says so; `InputError` for one of more."""
+    channels, wanted = model.config.num_channels, config.num_channels
+    if channels > wanted:
+        raise InputError(
+            f"'{config.model}' takes {channels} channels; give bands as many numbers, in the order in which it learned "
+            f"them, such as {' '.join(map(str, range(1, channels + 1)))}"
+        )
+    if channels < wanted:
+        extend_channels(model, wanted)
+        tell(f"'{config.model}' is extended from {channels} to {wanted} channels")
 
 
 def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, Any]) -> Any:

@@ -35,7 +35,8 @@ class TrainConfig:
         train_weights: Share of each source in the crops; by default every image weighs the same.
         eval_data: Sources to score during training: the SOURCE domain's validation split.
         eval_scale: Factor by which images are enlarged for scoring.
-        bands: One or three bands of raster images, counted from 1; chosen as by `crossearth predict` if not given.
+        bands: Bands of raster images, counted from 1: one, three, or more, red, green and blue first, to whose number
+            a model is extended (`adaptation.extend_channels`); chosen as by `crossearth predict` if not given.
         label_set: Classes of the data.
         objective: "masks" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
             (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another
@@ -151,6 +152,8 @@ class TrainConfig:
         self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
         self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
+        styled = bool(self.style_probability) and self.num_channels > 3
+        self._require("style_probability", not styled, "must be 0 with more than three bands: Earth styles are of RGB")
         self._check_warm_start()
 
     def _check_warm_start(self) -> None:
@@ -167,6 +170,11 @@ class TrainConfig:
     def needs_labels(self) -> bool:
         """Whether the objective reads labels."""
         return self.objective in ("masks", "multitask")
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images: those of `bands` where they are more than RGB."""
+        return max(3, len(self.bands))
 
     @property
     def total_steps(self) -> int:

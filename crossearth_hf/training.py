@@ -90,7 +90,7 @@ class Trainer:
         self.accelerator = _accelerator(config)
         self.folder.prepare(resume=config.resume)
         set_seed(config.seed)
-        self.segmentation = build_model(config, self.label_set)
+        self.segmentation = build_model(config, self.label_set, tell=self.accelerator.print)
         with torch.device("meta"):  # without LoRA layers and FSDP's class, for saving
             self.shell = type(self.segmentation)(self.segmentation.config)
         network = _network(self.segmentation, config.objective)

@@ -47,7 +47,7 @@ class InputMaker:
         """Arguments of the forward pass.
 
         Args:
-            batch: "pixel_values" (B, 3, H, W) normalised, "labels" (B, H, W), and "index" (B,): the crops' numbers.
+            batch: "pixel_values" (B, C, H, W) normalised, "labels" (B, H, W), and "index" (B,): the crops' numbers.
         """
         objective, crops = self.config.objective, batch["index"].tolist()
         inputs: dict[str, Any] = {"pixel_values": batch["pixel_values"]}
@@ -63,7 +63,7 @@ class InputMaker:
         return inputs
 
     def _styled(self, pixel_values: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalised images with styles, and (B,) which have one; the others do not change at all."""
+        """(B, C, H, W) normalised images with styles, and (B,) which have one; the others do not change at all."""
         mean, std = (pixel_values.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         pixels = mixed = (pixel_values * std + mean).clamp(0, 1)
         if self.style is not None:

@@ -23,6 +23,7 @@ from crossearth_hf.augmentation import (
 from crossearth_hf.data import load_sources
 from crossearth_hf.data_sources import ArrayPair, FilePair
 from crossearth_hf.errors import InputError
+from crossearth_hf.image_files import resize_bands
 from crossearth_hf.labels import get_label_set
 
 LAND_COVER = get_label_set("land-cover")
@@ -271,3 +272,52 @@ def test_no_crop_may_swallow_a_huge_raster(tmp_path):
     ):
         TrainingCrops([[huge]], None, CropSettings(512), 0, 1)
     TrainingCrops([[huge]], None, CropSettings(512, relative_to_crop=False), 0, 1)
+
+
+def test_bands_beyond_rgb_follow_the_crop_and_the_light_alone():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 50, 6), dtype=np.uint8)
+    pixels[..., 3:] = pixels[..., :1]  # the bands beyond RGB repeat red
+    shifts, alone = 0, 0
+    for seed in range(40):
+        distorted = photometric_distortion(pixels, np.random.default_rng(seed))
+        rgb = photometric_distortion(pixels[..., :3], np.random.default_rng(seed))
+        np.testing.assert_array_equal(distorted[..., :3], rgb)
+        assert (distorted[..., 3:] == distorted[..., 3:4]).all()
+        # Saturation and hue leave them alone; brightness and contrast rise with the value.
+        order = np.argsort(pixels[..., 0], axis=None, kind="stable")
+        assert (np.diff(distorted[..., 3].ravel()[order].astype(int)) >= 0).all()
+        shifts += (distorted[..., 3] != pixels[..., 3]).any()
+        alone += (distorted[..., 3] != rgb[..., 0]).any()
+    assert 20 < shifts < 40
+    assert alone > 10
+
+
+def test_crops_of_four_bands(tmp_path):
+    image, labels = scene()
+    bands = np.dstack([image, labels * 50])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    write_raster(tmp_path / "images" / "a.tif", bands.transpose(2, 0, 1), photometric="MINISBLACK")
+    write_raster(tmp_path / "masks" / "a.tif", labels[None])
+    sources = load_sources([str(tmp_path)], LAND_COVER, bands=[1, 2, 3, 4])
+    numbers = {"mean": (0.5,) * 4, "std": (0.25,) * 4}
+    settings = CropSettings(size=48, scale_range=(0.7, 1.5), relative_to_crop=False, rotate=True, **numbers)
+    for index in range(20):
+        crop = random_crop(sources[0][0].open(), settings, np.random.default_rng(index))
+        assert crop.image.shape == (48, 48, 4)
+        # Of a grid of whole classes the fourth band tells the class as the first one does, away from the borders.
+        assert np.abs(crop.image[..., 0] / 60 - crop.image[..., 3] / 50).max() < 0.03  # half a grey level
+        item = TrainingCrops(sources, None, settings, 0, 100)[index]
+        assert item["pixel_values"].shape == (4, 48, 48)
+
+
+def test_resizing_four_bands_is_resizing_each():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 5), dtype=np.uint8)
+    box = (2.5, 3.25, 50.0, 36.5)
+    found = resize_bands(pixels, (20, 15), box)
+    for band in range(5):
+        alone = Image.fromarray(pixels[..., band]).resize((20, 15), Image.Resampling.BILINEAR, box=box)
+        np.testing.assert_array_equal(found[..., band], np.asarray(alone))
+    rgb = Image.fromarray(pixels[..., :3]).resize((20, 15), Image.Resampling.BILINEAR, box=box)
+    np.testing.assert_array_equal(resize_bands(pixels[..., :3], (20, 15), box), np.asarray(rgb))

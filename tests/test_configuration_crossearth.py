@@ -54,3 +54,23 @@ def test_round_trip_keeps_every_field(preset, num_labels, tmp_path):
 def test_contradictions_are_refused(overrides, message):
     with pytest.raises(ValueError, match=message):
         tiny_config(**overrides)
+
+
+def test_channels_beyond_rgb_are_kept_in_the_backbones_configuration(tmp_path):
+    assert CrossEarthConfig.from_preset("large-512").num_channels == 3
+    config = CrossEarthConfig.from_preset("tiny", num_channels=4)
+    assert config.num_channels == config.backbone_config.num_channels == 4
+    config.save_pretrained(tmp_path)
+    assert CrossEarthConfig.from_pretrained(tmp_path).num_channels == 4
+    assert CrossEarthConfig.from_pretrained(tmp_path, num_channels=5).num_channels == 5
+    assert CrossEarthConfig.from_preset("tiny").num_channels == 3
+    (tmp_path / "config.json").write_text('{"model_type": "crossearth"}')  # as before there were others
+    assert CrossEarthConfig.from_pretrained(tmp_path).num_channels == 3
+
+
+@pytest.mark.parametrize("number", [2, 0, 4.0, True, "4", None])
+def test_numbers_that_are_no_channels_are_refused(number):
+    with pytest.raises(ValueError, match=rf"num_channels {number!r} must be a whole number, 3 or more; repeat grey"):
+        tiny_config(num_channels=number)
+    with pytest.raises(ValueError, match="num_channels 1 must be a whole number"):
+        tiny_config(backbone_config=VIT | {"num_channels": 1})

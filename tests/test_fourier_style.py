@@ -34,3 +34,10 @@ def test_probability_and_seeds_decide():
     assert torch.equal(mix_amplitudes(batch, 1.0, [1, 2, 3]), mix_amplitudes(batch, 1.0, [1, 2, 3]))
     assert not torch.equal(mix_amplitudes(batch, 1.0, [1, 2, 3])[0], mix_amplitudes(batch, 1.0, [9, 2, 3])[0])
     assert torch.equal(mix_amplitudes(batch[:1], 1.0, [1]), batch[:1])  # nobody to mix with
+
+
+def test_every_channel_is_mixed_by_itself():
+    batch = torch.rand(3, 5, 64, 96, generator=torch.Generator().manual_seed(1))
+    mixed = mix_amplitudes(batch, 1.0, [1, 2, 3])
+    for channels in ([0, 1, 2], [4], [3, 4]):
+        torch.testing.assert_close(mix_amplitudes(batch[:, channels], 1.0, [1, 2, 3]), mixed[:, channels])

@@ -223,3 +223,62 @@ def test_a_folder_without_styles_falls_back_to_the_packages_own(tmp_path):
     assert unused["other"] == 1
     expected = CrossEarthImageProcessor(**options)(pixels, return_tensors="pt")["pixel_values"]
     assert torch.equal(loaded(pixels, return_tensors="pt")["pixel_values"], expected)
+
+
+def bands(height, width, count=4):
+    return RNG.integers(0, 256, (height, width, count), dtype=np.uint8)
+
+
+def processor_of(channels, **options):
+    processor = CrossEarthImageProcessor(**options)
+    processor.extend_channels(channels)
+    return processor
+
+
+def test_further_channels_get_the_mean_of_the_others(tmp_path):
+    processor = processor_of(5)
+    assert list(processor.image_mean[:3]) == list(CrossEarthImageProcessor().image_mean)
+    np.testing.assert_allclose(np.array(processor.image_mean[3:]) * 255, [(123.675 + 116.28 + 103.53) / 3] * 2)
+    np.testing.assert_allclose(np.array(processor.image_std[3:]) * 255, [(58.395 + 57.12 + 57.375) / 3] * 2)
+    processor.extend_channels(4)  # it has them
+    processor.save_pretrained(tmp_path)
+    loaded = CrossEarthImageProcessor.from_pretrained(tmp_path)
+    assert list(loaded.image_mean) == processor.image_mean
+    assert list(loaded.image_std) == processor.image_std
+    assert len(processor.image_mean) == 5
+    assert len(CrossEarthImageProcessor().image_mean) == 3
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_images_of_more_channels_are_normalised_as_they_are(count):
+    processor, pixels = processor_of(count), bands(20, 33, count)
+    expected = (pixels / 255 - np.array(processor.image_mean)) / np.array(processor.image_std)
+    for given in (pixels, pixels.transpose(2, 0, 1), torch.from_numpy(pixels)):
+        batch = processor(given, np.zeros((20, 33), np.uint8), return_tensors="pt")
+        assert batch["pixel_values"].shape == (1, count, 32, 48)
+        np.testing.assert_allclose(
+            batch["pixel_values"][0, :, :20, :33].permute(1, 2, 0), expected, rtol=1e-4, atol=1e-5
+        )
+        assert batch["labels"].shape == (1, 32, 48)
+
+
+def test_a_fourth_channel_is_resized_as_a_band_not_as_transparency():
+    size = {"height": 32, "width": 48}
+    pixels = bands(64, 80)
+    pixels[..., 3] = 0  # transparency of 0 would blacken the others
+    found = processor_of(4, do_resize=True, size=size)(pixels, return_tensors="pt")["pixel_values"][0]
+    rgb = CrossEarthImageProcessor(do_resize=True, size=size)(pixels[..., :3], return_tensors="pt")["pixel_values"][0]
+    assert found.shape == (4, 32, 48)
+    assert torch.equal(found[:3], rgb)
+    assert found[3].std() < 1e-6
+
+
+@pytest.mark.parametrize("pixels", [bands(20, 30, 3), bands(20, 30, 5), Image.fromarray(bands(20, 30, 3))])
+def test_images_of_other_channels_are_refused(pixels):
+    with pytest.raises(ValueError, match=r"an image of shape .* and an image_mean of 4 channels do not fit together"):
+        processor_of(4)(pixels)
+
+
+def test_styles_are_for_rgb_alone():
+    with pytest.raises(ValueError, match="an image of 4 channels cannot be styled: Earth styles are those of RGB"):
+        processor_of(4)(bands(32, 32), **STYLED)

@@ -1,9 +1,11 @@
 """Normalisation, judged by the image processor, and by hand."""
 
 import numpy as np
+import pytest
 import torch
 
 from crossearth_hf import CrossEarthImageProcessor
+from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Raster
 from crossearth_hf.inference import normalize
 from crossearth_hf.normalization import normalize_pixels
@@ -32,3 +34,8 @@ def test_batches_keep_their_shape_and_factor():
     out = normalize_pixels(batch, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 2.0), rescale_factor=1e-3)
     assert out.dtype == torch.float32
     torch.testing.assert_close(out[1, :, 2, 3], torch.tensor([1.0, 1.0, 0.0]))
+
+
+def test_channels_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="the image has 4 channels and the model takes 3; choose 3 bands"):
+        normalize_pixels(torch.zeros(2, 4, 8, 8), **NUMBERS)

@@ -88,6 +88,10 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
         ({"objective": "reconstruct", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'reconst"),
         ({"objective": "features", "style_probability": 0.1}, "style_probability is 0.1; it must be 0 with objective"),
         ({"objective": "features", "adaptation": "frozen"}, "adaptation is 'frozen'; it must be another"),
+        (
+            {"style_probability": 0.1, "bands": [1, 2, 3, 4]},
+            "style_probability is 0.1; it must be 0 with more than",
+        ),
         ({"adaptation": "lora+full"}, "adaptation is .*; it must be one of frozen, rein, lora, full, rein.lora"),
         ({"style_probability": 1.1}, "style_probability is 1.1; it must lie between 0 and 1"),
         ({"style_alpha": float("nan")}, "style_alpha is nan; it must lie between 0 and 1"),

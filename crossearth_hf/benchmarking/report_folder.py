@@ -25,7 +25,7 @@ from ..digests import file_sha256
 from ..errors import InputError
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import check_place, staged
+from ..outputs import check_place, clear_abandoned, staged
 from ..reporting.reading import FORMAT, read_report
 from ..train_config import read_yaml
 from .bootstrap import SEED
@@ -111,6 +111,8 @@ class ReportFolder:
             raise InputError(f"{self.path} is a file; name a folder for the report")
         if self.path.exists() and not os.access(self.path, os.W_OK | os.X_OK):
             raise InputError(f"the folder {self.path} is not writable; choose another one")
+        for folder in (self.path, self.path / "features", *self.path.glob("examples/*")):
+            clear_abandoned(folder)
         if self._file.exists():
             read_report(self.path)
             self._check_head(self._read())

@@ -73,6 +73,13 @@ class RawFile:
         except _READ_ERRORS as error:
             raise InputError(f"{self} cannot be read ({error}); download or copy it again") from error
 
+    def modified(self) -> int:
+        """When the file, or the zip that holds it, was changed last, in nanoseconds; raises as `read_bytes`."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError as error:
+            raise InputError(f"{self} cannot be read ({error.strerror}); download or copy it again") from error
+
     def stream(self) -> IO[bytes]:
         """The file opened for reading by pieces, with random access; raises as `read_bytes`."""
         try:

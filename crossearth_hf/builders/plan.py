@@ -99,7 +99,7 @@ class Plan:
             for image in shard.images:
                 files = (image.pair.image, image.pair.label)
                 facts += [shard.file, image.pair.name, image.tiles]
-                facts += [(file.relative, file.size, file.path.stat().st_mtime_ns) for file in files]
+                facts += [(file.relative, file.size, file.modified()) for file in files]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

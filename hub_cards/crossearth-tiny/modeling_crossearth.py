@@ -130,7 +130,7 @@ class CrossEarthBackbone(nn.Module):
         super().__init__()
         embeddings, layer = BACKBONES[config.backbone_config.model_type]
         if config.convolutional_stem:
-            self.stem = EfficientNetLite()
+            self.stem = EfficientNetLite(config.num_channels)
             # The patches are the pixels of the stem's maps at strides 16 and 32, one on top of the other.
             patches = copy.deepcopy(config.backbone_config)
             channels, side = sum(self.stem.widths[-2:]), config.image_size // 16
@@ -166,7 +166,7 @@ class CrossEarthRein(nn.Module):
         layers, width = config.backbone_config.num_hidden_layers, config.backbone_config.hidden_size
         self.rank = config.rein_rank
         # Init bound of the original: a patch's 3 * 16 * 16 values stand for the fan-in, as in visual prompt tuning.
-        self.fan_in = 3 * config.backbone_config.patch_size**2
+        self.fan_in = config.num_channels * config.backbone_config.patch_size**2
         self.initial_scale = config.rein_scale
         if self.rank is None:
             self.tokens = nn.Parameter(torch.empty(layers, config.rein_num_tokens, width))
@@ -225,9 +225,22 @@ class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
         use_cpu_linears(self)
         super().post_init()
 
+    @property
+    def input_convolution(self) -> nn.Conv2d:
+        """What reads the pixels: the patch kernel, or the stem's first convolution."""
+        backbone = self.base_model.backbone
+        if self.config.convolutional_stem:
+            return backbone.stem.first
+        return backbone.embeddings.patch_embeddings.projection
+
     def freeze_backbone(self) -> None:
-        """Stops gradients of the ViT's parameters; they still pass through it to the adapters of earlier blocks."""
+        """Stops gradients of the ViT's parameters; they still pass through it to the adapters of earlier blocks.
+
+        With more than three channels the kernels that read the pixels are trained all the same (our choice): no
+        pretrained ones know the other bands, and what these do not let in nothing behind them can learn.
+        """
         self.base_model.backbone.requires_grad_(False)
+        self.input_convolution.requires_grad_(self.config.num_channels > 3)
         self.config.freeze_backbone = True
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
@@ -303,7 +316,7 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
         """Features of a batch.
 
         Args:
-            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
+            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16.
             output_hidden_states: also return the tokens after every block.
             return_dict: `False` for a plain tuple.
             injector: maps the patches (B, N, D) after a pyramid block and its adapter, and the level 0 to 3, to those
@@ -312,9 +325,14 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
                 projects them before it resamples.
 
         Raises:
-            ValueError: H or W is no multiple of 16.
+            ValueError: H or W is no multiple of 16, or the images have another number of channels than the model.
         """
-        height, width = pixel_values.shape[-2:]
+        channels, height, width = pixel_values.shape[1:]
+        if channels != self.config.num_channels:
+            raise ValueError(
+                f"the images have {channels} channels and the model takes {self.config.num_channels}; choose as many "
+                "bands, or extend the model (crossearth_hf.adaptation.extend_channels)"
+            )
         for name, pixels in (("height", height), ("width", width)):
             if pixels % 16:
                 remedy = f"pad to {math.ceil(pixels / 16) * 16} or let the processor do it"
@@ -373,13 +391,13 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         """Segments a batch.
 
         Args:
-            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16.
+            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16.
             labels: (B, H, W) int64 class ids, 255 ignored; with them the loss is computed.
             seeds: (B,) int64 for the loss's random points, see [`CrossEarthLoss`].
             output_hidden_states, return_dict: As in [`CrossEarthModel`].
 
         Raises:
-            ValueError: H or W is no multiple of 16, or a label is neither a class nor 255.
+            ValueError: as [`CrossEarthModel`], or a label is neither a class nor 255.
         """
         features = self.model(
             pixel_values, output_hidden_states=output_hidden_states, return_dict=True, keep_patch_grid=True

@@ -67,11 +67,11 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite0 without its classifier."""
+    """EfficientNet-Lite0 without its classifier, for images of `num_channels` channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_channels: int = 3) -> None:
         super().__init__()
-        self.first = Convolution(3, FIRST_WIDTH, 3, stride=2)
+        self.first = Convolution(num_channels, FIRST_WIDTH, 3, stride=2)
         self.stages = nn.ModuleList()
         width = FIRST_WIDTH
         for stage in STAGES:
@@ -85,7 +85,7 @@ class EfficientNetLite(nn.Module):
         """Maps at strides 4, 8, 16 and 32.
 
         Args:
-            pixel_values: (B, 3, H, W) with ImageNet's mean and deviation; H and W multiples of 16.
+            pixel_values: (B, num_channels, H, W), RGB with ImageNet's mean and deviation; H and W multiples of 16.
 
         Returns:
             (B, C, H // stride, W // stride) per stride, with 24, 40, 112 and 320 channels.
