@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -12,10 +13,9 @@ from pictures import Layers, save_layers
 from settings import Model, load_models, parse, work_folder
 from uploads import Limits, admitted
 
-from crossearth_hf.cli.maps import resolution_advice
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference import WindowCounter, resolve_window
-from crossearth_hf.mapping import MapOutputs, MapReport, predict_map
+from crossearth_hf.mapping import MapOutputs, MapReport, predict_map, resolution_advice
 from crossearth_hf.vectors import Footprint, footprint, write_polygons
 
 
@@ -57,7 +57,7 @@ def predict(
         model: A model and its processor.
         folder: An empty folder for the results.
         limits: Largest sizes; the usual ones where None.
-        bands: One or three band numbers, counted from 1; by default as `Scene` chooses them.
+        bands: Band numbers, counted from 1; by default as `Scene` chooses them.
         at_model_resolution: Whether to read the scene at the pixel size that the model learned.
         on_windows: Told the windows done and their total; what it raises ends the job.
 
@@ -69,7 +69,10 @@ def predict(
     if at_model_resolution and trained_at is None:
         raise InputError("This model does not state its resolution; untick the box that asks for it.")
     resolution = trained_at if at_model_resolution else None
-    with admitted(upload, folder, limits or Limits(), bands=bands, resolution=resolution) as scene:
+    channels = network.config.num_channels
+    with admitted(
+        upload, folder, limits or Limits(), bands=bands, resolution=resolution, num_channels=channels
+    ) as scene:
         grid = scene.native_grid
         outputs = MapOutputs.checked(
             scene.path,
@@ -100,10 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with work_folder(arguments.work_dir) as folders:
             models = load_models(arguments.model, arguments.device)
-            jobs = Jobs(folders.served / "results", keep=60 * arguments.keep_minutes)
-            jobs.sweep_forever()
             limits = Limits(arguments.max_megapixels, arguments.max_megabytes)
-            start(Handlers(predict, models, jobs, limits), folders, arguments).block_thread()
+            with closing(Jobs(folders.served / "results", keep=60 * arguments.keep_minutes)) as jobs:
+                jobs.sweep_forever()
+                start(Handlers(predict, models, jobs, limits), folders, arguments).block_thread()
     except InputError as error:
         print(f"crossearth app: error: {error}", file=sys.stderr)
         return 2

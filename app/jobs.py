@@ -1,13 +1,19 @@
-"""The work folder: each job has a folder with a random name, a way to be stopped, and an end."""
+"""Jobs: each has a folder with a random name, a way to be stopped, and an end; one runs at a time, in one thread."""
 
+import asyncio
 import secrets
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
@@ -45,7 +51,10 @@ class Job:
 
 
 class Jobs:
-    """All jobs whose files are still there.
+    """All jobs whose files are still there, and the thread in which they run; `close` them.
+
+    It is one thread for all because the C library keeps, for every thread of its own, memory that was freed there: in a
+    pool of threads the server would come to hold what a job needs at most once per thread.
 
     Args:
         folder: Belongs to this server alone.
@@ -56,11 +65,24 @@ class Jobs:
         self._folder, self.keep = folder, keep
         self._jobs: list[Job] = []
         self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+
+    async def run(self, session: str | None, work: Callable[[Job], Result]) -> Result:
+        """What `work` makes of a new job, in the one thread; ends it at its next window if the caller is cancelled."""
+        with self.running(session) as job:
+            context = copy_context()  # in which gradio finds whose progress is shown
+            task = asyncio.get_running_loop().run_in_executor(self._worker, context.run, work, job)
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                job.stop.set()
+                with suppress(Exception):  # nobody waits for its outcome
+                    await task
+                raise
 
     @contextmanager
     def running(self, session: str | None) -> Iterator[Job]:
-        """A new job; its files stay after a regular end and go after any other. Files of old jobs go first."""
-        self.sweep()
+        """A new job; its files stay after a regular end and go after any other."""
         job = Job(self._folder / secrets.token_urlsafe(16), session)
         job.folder.mkdir(parents=True)
         with self._lock:
@@ -77,6 +99,13 @@ class Jobs:
             running = [job for job in self._jobs if job.session == session and job.finished is None]
         for job in running:
             job.stop.set()
+
+    def close(self) -> None:
+        """Stops every job at its next window and waits for that."""
+        with self._lock:
+            for job in self._jobs:
+                job.stop.set()
+        self._worker.shutdown(cancel_futures=True)
 
     def sweep(self) -> None:
         """Removes the files of jobs that ended long ago."""

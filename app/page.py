@@ -13,7 +13,7 @@ import gradio as gr
 import pages
 from examples import Example, make_examples
 from gates import NoFetching
-from jobs import Cancelled, Jobs
+from jobs import Cancelled, Job, Jobs
 from pictures import save_version
 from settings import Model, WorkFolder
 from shift import BAND_ORDERS, compare_versions, infrared_scene
@@ -44,7 +44,7 @@ class Handlers:
         self.predict, self.models, self.jobs, self.limits = predict, models, jobs, limits
         self.style = EarthStyle.from_file()
 
-    def map_scene(
+    async def map_scene(
         self,
         scene: str | None,
         model: str,
@@ -54,7 +54,8 @@ class Handlers:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio's way
     ) -> tuple[Any, ...]:
         """HTML of the viewer, the legend and the place; files: map, confidence, picture, polygons."""
-        with _told(), self.jobs.running(request.session_hash) as job:
+
+        def work(job: Job) -> tuple[Any, ...]:
             progress(0, desc="Reading the scene")
             result = self.predict(
                 scene,
@@ -65,12 +66,15 @@ class Handlers:
                 at_model_resolution=at_model_resolution,
                 on_windows=job.counting(lambda share, text: progress(share, desc=text)),
             )
-        report = result.report
-        files = [str(path) for path in (*report.files, result.polygons)]
-        place = pages.place(result.place, result.summary, result.advice, report.seconds)
-        return pages.viewer(result.layers, report), pages.legend(report), place, *files
+            report = result.report
+            files = [str(path) for path in (*report.files, result.polygons)]
+            place = pages.place(result.place, result.summary, result.advice, report.seconds)
+            return pages.viewer(result.layers, report), pages.legend(report), place, *files
 
-    def compare(
+        with _told():
+            return await self.jobs.run(request.session_hash, work)
+
+    async def compare(
         self,
         scene: str | None,
         model: str,
@@ -83,7 +87,8 @@ class Handlers:
     ) -> str:
         """HTML of the versions of a scene and their maps."""
         label_set = label_set_for(self.models[model][0].config.id2label)
-        with _told(), self.jobs.running(request.session_hash) as job:
+
+        def work(job: Job) -> str:
             progress(0, desc="Styling the scene")
             count = job.counting(lambda share, text: progress(share, desc=text.replace("windows", "versions")))
             with (
@@ -104,7 +109,10 @@ class Handlers:
                 save_version(version.raster, version.labels, versions[0].labels, label_set, job.folder, index)
                 for index, version in enumerate(versions)
             ]
-        return pages.version_cards(versions, files, label_set)
+            return pages.version_cards(versions, files, label_set)
+
+        with _told():
+            return await self.jobs.run(request.session_hash, work)
 
     def cancel(self, request: gr.Request) -> str:
         """Stops what this page runs; what waits is taken out of the queue by gradio."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rasterio
 import rasterio.shutil
@@ -30,6 +31,8 @@ _SIGNATURES = {  # after a TIFF's follows a zero, at which GDAL's search for tex
     b"\xff\xd8\xff": "JPEG",
 }
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
+
+_LARGEST_BLOCK = 64e6  # pixels times bands; GDAL decodes a block as a whole, and again for every window
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def admitted(
     *,
     bands: Sequence[int] | None = None,
     resolution: float | None = None,
+    num_channels: int = 3,
 ) -> Iterator[Scene]:
     """An uploaded file as an open scene, under a name of ours in `folder`.
 
@@ -60,7 +64,7 @@ def admitted(
         upload: The file as it came.
         folder: An empty folder of this job.
         limits: Largest sizes.
-        bands, resolution: As in `Scene`.
+        bands, resolution, num_channels: As in `Scene`.
 
     Raises:
         InputError: from here and from the body, without any path of the server in its message.
@@ -70,7 +74,10 @@ def admitted(
     scene_file = folder / "scene.tif"
     try:
         _bring_in(Path(upload), scene_file, limits)
-        with bounded_cache(), Scene(scene_file, bands=bands, resolution=resolution) as scene:
+        with (
+            bounded_cache(),
+            Scene(scene_file, bands=bands, resolution=resolution, num_channels=num_channels) as scene,
+        ):
             _check_pixels(scene.grid.height, scene.grid.width, limits)
             yield scene
     except InputError as error:
@@ -96,6 +103,7 @@ def _bring_in(upload: Path, target: Path, limits: Limits) -> None:
                 _check_pixels(source.height, source.width, limits)
                 if source.tags(ns="OVERVIEWS"):  # may name another file as overview
                     raise InputError("the file refers to other files; save it as a plain GeoTIFF (gdal_translate)")
+                _check_blocks(upload, source)
                 if driver != "GTiff":
                     # Windows of a PNG or JPEG would each decode it from its top. A cut-off JPEG is only a warning.
                     with bounded_cache(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
@@ -122,6 +130,18 @@ def _check_pixels(height: int, width: int, limits: Limits) -> None:
             f"the scene has {width:,} x {height:,} = {height * width / 1e6:,.1f} million pixels, this server takes "
             f"{limits.megapixels:g} million; cut out a part of it, or run `crossearth predict` on your own machine"
         )
+
+
+def _check_blocks(upload: Path, source: Any) -> None:
+    """A few kilobytes may unpack to gigabytes where a GeoTIFF, or its overview, is a single tile of many bands."""
+    for level in (None, *range(len(source.overviews(1)))):
+        with rasterio.open(upload, driver=source.driver, overview_level=level) as opened:
+            height, width = opened.block_shapes[0]
+        if height * width * source.count > _LARGEST_BLOCK:
+            raise InputError(
+                f"the file is cut into tiles of {width:,} x {height:,} pixels and {source.count} bands, too large to "
+                "unpack here; write it again in small ones (gdal_translate -co TILED=YES)"
+            )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """The app without a server: predictions, messages for bad uploads, limits, jobs, and what gets onto the page."""
 
+import asyncio
 import re
 import threading
 import time
@@ -167,6 +168,12 @@ def many_bytes(path):
     write_raster(path, noise)
 
 
+def one_tile(path):
+    tile = {"tiled": True, "blockxsize": 1008, "blockysize": 992, "sparse_ok": True, "interleave": "pixel"}
+    profile = {"driver": "GTiff", "width": 1000, "height": 990, "count": 70, "dtype": "uint8"}
+    rasterio.open(path, "w", **profile, **tile).close()
+
+
 def two_bands(path):
     write_raster(path, np.ones((2, 90, 90), np.uint8))
 
@@ -183,6 +190,7 @@ BAD = {
     "complex": (complex_numbers, {}, "complex numbers"),
     "too many pixels": (many_pixels, {}, "1,000 x 1,100 = 1.1 million pixels, this server takes 1 million"),
     "too many bytes": (many_bytes, {}, "1 MB, this server takes 0.5 MB"),
+    "one tile": (one_tile, {}, "tiles of 1,008 x 992 pixels and 70 bands, too large to unpack"),
     "bands": (
         two_bands,
         {"bands": [1, 2, 3]},
@@ -205,6 +213,22 @@ def test_bad_uploads_get_a_sentence(tmp_path, folder, name):
     assert message[0].isupper()
     assert message.endswith(".")
     assert not {path.name for path in folder.iterdir()} - {"scene.tif", "scene.tif.aux.xml"}
+
+
+def test_overviews_may_not_be_one_tile_either(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("uploads._LARGEST_BLOCK", 3 * 128 * 128)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 600, 600), dtype=np.uint8)
+    write_raster(tmp_path / "s.tif", pixels, tiled=True, blockxsize=128, blockysize=128)
+    with admitted(tmp_path / "s.tif", folder, Limits()) as scene:
+        assert scene.grid.width == 600
+    with rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=256), rasterio.open(tmp_path / "s.tif", "r+") as target:
+        target.build_overviews([2])
+    (folder / "scene.tif").unlink()
+    with (
+        pytest.raises(InputError, match="tiles of 256 x 256 pixels and 3 bands"),
+        admitted(tmp_path / "s.tif", folder, Limits()),
+    ):
+        pass
 
 
 def test_resampling_may_not_exceed_the_limit(tmp_path, folder):
@@ -287,9 +311,9 @@ def test_jobs_are_kept_apart_and_swept(tmp_path):
     assert first.folder != second.folder
     time.sleep(0.1)
     with jobs.running("three") as third:
-        assert list(tmp_path.iterdir()) == [third.folder]
         time.sleep(0.1)
         jobs.sweep()
+        assert list(tmp_path.iterdir()) == [third.folder]
         assert third.folder.exists(), "a running job is not swept"
 
 
@@ -302,6 +326,65 @@ def test_a_failed_job_takes_its_files_with_it(tmp_path):
 
     with pytest.raises(InputError), jobs.running(None) as job:
         fail(job)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_jobs_run_in_one_thread(tmp_path):
+    jobs = Jobs(tmp_path, keep=60)
+
+    async def several():
+        works = [jobs.run("one", lambda job: (threading.get_ident(), job.folder)) for _ in range(20)]
+        return await asyncio.gather(*works)
+
+    found = asyncio.run(several()) + asyncio.run(several())
+    jobs.close()
+    threads, folders = zip(*found, strict=True)
+    assert len(set(threads)) == 1
+    assert threads[0] != threading.get_ident()
+    assert set(folders) == set(tmp_path.iterdir())
+    assert len(set(folders)) == 40
+
+
+def endless(started):
+    """A job that ends when it is told to, at its next window."""
+
+    def work(job):
+        count = job.counting(lambda share, sentence: None)
+        started.set()
+        while True:
+            count(1, 2)
+            time.sleep(0.01)
+
+    return work
+
+
+def test_a_cancelled_caller_stops_its_job(tmp_path):
+    jobs, started = Jobs(tmp_path, keep=60), threading.Event()
+
+    async def cancelled():
+        task = asyncio.create_task(jobs.run("one", endless(started)))
+        await asyncio.to_thread(started.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await jobs.run("one", lambda job: "the thread is free again")
+
+    assert asyncio.run(cancelled()) == "the thread is free again"
+    jobs.close()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_end_of_the_server_stops_its_jobs(tmp_path):
+    jobs, started = Jobs(tmp_path, keep=60), threading.Event()
+
+    async def closed():
+        task = asyncio.create_task(jobs.run("one", endless(started)))
+        await asyncio.to_thread(started.wait, 30)
+        await asyncio.to_thread(jobs.close)
+        with pytest.raises(Cancelled):
+            await task
+
+    asyncio.run(closed())
     assert list(tmp_path.iterdir()) == []
 
 

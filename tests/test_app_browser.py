@@ -39,10 +39,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def url(work):
     """Address of a server in a process of its own, as a person starts it; it ends with an empty work folder."""
-    folder = tmp_path_factory.mktemp("work")
-    command = [sys.executable, str(APP / "app.py"), "--port", str(PORT), "--work-dir", str(folder)]
+    command = [sys.executable, str(APP / "app.py"), "--port", str(PORT), "--work-dir", str(work)]
     server = subprocess.Popen(command)
     address = f"http://127.0.0.1:{PORT}/"
     try:
@@ -51,7 +55,7 @@ def url(tmp_path_factory):
     finally:
         server.terminate()
         assert server.wait(60) == 0
-    assert [path.name for path in (folder / "crossearth-app").iterdir()] == ["examples"]
+    assert [path.name for path in (work / "crossearth-app").iterdir()] == ["examples"]
 
 
 def wait_for(address, server):
@@ -161,10 +165,16 @@ def test_large_scenes_are_refused_by_their_pixels(page, tmp_path):
     page.get_by_text("110.0 million pixels, this server takes 100 million").wait_for()
 
 
-def test_cancelling(page, tmp_path):
+@pytest.fixture(scope="module")
+def large_scene(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scenes") / "s.tif"
     pixels = np.tile(generate_scene("desert-city", 1, 380, 380).image.transpose(2, 0, 1), (1, 5, 5))
-    write_geotiff(tmp_path / "s.tif", pixels, crs=None, transform=PLACE)
-    give(page, tmp_path / "s.tif")
+    write_geotiff(path, pixels, crs=None, transform=PLACE)
+    return path
+
+
+def test_cancelling(page, large_scene):
+    give(page, large_scene)
     press(page, "Make the map")
     page.get_by_text("windows, about").wait_for()
     press(page, "Cancel")
@@ -176,7 +186,40 @@ def test_cancelling(page, tmp_path):
     page.locator(".ce-view").wait_for()
 
 
-def test_domain_shift(page, scene):
+def test_cancelling_while_another_scene_is_mapped(page, browser, url, work, scene, large_scene):
+    give(page, large_scene)
+    press(page, "Make the map")
+    page.get_by_text("windows, about").wait_for()
+    results = work / "crossearth-app" / "served" / "results"
+    folders = set(results.iterdir())
+    waiting = browser.new_page()
+    waiting.set_default_timeout(PATIENCE)
+    waiting.goto(url)
+    give(waiting, scene)
+    press(waiting, "Make the map")
+    waiting.get_by_text("queue: 1/1").wait_for()
+    press(waiting, "Cancel")
+    waiting.get_by_text("nothing is running any more").wait_for()
+    press(page, "Cancel")
+    page.get_by_text("nothing is running any more").wait_for()
+    give_up = time.monotonic() + 60
+    while folders & set(results.iterdir()) == folders and time.monotonic() < give_up:
+        time.sleep(0.1)
+    waiting.wait_for_timeout(3000)
+    assert set(results.iterdir()) < folders, "the first job is gone, the second never came"
+    assert waiting.locator(".ce-view").count() == 0
+    waiting.close()
+
+
+def test_help_for_programs_and_settings_ask_nothing_of_the_network(page):
+    page.get_by_role("button", name="Use via API").click()
+    page.get_by_text("gradio_client").first.wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Settings").click()
+    page.wait_for_timeout(2000)
+
+
+def test_domain_shift(page):
     page.locator(".gallery-item").first.click()
     page.locator(".file-preview").wait_for()
     page.wait_for_timeout(1000)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from app_parts import stub_model, write_patches
 from gates import NoFetching
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from gradio_client.utils import Status
 from jobs import Jobs
 from page import Handlers, start
 from rasters import write_raster
@@ -215,3 +217,54 @@ def test_cancelling_and_the_end_of_the_queue(server, client, tmp_path):
     done = [job.result(timeout=60) for job in waiting if job is not full]
     assert len(done) == 2
     assert len(set(handlers.jobs._folder.iterdir()) - folders) == 2, "the cancelled job left nothing"
+
+
+def test_a_waiting_job_that_is_cancelled_never_runs(server, tmp_path, monkeypatch):
+    _, handlers, model = server
+    mapped, threads = [], set()
+
+    def recorded(upload, *arguments, **options):
+        mapped.append(Path(upload).stem)
+        threads.add(threading.get_ident())
+        return predict(upload, *arguments, **options)
+
+    def submit(name):
+        write_patches(tmp_path / f"{name}.tif")
+        return connect(server, tmp_path).submit(handle_file(tmp_path / f"{name}.tif"), api_name="/predict")
+
+    monkeypatch.setattr(handlers, "predict", recorded)
+    folders = set(handlers.jobs._folder.iterdir())
+    model.go.clear()
+    try:
+        first = submit("first")
+        wait_until(lambda: mapped)
+        second, third = submit("second"), submit("third")
+        wait_until(lambda: all(job.status().code is Status.IN_QUEUE for job in (second, third)))
+        second.cancel()
+    finally:
+        model.go.set()
+    for job in (first, third):
+        job.result(timeout=60)
+    assert mapped == ["first", "third"]
+    assert len(set(handlers.jobs._folder.iterdir()) - folders) == 2, "the cancelled job left nothing"
+    assert len(threads) == 1, "the C library keeps the memory of every thread apart"
+
+
+def test_a_client_cancels_its_running_job(server, client, tmp_path):
+    _, handlers, model = server
+    write_patches(tmp_path / "s.tif")
+    folders = set(handlers.jobs._folder.iterdir())
+    model.batches.clear()
+    model.go.clear()
+    try:
+        running = client.submit(handle_file(tmp_path / "s.tif"), api_name="/predict")
+        wait_until(lambda: set(handlers.jobs._folder.iterdir()) - folders)
+        cancelling = threading.Thread(target=running.cancel)
+        cancelling.start()
+        wait_until(handlers.jobs._jobs[-1].stop.is_set)
+    finally:
+        model.go.set()
+    cancelling.join(60)
+    assert not cancelling.is_alive()
+    assert len(model.batches) <= 1
+    assert set(handlers.jobs._folder.iterdir()) == folders
