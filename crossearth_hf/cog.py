@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -69,7 +70,9 @@ class BlockFile:
     def __init__(self, path: Path, grid: Grid, layer: Layer) -> None:
         self.path, self.blocks = path, list[Block]()
         with write_errors(path):
-            self._target = _create(path, grid, layer, zlevel=1)
+            # The digits of confidences hardly compress; those of probabilities are few.
+            compression = {"compress": "none"} if layer.name == "confidence" else {"compress": "deflate", "zlevel": 1}
+            self._target = _create(path, grid, layer, **compression)
 
     def write(self, row: int, col: int, values: np.ndarray) -> None:
         """Writes (H, W) or (bands, H, W) values at (row, col)."""
@@ -165,7 +168,7 @@ def raster_reader(path: Path) -> Iterator[RasterReader]:
         yield read
 
 
-def _create(path: Path, grid: Grid, layer: Layer, **options: object) -> rasterio.io.DatasetWriter:
+def _create(path: Path, grid: Grid, layer: Layer, **options: Any) -> rasterio.io.DatasetWriter:
     """A new GeoTIFF for a layer, with the names of its bands."""
     dataset = create_geotiff(
         path,

@@ -166,6 +166,11 @@ class CrossEarthConfig(Mask2FormerConfig):
             raise ValueError(
                 f"group_norm_groups {self.group_norm_groups} does not divide feature_size {self.feature_size}"
             )
+        if type(self.window_stride) is not int or self.window_stride < 1:
+            raise ValueError(f"window_stride {self.window_stride!r} must be a whole number of pixels, 1 or more")
+        metres = self.ground_sampling_distance
+        if metres is not None and not (type(metres) in (int, float) and 0 < metres < math.inf):
+            raise ValueError(f"ground_sampling_distance {metres!r} must be a positive number of metres, or None")
 
     def _check_multitask(self) -> None:
         if not 0 <= self.mim_mask_ratio <= 1:

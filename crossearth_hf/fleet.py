@@ -19,7 +19,7 @@ from .mapping import MapOutputs, MapReport, predict_map, resolution_advice
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .outputs import check_place
 from .scene_list import ListedScene
-from .workers import SceneSource, Workers
+from .workers import SceneSource, Workers, WorkersLost
 
 _MOST_THREADS = 64
 
@@ -102,7 +102,7 @@ class MapFolders:
 
 
 def _is_finished(files: MapOutputs) -> bool:
-    return all(path.exists() for path in files.files) and not parts_folder(files.map).exists()
+    return all(map(os.path.exists, files.files)) and not os.path.exists(parts_folder(files.map))
 
 
 def _made(folder: str | os.PathLike[str]) -> Path:
@@ -204,6 +204,9 @@ def map_scenes(
         mapper: Model, settings and workers.
         overwrite: Whether files that exist may be replaced.
         progress: Whether to show a progress bar over all scenes.
+
+    Raises:
+        WorkersLost: where nobody is left to compute any scene.
     """
     with _Bar(len(scenes), disable=not progress) as bar:
         map_one = partial(_map_one, folders=folders, mapper=mapper, overwrite=overwrite, bar=bar)
@@ -231,6 +234,8 @@ def _map_one(scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overw
         with mapper.open(scene.source) as opened:
             report = mapper.map(opened, outputs, progress=False, on_windows=partial(bar.move, scene.name))
             return SceneResult(scene, report, advice=mapper.advice(opened))
+    except WorkersLost:
+        raise
     except InputError as error:
         sentence = str(error) if scene.source in str(error) else f"{scene.source}: {error}"
         return SceneResult(scene, problem=sentence)
@@ -272,4 +277,4 @@ class _Bar:
         self.move(name, 1, 1)
         with self._lock:
             self._finished += 1
-            self._bar.set_description(f"{self._finished} of {self._bar.total} scenes")
+            self._bar.set_description_str(f"{self._finished} of {self._bar.total} scenes")

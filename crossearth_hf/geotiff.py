@@ -346,6 +346,7 @@ def create_geotiff(
     count: int,
     nodata: float | None,
     label_set: LabelSet | None = None,
+    compress: str = "deflate",
     **options: Any,
 ) -> Any:
     """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent."""
@@ -361,7 +362,7 @@ def create_geotiff(
         tiled=True,
         blockxsize=TILE,
         blockysize=TILE,
-        compress="deflate",
+        compress=compress,
         bigtiff="if_safer",
         **options,
         **grid.georeference(),

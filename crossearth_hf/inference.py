@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -117,8 +116,8 @@ def normalize(raster: Raster, processor: CrossEarthImageProcessor) -> Tensor:
     return normalize_windows(torch.from_numpy(raster.pixels), torch.from_numpy(raster.valid), processor)
 
 
-def normalize_windows(pixels: Tensor, valid: Tensor, processor: CrossEarthImageProcessor) -> Tensor:
-    """(..., C, H, W) float32 likewise, of (..., C, H, W) uint8 pixels and their (..., H, W) validity."""
+def normalize_windows(pixels: Tensor, valid: Tensor | None, processor: CrossEarthImageProcessor) -> Tensor:
+    """(..., C, H, W) float32 likewise, of (..., C, H, W) uint8 pixels; (..., H, W) validity, None for all."""
     mean, std, factor = processor.image_mean, processor.image_std, processor.rescale_factor
     return normalize_pixels(pixels, valid, mean=mean, std=std, rescale_factor=factor)
 
@@ -232,20 +231,33 @@ def load_model(
             output_loading_info=True,
         )
         processor = CrossEarthImageProcessor.from_pretrained(name)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a damaged folder makes its readers fail in any way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"the model {name} cannot be loaded: {reason}; save or convert it again") from error
     if info["missing_keys"]:
         raise InputError(
             f"the weights of {name} lack {len(info['missing_keys'])} tensors, such as "
             f"{min(info['missing_keys'])}; save or convert it again"
         )
+    _check_numbers(processor, name)
     if len(processor.image_mean) != channels:
         raise InputError(
             f"the model {name} takes {channels} channels and its image processor {len(processor.image_mean)}; give the "
             "processor the same (extend_channels) and save it again"
         )
     return model.to(target).eval(), processor
+
+
+def _check_numbers(processor: CrossEarthImageProcessor, name: str) -> None:
+    """Raises `InputError` unless the numbers with which a processor normalises are numbers that fit together."""
+    mean, std, factor = processor.image_mean, processor.image_std, processor.rescale_factor
+    are_lists = isinstance(mean, list | tuple) and isinstance(std, list | tuple) and len(mean) == len(std)
+    values = [*mean, *std, factor] if are_lists else [None]
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values) or 0 in std:
+        raise InputError(
+            f"the image processor of {name} has image_mean {mean!r}, image_std {std!r} and rescale_factor {factor!r}, "
+            "which must be finite numbers, one mean and one std other than 0 per channel; save it again"
+        )
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:
@@ -308,5 +320,5 @@ def load_config(name_or_dir: str | os.PathLike[str] | None = None) -> CrossEarth
     try:
         return CrossEarthConfig.from_dict(values)
     except Exception as error:  # whatever the fields of a stranger's file make transformers raise
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"the model {name} cannot be loaded: {reason}; save or convert it again") from error

@@ -274,11 +274,12 @@ def job_identity(
 
 def _digest(model: torch.nn.Module) -> str:
     """Tells weights apart, fast and the same on every device: from the sum of the bits of each tensor."""
-    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        bits = tensor.detach().contiguous().flatten().view(integers[tensor.element_size()])
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {int(bits.sum(dtype=torch.int64))}\n".encode())
+        bits = tensor.detach().contiguous().flatten().view(torch.uint8)
+        wide = bits.numel() % 8 == 0 and bits.storage_offset() % 8 == 0
+        total = (bits.view(torch.int64) if wide else bits).sum(dtype=torch.int64)  # wide integers are far faster
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {int(total)}\n".encode())
     return digest.hexdigest()
 
 

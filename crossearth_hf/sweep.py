@@ -90,10 +90,14 @@ def _score(
     with_data = [bool(window.any()) for window in valid]
     if not any(with_data):
         return [None] * len(valid)
-    pixels_there, valid_there = (torch.from_numpy(array[with_data]).to(weights.device) for array in (pixels, valid))
-    crops = normalize_windows(pixels_there, valid_there, processor)  # (b', 3, h, w)
-    missing = (0, weights.shape[1] - crops.shape[3], 0, weights.shape[0] - crops.shape[2])
-    scores = iter(scorer(F.pad(crops, missing)).mul_(weights).cpu().numpy())
+    if not all(with_data):
+        pixels, valid = pixels[with_data], valid[with_data]
+    holes = None if valid.all() else torch.from_numpy(valid).to(weights.device)
+    crops = normalize_windows(torch.from_numpy(pixels).to(weights.device), holes, processor)  # (b', 3, h, w)
+    missing = (weights.shape[0] - crops.shape[2], weights.shape[1] - crops.shape[3])
+    if any(missing):
+        crops = F.pad(crops, (0, missing[1], 0, missing[0]))
+    scores = iter(scorer(crops).mul_(weights).cpu().numpy())
     return [next(scores) if some else None for some in with_data]
 
 

@@ -54,19 +54,24 @@ class SceneSource:
     resolution: float | None = None
 
 
+class WorkersLost(InputError):
+    """There are no workers any more: no scene can be mapped."""
+
+
 class Workers:
     """Workers that share one model; safe to use from several threads.
 
     Args:
         client: Connected to the scheduler.
         model: What they load; of the type "auto" one worker decides for all.
+
+    Raises:
+        InputError: for workers that lack this package or the device.
     """
 
     def __init__(self, client: "Client", model: ModelSource) -> None:
         self._client = client
-        self.model = model
-        if model.dtype == "auto":
-            self.model = replace(model, dtype=_result(client.submit(_resolved_dtype, model.device)))
+        self.model = replace(model, dtype=_asked(client, model))
         self._running: set[Any] = set()  # futures of parts, of all threads
         self._stopped = False
 
@@ -76,16 +81,20 @@ class Workers:
         return sum(self._client.nthreads().values())
 
     def runner(self, scene: SceneSource) -> PartRunner:
-        """What computes parts of `scene`. It raises `InputError` where a part fails, for good, and drops the others."""
+        """What computes parts of `scene`.
+
+        It drops the other parts and raises `InputError` where a part fails, `WorkersLost` where nobody is left to
+        compute any.
+        """
 
         def run(jobs: Sequence[PartJob]) -> Iterator[PartJob]:
             from distributed import as_completed  # noqa: PLC0415 - an optional dependency
 
+            self._check_running()
             waiting = {self._client.submit(_compute, job, scene, self.model, pure=False): job for job in jobs}
             self._running.update(waiting)
             try:
-                if self._stopped:
-                    raise InputError("the workers were stopped")
+                self._check_running()  # `stop` may have come in between
                 for future in as_completed(list(waiting)):
                     problem = _result(future)
                     if problem is not None:
@@ -99,9 +108,13 @@ class Workers:
         return run
 
     def stop(self) -> None:
-        """Ends all runners, those of other threads too: they raise `InputError`."""
+        """Ends all runners, those of other threads too: they raise `WorkersLost`."""
         self._stopped = True
         self._drop(self._running)
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise WorkersLost("the workers were stopped")
 
     def _drop(self, futures: Iterable[Any]) -> None:
         """Takes back what nobody waits for any more."""
@@ -152,19 +165,21 @@ def cluster_workers(address: str, model: ModelSource) -> Iterator[Workers]:
     """
     _require_dask()
     from distributed import Client  # noqa: PLC0415 - an optional dependency
+    from distributed.utils import silence_logging_cmgr  # noqa: PLC0415
 
-    try:
-        client = Client(address, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
-        raise InputError(
-            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or check the address"
-        ) from error
-    with client:
+    with silence_logging_cmgr(logging.CRITICAL):  # what it logs where a scheduler dies, the person hears in a sentence
         try:
-            client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
-        except _TIMEOUTS as error:
-            raise InputError(f"{address} has no worker; start some with `dask worker {address}`") from error
-        yield Workers(client, model)
+            client = Client(address, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
+            raise InputError(
+                f"no Dask scheduler answers at {address} ({error}); start `dask scheduler`, or check the address"
+            ) from error
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+            except _TIMEOUTS as error:
+                raise InputError(f"{address} has no worker; start some with `dask worker {address}`") from error
+            yield Workers(client, model)
 
 
 def _require_dask() -> None:
@@ -188,25 +203,37 @@ def _deaf_to_ctrl_c() -> Any:
 
 
 def _result(future: Any) -> Any:
-    """What a call on a worker returned; raises what it raised, and `InputError` where the cluster failed."""
+    """What a call on a worker returned; raises what it raised, `InputError` and `WorkersLost` where workers failed."""
     from distributed import KilledWorker  # noqa: PLC0415 - an optional dependency
 
     if future.cancelled() or future.status == "lost":
-        raise InputError("the connection to the workers was lost; run the command again, finished parts are kept")
+        raise WorkersLost("the connection to the workers was lost; run the command again, finished parts are kept")
     error: BaseException | None = future.exception()
     if isinstance(error, KilledWorker):
         raise InputError(
             "one part ended several workers one after the other, as too little memory does; "
             "choose fewer workers, a smaller batch size or a smaller window"
         ) from error
-    if isinstance(error, ModuleNotFoundError):
-        raise InputError(f"a worker lacks a module ({error}); install crossearth-hf on its machine") from error
     return future.result()
 
 
-def _resolved_dtype(device: str) -> str:
-    """Name of the type that suits the device of the worker on which this runs."""
-    return str(fastest_dtype(resolve_device(device))).removeprefix("torch.")
+def _asked(client: "Client", model: ModelSource) -> str:
+    """The type in which a worker would run the model; `InputError` where it cannot."""
+    try:
+        return str(_result(client.submit(_resolved_dtype, model, pure=False)))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a foreign environment makes of our code
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"the workers cannot run this package ({reason}); install it on all machines, the scheduler's too"
+        ) from error
+
+
+def _resolved_dtype(model: ModelSource) -> str:
+    """The type in which to run the model on this worker."""
+    device = resolve_device(model.device)
+    return str(fastest_dtype(device)).removeprefix("torch.") if model.dtype == "auto" else model.dtype
 
 
 def _compute(job: PartJob, scene: SceneSource, model: ModelSource) -> str | None:

@@ -14,6 +14,7 @@ from crossearth_hf.fleet import MapFolders, SceneMapper, map_scenes
 from crossearth_hf.geotiff import Scene
 from crossearth_hf.map_parts import compute_part
 from crossearth_hf.scene_list import ListedScene, list_scenes
+from crossearth_hf.workers import WorkersLost
 
 
 class Model(ColourModel):
@@ -179,11 +180,27 @@ def test_a_fault_with_one_scene_does_not_cost_the_others(scenes, tmp_path, share
     assert str(scenes / "a.tif") + ": ZeroDivisionError: ours" == results["a"].problem
 
 
+def test_lost_workers_end_the_whole_job(scenes, tmp_path):
+    class Lost(Threads):
+        def runner(self, source):
+            raise WorkersLost("the connection was lost")
+
+    folders = MapFolders.checked(tmp_path / "maps")
+    used = SceneMapper(Model(), CrossEarthImageProcessor(), 64, 43, workers=Lost(Model()))
+    with pytest.raises(WorkersLost, match="the connection was lost"):
+        run(scenes, folders, used)
+    assert used.workers.stopped
+    assert files(tmp_path / "maps") == []
+
+
 def test_problems_known_beforehand(tmp_path):
     folders = MapFolders.checked(tmp_path / "maps")
     bad = ListedScene("STAC item x", "x", problem="item x has no asset")
-    (result,) = map_scenes([bad], folders, mapper(), progress=False)
-    assert result.problem == "item x has no asset"
+    long = ListedScene("n" * 5000, "n" * 5000)  # a line of a list that names nothing
+    assert folders.unfinished([bad, long]) == [bad, long]
+    results = list(map_scenes([bad, long], folders, mapper(), progress=False))
+    assert results[0].problem == "item x has no asset"
+    assert "File name too long" in results[1].problem
 
 
 def test_advice_unless_a_resolution_is_asked_for(scenes, tmp_path):

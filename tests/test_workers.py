@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from conftest import tiny_config
+from distributed import KilledWorker, LocalCluster
 from rasters import write_raster
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
@@ -16,9 +17,16 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene
 from crossearth_hf.inference import load_model
 from crossearth_hf.mapping import MapOutputs, predict_map
-from crossearth_hf.workers import ModelSource, SceneSource, cluster_workers, local_workers
-
-pytest.importorskip("distributed")
+from crossearth_hf.workers import (
+    ModelSource,
+    SceneSource,
+    Workers,
+    WorkersLost,
+    _result,
+    _spread_device,
+    cluster_workers,
+    local_workers,
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,39 +143,49 @@ def test_what_fails_on_a_worker_is_told_here(place, workers):
     assert not (place / "failed.tif").exists()
 
 
-def test_a_part_that_ends_every_worker_is_given_up(place, workers):
-    """Four deaths cost a test too much: what Dask reports then."""
-    from distributed import KilledWorker  # noqa: PLC0415
+class Future:
+    """What Dask hands back of a part that nobody could compute."""
 
-    from crossearth_hf.workers import _result  # noqa: PLC0415
+    def __init__(self, status, error=None):
+        self.status, self.error = status, error
 
-    class Failed:
-        status = "error"
+    def cancelled(self):
+        return self.status == "cancelled"
 
-        def cancelled(self):
-            return False
+    def exception(self):
+        return self.error
 
-        def exception(self):
-            return KilledWorker("part", None, 3)
 
+def test_failures_of_the_cluster_itself():
+    """Four deaths on one part, and a scheduler that goes, would cost a test too much."""
     with pytest.raises(InputError, match="choose fewer workers"):
-        _result(Failed())
+        _result(Future("error", KilledWorker("part", None, 3)))
+    for status in ("cancelled", "lost"):
+        with pytest.raises(WorkersLost, match="run the command again"):
+            _result(Future(status))
+
+
+def test_workers_that_cannot_run_the_package(workers, monkeypatch):
+    with pytest.raises(InputError, match="device 'quantum' is not available"):
+        Workers(workers._client, ModelSource(None, "quantum", "auto"))
+
+    def foreign(*_):
+        raise ModuleNotFoundError("No module named 'crossearth_hf'")
+
+    monkeypatch.setattr("crossearth_hf.workers._result", foreign)
+    with pytest.raises(InputError, match="install it on all machines"):
+        Workers(workers._client, ModelSource(None, "cpu", "float32"))
 
 
 def test_stopped_workers_compute_no_more(place, workers):
     scene = SceneSource(str(place / "scene.tif"))
-    stopping = replace_client(workers)
-    with pytest.raises(InputError, match=r"connection to the workers was lost|were stopped"):
+    stopping = Workers(workers._client, workers.model)
+    with pytest.raises(WorkersLost):
         make_map(place, "stopped", run_parts=recorded(stopping.runner(scene), ([], []), stopping.stop))
-    with pytest.raises(InputError, match="were stopped"):
+    with pytest.raises(WorkersLost, match="were stopped"):
         make_map(place, "stopped", run_parts=stopping.runner(scene))
     assert not (place / "stopped.tif").exists()
     make_map(place, "stopped", run_parts=workers.runner(scene))  # goes on with the parts that are there
-
-
-def replace_client(workers):
-    """The same workers for another master."""
-    return type(workers)(workers._client, workers.model)
 
 
 @pytest.mark.parametrize("count", [0, -1])
@@ -187,12 +205,10 @@ def test_no_scheduler(monkeypatch, address):
 
 
 def test_a_scheduler_without_workers(monkeypatch):
-    from distributed import LocalCluster  # noqa: PLC0415
-
     monkeypatch.setattr("crossearth_hf.workers._CONNECT_SECONDS", 0.5)
     source = ModelSource(None, "cpu", "float32")
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp") as cluster,
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0", protocol="tcp") as cluster,
         pytest.raises(InputError, match="has no worker"),
         cluster_workers(cluster.scheduler_address, source),
     ):
@@ -200,8 +216,6 @@ def test_a_scheduler_without_workers(monkeypatch):
 
 
 def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch):
-    from crossearth_hf.workers import _spread_device  # noqa: PLC0415
-
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [_spread_device("auto", worker) for worker in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [_spread_device(device, 1) for device in ("cpu", "cuda", "cuda:0")] == ["cpu", "cuda:1", "cuda:0"]

@@ -169,7 +169,7 @@ class ReportFolder:
         _make_folders({path.parent for path in arrays} | {self.path})
         with staged([*arrays, self._file]) as stages:  # the report last: until then the old one holds
             for stage, maps in zip(stages, arrays.values(), strict=False):
-                np.savez_compressed(stage, allow_pickle=False, **maps)
+                np.savez_compressed(stage, **maps)
             stages[-1].write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for path in set(folder.glob("*.npz")) - set(arrays):
             path.unlink()  # of an earlier call that kept more

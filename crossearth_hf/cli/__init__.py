@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 wrong input (one sentence on stderr), 130 interrupted. Sub
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -32,11 +33,13 @@ _COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every path is text, not every terminal knows every sign
     try:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
     except InputError as error:
-        print(f"crossearth: error: {error}", file=sys.stderr)
+        print(f"crossearth: error: {_on_one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output has seen enough, as `| head` does
         sys.stdout = None
@@ -45,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("crossearth: interrupted; no unfinished file is left behind", file=sys.stderr)
         return 130
     return 0
+
+
+def _on_one_line(text: str) -> str:
+    """`text` without control characters: names in files and archives may hold any, also those that rule a terminal."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _parser() -> argparse.ArgumentParser:
