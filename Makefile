@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test docs clean
+.PHONY: demo test test-min docs clean
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,8 +26,18 @@ test: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+# The lowest versions that pyproject.toml allows, as uv resolves them; the oldest torch on PyPI brings CUDA: 6 GB.
+.venv-min/done: pyproject.toml
+	$(PYTHON) -m venv .venv-min
+	.venv-min/bin/pip install --quiet --upgrade pip uv
+	.venv-min/bin/uv pip install --quiet --python .venv-min/bin/python --resolution lowest-direct --editable ".[dev]"
+	touch $@
+
+test-min: .venv-min/done
+	.venv-min/bin/pytest
+
 docs: .venv/dev
 	$(BIN)/python scripts/api_reference.py docs/api
 
 clean:
-	rm -rf .venv $(DEMO) build docs/api *.egg-info
+	rm -rf .venv .venv-min $(DEMO) build docs/api *.egg-info

@@ -252,7 +252,7 @@ def _check_numbers(processor: CrossEarthImageProcessor, name: str) -> None:
     """Raises `InputError` unless the numbers with which a processor normalises are numbers that fit together."""
     mean, std, factor = processor.image_mean, processor.image_std, processor.rescale_factor
     are_lists = isinstance(mean, list | tuple) and isinstance(std, list | tuple) and len(mean) == len(std)
-    values = [*mean, *std, factor] if are_lists else [None]
+    values: list[Any] = [*mean, *std, factor] if are_lists else [None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values) or 0 in std:
         raise InputError(
             f"the image processor of {name} has image_mean {mean!r}, image_std {std!r} and rescale_factor {factor!r}, "

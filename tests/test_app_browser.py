@@ -211,11 +211,10 @@ def test_cancelling_while_another_scene_is_mapped(page, browser, url, work, scen
     waiting.close()
 
 
-def test_help_for_programs_and_settings_ask_nothing_of_the_network(page):
-    page.get_by_role("button", name="Use via API").click()
-    page.get_by_text("gradio_client").first.wait_for()
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Settings").click()
+@pytest.mark.parametrize("view", ["api", "settings"])
+def test_what_the_footer_opens_asks_nothing_of_the_network(page, url, view):
+    page.goto(f"{url}?view={view}")
+    page.get_by_role("dialog").wait_for()
     page.wait_for_timeout(2000)
 
 

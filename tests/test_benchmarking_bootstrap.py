@@ -38,7 +38,7 @@ def test_scipy_agrees(confusions):
     ours = bootstrap_intervals(confusions, [0, 1], resamples=4000)
     theirs = stats.bootstrap(
         (np.arange(30),), mean_iou, n_resamples=4000, method="percentile", vectorized=True,
-        rng=np.random.default_rng(0), batch=500,
+        random_state=np.random.default_rng(0), batch=500,
     ).confidence_interval  # fmt: skip
     assert ours.mean_iou == pytest.approx([theirs.low, theirs.high], abs=2e-3)
     assert np.diff(ours.mean_iou) > 0.02

@@ -153,7 +153,7 @@ class ReportFolder:
         content = self._read() if self._file.exists() else {"entries": {}}
         slug = _slug(name, {key: other["slug"] for key, other in content["entries"].items()})
         folder = self.path / "examples" / slug
-        arrays = {folder / f"{index:03}.npz": maps for index, maps in enumerate(examples)}
+        arrays: dict[Path, Any] = {folder / f"{index:03}.npz": maps for index, maps in enumerate(examples)}
         if features is not None:
             arrays[self.path / "features" / f"{slug}.npz"] = features
         entries = content["entries"] | {name: {"slug": slug} | dict(entry)}

@@ -4,8 +4,9 @@ import hashlib
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -109,7 +110,7 @@ def read_headers(sources: Iterable[DomainSource], workers: int) -> dict[RawFile,
     bar = partial(tqdm, total=len(files), desc="headers", unit="image", disable=None)
     if workers == 1 or len(files) < _FEW:
         return dict(zip(files, bar(map(read_header, files)), strict=True))
-    with ProcessPoolExecutor(workers, process_context()) as pool:
+    with worker_pool(workers) as pool:
         chunk = max(1, min(32, len(files) // (4 * workers)))
         return dict(zip(files, bar(pool.map(read_header, files, chunksize=chunk)), strict=True))
 
@@ -117,6 +118,22 @@ def read_headers(sources: Iterable[DomainSource], workers: int) -> dict[RawFile,
 def process_context() -> Any:
     """How processes start: forked where the system can, for importing torch anew takes seconds."""
     return multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+
+
+@contextmanager
+def worker_pool(
+    workers: int, start: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes, each begun by `start(*arguments)`; Ctrl-C may end it at any moment."""
+    pool = ProcessPoolExecutor(workers, process_context(), start, arguments)
+    try:
+        yield pool
+    finally:
+        try:
+            pool.shutdown(cancel_futures=True)
+        except RuntimeError:  # interrupted before the thread was started that would end the processes
+            for process in multiprocessing.active_children():
+                process.terminate()
 
 
 def plan_domain(

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..digests import file_sha256
 from ..errors import InputError
 from ..labels import IGNORE_INDEX
-from .plan import Plan, PlannedImage, Shard, process_context
+from .plan import Plan, PlannedImage, Shard, process_context, worker_pool
 from .rasters import encode_image, encode_labels, open_raster
 
 ROW_GROUP_BYTES = 16 * 2**20
@@ -99,23 +99,22 @@ def _in_processes(plan: Plan, folder: Path, todo: list[int], workers: int, bar: 
     """Shards by a pool of processes, with one bar for all."""
     context = process_context()
     tiles, stop = context.Value("q", 0), context.Event()
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (plan, folder, tiles, stop, os.getpid()))
     start = bar.n
-    try:
-        pending: set[Future[None]] = {pool.submit(_work, index) for index in todo}
-        while pending:
-            done, pending = wait(pending, _POLL_SECONDS, return_when=FIRST_COMPLETED)
-            bar.update(start + tiles.value - bar.n)
-            for future in done:
-                future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a worker process died, perhaps for lack of memory; use fewer --workers and run the command again: "
-            "finished shards are kept"
-        ) from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+    with worker_pool(workers, _start_worker, (plan, folder, tiles, stop, os.getpid())) as pool:
+        try:
+            pending: set[Future[None]] = {pool.submit(_work, index) for index in todo}
+            while pending:
+                done, pending = wait(pending, _POLL_SECONDS, return_when=FIRST_COMPLETED)
+                bar.update(start + tiles.value - bar.n)
+                for future in done:
+                    future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a worker process died, perhaps for lack of memory; use fewer --workers and run the command again: "
+                "finished shards are kept"
+            ) from error
+        finally:
+            stop.set()
 
 
 @dataclass(frozen=True)
