@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import tiny_config
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
@@ -26,6 +27,13 @@ from speed.process import Contestant, ContestantError  # noqa: E402
 from speed.table import table  # noqa: E402
 
 CROP = Case("crop", "scores", "test", size=160, window=64, stride=43)
+
+
+@pytest.fixture(autouse=True)
+def own_accelerator():
+    """Contestants own their process; here the next test must not inherit the state of one that trains."""
+    yield
+    AcceleratorState._reset_state()
 
 
 @pytest.fixture(scope="module")
