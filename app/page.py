@@ -207,7 +207,9 @@ def _map_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
             files = [gr.DownloadButton(name, size="sm") for name in names]
             place = gr.HTML()
     with gr.Accordion("For scenes of many bands or another resolution", open=False):
-        bands = gr.Textbox("", label="Bands", placeholder="1,2,3", info="Numbers of the red, green and blue band.")
+        bands = gr.Textbox(
+            "", label="Bands", placeholder="1,2,3", info="Numbers of the bands that the model sees: red, green, blue."
+        )
         own = gr.Checkbox(
             label="Read the scene at the model's resolution",
             info="For pixels much larger or smaller than the model has seen. Needs a georeference; may take longer.",
@@ -281,4 +283,4 @@ def _bands(text: str | None) -> list[int] | None:
     try:
         return [int(number) for number in typed.split(",")] if typed else None
     except ValueError as error:
-        raise InputError(f"'{typed[:40]}' is no list of bands; give one or three numbers such as 4,3,2.") from error
+        raise InputError(f"'{typed[:40]}' is no list of bands; give numbers such as 4,3,2.") from error

@@ -64,8 +64,11 @@ def compare_versions(
         on_step: Called with the versions mapped so far and their number.
 
     Raises:
-        InputError: for numbers out of their range, a scene of less than 32 pixels on a side or without data.
+        InputError: for numbers out of their range, a scene of less than 32 pixels on a side or without data, a model of
+            more or fewer than three bands.
     """
+    if model.config.num_channels != 3:
+        raise InputError(f"this model sees {model.config.num_channels} bands, a style has three; choose another model")
     try:
         block = min(_BLOCK, scene.grid.height, scene.grid.width)
         settings = StyleSettings(probability=1, alpha=alpha, mask_ratio=mask_ratio, block_size=block)

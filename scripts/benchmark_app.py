@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--size", metavar="N", type=int, default=2048, help="side of a scene in pixels (default: 2048)")
     parser.add_argument("--port", metavar="N", type=int, default=7899, help="default: 7899")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server ends too
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(APP), "--port", str(arguments.port), "--work-dir", folder]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -493,6 +493,14 @@ def test_versions_that_cannot_be(tmp_path, style, options, sentence):
         versions(tmp_path / "s.tif", style, **options)
 
 
+def test_a_model_of_four_bands_has_no_styles(tmp_path, style):
+    write_patches(tmp_path / "s.tif")
+    network, processor = stub_model()
+    network.config.num_channels = 4
+    with Scene(tmp_path / "s.tif") as scene, pytest.raises(InputError, match="this model sees 4 bands"):
+        compare_versions(scene, network, processor, style, alpha=1.0, mask_ratio=1.0, seed=3)
+
+
 def test_scenes_too_small_or_empty_for_a_style(tmp_path, style):
     write_raster(tmp_path / "small.tif", np.ones((3, 20, 90), np.uint8))
     write_raster(tmp_path / "empty.tif", np.zeros((3, 90, 90), np.uint8), nodata=0)

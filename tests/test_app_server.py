@@ -96,7 +96,7 @@ def test_mistakes_arrive_as_sentences(client, tmp_path):
     with pytest.raises(AppError, match="neither a GeoTIFF nor a JPEG nor a PNG"):
         client.predict(handle_file(tmp_path / "text.tif"), api_name="/predict")
     write_patches(tmp_path / "s.tif")
-    with pytest.raises(AppError, match="is no list of bands; give one or three numbers"):
+    with pytest.raises(AppError, match="is no list of bands; give numbers such as 4,3,2"):
         client.predict(handle_file(tmp_path / "s.tif"), bands="red", api_name="/predict")
     with pytest.raises(AppError, match="needs a fourth band"):
         client.predict(handle_file(tmp_path / "s.tif"), band_order="IRRG", api_name="/compare")
