@@ -166,6 +166,13 @@ class CrossEarthConfig(Mask2FormerConfig):
             raise ValueError(
                 f"group_norm_groups {self.group_norm_groups} does not divide feature_size {self.feature_size}"
             )
+        if [*self.feature_strides, self.common_stride] != [4, 8, 16, 32, 4]:
+            raise ValueError(
+                f"feature_strides {self.feature_strides} and common_stride {self.common_stride} are not those of the "
+                "pyramid; leave them at [4, 8, 16, 32] and 4"
+            )
+        if not all(isinstance(name, str) for name in self.id2label.values()):
+            raise ValueError(f"id2label {self.id2label} must map ids to names")
         if type(self.window_stride) is not int or self.window_stride < 1:
             raise ValueError(f"window_stride {self.window_stride!r} must be a whole number of pixels, 1 or more")
         metres = self.ground_sampling_distance

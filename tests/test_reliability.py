@@ -50,6 +50,19 @@ def test_an_ended_run_leaves_nothing_broken_and_the_next_one_finishes(trials, na
     assert command.problems == []
 
 
+def test_a_map_that_is_killed_between_any_two_of_its_last_steps(trials, tmp_path):
+    """Moves and removals at the end of `predict`: too short for random moments to hit them all."""
+    command = trials("predict")
+    for operation in range(max(1, command.operations - 9), command.operations + 1):
+        folder = tmp_path / f"{operation}"
+        folder.mkdir()
+        kill = partial(signal.raise_signal, signal.SIGKILL)
+        assert command.wait(reliability.start("predict", command.root, folder, at=operation, act=kill)) == -9
+        assert command.wait(reliability.start("predict", command.root, folder)) == 0, command.last_words(folder)
+        assert reliability.contents(folder) == command.wanted
+        assert reliability.hidden(folder) == []
+
+
 @pytest.fixture
 def mounted(tmp_path):
     """A function that mounts a file system of a few bytes, or one that is read-only."""
