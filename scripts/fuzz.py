@@ -52,7 +52,7 @@ from rasters import write_raster
 
 from crossearth_hf import cli
 from crossearth_hf.checkpoint_config import OVERRIDES
-from crossearth_hf.errors import InputError
+from crossearth_hf.errors import InputError, on_one_line
 from crossearth_hf.geotiff import Scene
 from crossearth_hf.train_config import field_descriptions, parse_train_config
 
@@ -179,7 +179,7 @@ def _parse_training(arguments: list[str]) -> int:
     try:
         parse_train_config(arguments)
     except InputError as error:
-        print(f"crossearth: error: {error}", file=sys.stderr)
+        print(f"error: {on_one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -306,7 +306,7 @@ def _exit_code(target: Target, case: Case) -> int:
 
 def _wrong(code: int, words: str, folder: Path) -> tuple[str, str] | None:
     last = words.strip().splitlines()[-3:]  # argparse shows a word with line breaks as it is
-    is_sentence = any(line.startswith(("crossearth", "train.py: error: ")) for line in last)
+    is_sentence = any(line.startswith(("crossearth", "error: ", "train.py: error: ")) for line in last)
     hidden = [path.name for path in folder.rglob(".*") if not path.name.endswith("-unfinished")]
     found = {
         f"exit code {code}": code not in (0, 2),

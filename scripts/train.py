@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from crossearth_hf.errors import InputError
+from crossearth_hf.errors import InputError, on_one_line
 from crossearth_hf.train_config import parse_train_config
 from crossearth_hf.training import train
 
@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folder = train(parse_train_config(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {on_one_line(str(error))}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ The form of `report.json` is `crossearth-report/1`: model (name and hashes), sof
 import dataclasses
 import datetime
 import hashlib
+import io
 import json
 import os
 import platform
@@ -169,7 +170,9 @@ class ReportFolder:
         _make_folders({path.parent for path in arrays} | {self.path})
         with staged([*arrays, self._file]) as stages:  # the report last: until then the old one holds
             for stage, maps in zip(stages, arrays.values(), strict=False):
-                np.savez_compressed(stage, **maps)
+                archive = io.BytesIO()  # a zip on a full disk would print a traceback when it is forgotten
+                np.savez_compressed(archive, **maps)
+                stage.write_bytes(archive.getbuffer())
             stages[-1].write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for path in set(folder.glob("*.npz")) - set(arrays):
             path.unlink()  # of an earlier call that kept more

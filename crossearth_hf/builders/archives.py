@@ -70,7 +70,7 @@ class RawFile:
             with _zip(self.path).open(self.member) as stream:
                 shutil.copyfileobj(stream, content, 2**20)
             return content.getvalue()
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise InputError(f"{self} cannot be read ({error}); download or copy it again") from error
 
     def modified(self) -> int:
@@ -86,11 +86,11 @@ class RawFile:
             if self.member is None:
                 return self.path.open("rb")
             return _zip(self.path).open(self.member)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise InputError(f"{self} cannot be read ({error}); download or copy it again") from error
 
 
-_READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, ZlibError, NotImplementedError, RuntimeError)
+READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, ZlibError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _members(path: Path, prefix: str) -> Iterable[RawFile]:
     """The files of a zip, checked for what an attacker could do with them."""
     try:
         infos = [info for info in _zip(path).infolist() if not info.is_dir()]
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path} is no zip or is cut off ({error}); download it again") from error
     _check_members(path, infos)
     for info in infos:

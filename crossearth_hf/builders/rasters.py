@@ -5,7 +5,6 @@
 
 import io
 import warnings
-import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,7 @@ from rasterio.windows import Window
 
 from ..errors import InputError
 from ..grid import GDAL_ERRORS, Grid
-from .archives import RawFile
+from .archives import READ_ERRORS, RawFile
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 PNG_OPTIONS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
@@ -157,7 +156,7 @@ def read_header(file: RawFile) -> Header:
                     # Pillow takes 16-bit colour for 8-bit; only its decoder's name tells.
                     if image.mode in _PLAIN_MODES and "16" not in str(image.tile):
                         return Header((image.height, image.width), _PLAIN_MODES[image.mode], np.dtype(np.uint8))
-    except (OSError, SyntaxError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError):
+    except (*READ_ERRORS, SyntaxError, Image.DecompressionBombError):
         pass  # Pillow does not know every TIFF
     with open_raster(file) as raster:
         return Header(raster.size, raster.bands, raster.dtype)

@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from ..errors import InputError
+from ..errors import InputError, on_one_line
 from .app import add_app
 from .benchmark import add_build_dataset, add_evaluate, add_report, add_scenarios
 from .hub import add_card, add_publish
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
     except InputError as error:
-        print(f"crossearth: error: {_on_one_line(str(error))}", file=sys.stderr)
+        print(f"crossearth: error: {on_one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output has seen enough, as `| head` does
         sys.stdout = None
@@ -48,11 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("crossearth: interrupted; no unfinished file is left behind", file=sys.stderr)
         return 130
     return 0
-
-
-def _on_one_line(text: str) -> str:
-    """`text` without control characters: names in files and archives may hold any, also those that rule a terminal."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -174,8 +174,7 @@ def _legend(entry: Entry, rows: Sequence[_Row]) -> list[Patch]:
     ]
     patches.append(Patch(facecolor=_rgb(WRONG), label="wrong", **edge))
     if any((row.truth == IGNORE_INDEX).any() for row in rows):
-        stripes: dict[str, Any] = {"hatch": "//////", "hatchcolor": _rgb(_HATCH[[1, 1, 1]])}
-        patches.append(Patch(facecolor=_rgb(_HATCH[[0, 0, 0]]), label="not labelled", **edge, **stripes))
+        patches.append(Patch(facecolor=_rgb(_HATCH[[0, 0, 0]]), hatch="//////", label="not labelled", **edge))
     return patches
 
 
