@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test test-min docs clean
+.PHONY: demo test test-browser test-min docs clean
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,11 @@ test: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# The app in a real browser: `apt-get install chromium` first.
+test-browser: .venv/dev
+	$(BIN)/pip install --quiet --editable ".[browser]"
+	$(BIN)/pytest -m browser
 
 # The lowest versions that pyproject.toml allows, as uv resolves them; the oldest torch on PyPI brings CUDA: 6 GB.
 .venv-min/done: pyproject.toml

@@ -1,6 +1,6 @@
 """The page in a real browser: what a visitor does, from the upload to the downloaded GeoTIFF.
 
-Needs Playwright and chromium (Debian: `apt-get install chromium`); `pytest -m browser` runs it. With CROSSEARTH_PICTURE
+Needs Playwright and chromium (Debian: `apt-get install chromium`); `make test-browser` runs it. With CROSSEARTH_PICTURE
 set to a file it also saves the README's picture of a SynthEarth scene there.
 """
 
