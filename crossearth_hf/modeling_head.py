@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerMaskedAttentionDecoder,
     Mask2FormerMaskPredictor,
     Mask2FormerPixelDecoder,
+    Mask2FormerPixelDecoderEncoderLayer,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
     Mask2FormerPixelDecoderOutput,
     Mask2FormerSinePositionEmbedding,
@@ -65,16 +67,23 @@ class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDefo
         return self.output_proj(sampled.to(query.dtype)), weights
 
 
+class CrossEarthPixelDecoderLayer(GradientCheckpointingLayer, Mask2FormerPixelDecoderEncoderLayer):
+    """A layer of the pixel decoder that samples in float32; it can be computed again in the backward pass."""
+
+    def __init__(self, config: CrossEarthConfig) -> None:
+        super().__init__(config)
+        self.self_attn = CrossEarthDeformableAttention(
+            config.feature_size, config.num_attention_heads, n_levels=3, n_points=4
+        )
+
+
 class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
     """Mask2Former's pixel decoder with a free number of GroupNorm groups, sampling in float32."""
 
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__(config, [config.backbone_config.hidden_size] * 4)
         self.position_embedding = CrossEarthSinePositions(config.feature_size // 2, normalize=True)
-        for layer in self.encoder.layers:
-            layer.self_attn = CrossEarthDeformableAttention(
-                config.feature_size, config.num_attention_heads, n_levels=3, n_points=4
-            )
+        self.encoder.layers = nn.ModuleList(CrossEarthPixelDecoderLayer(config) for _ in range(config.encoder_layers))
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.group_norm_groups

@@ -1,6 +1,8 @@
 """What a run starts from: the model that a configuration names, adapted to what is trained, and its processor."""
 
+import ctypes
 import json
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +56,8 @@ def build_model(
         model.config.ground_sampling_distance = config.ground_sampling_distance
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+        for module in (model.base_model, model):
+            module.register_forward_hook(_return_freed_memory)
     return model
 
 
@@ -151,3 +155,10 @@ def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, A
             f"the weights of '{config.model}' do not fit its config at {wrong[:3]}; repair or convert it again"
         )
     return model
+
+
+def _return_freed_memory(*unused: object) -> None:
+    """Gives the system what was freed between blocks still in use; glibc keeps it, 0.6 GiB after a ViT-L's pass."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -72,7 +72,8 @@ class TrainConfig:
             know their own (georeferenced rasters, SynthEarth) are brought to it; not with `relative_to_crop`. By
             default that of the model, if it has one.
         rotate: Whether crops are also turned by multiples of 90 degrees.
-        gradient_checkpointing: Trades time for memory.
+        gradient_checkpointing: Trades time for memory: blocks, adapters and pixel decoder layers are computed again
+            in the backward pass.
         mixed_precision: "no", "bf16" or "fp16".
         save_dtype: Number format of the saved weights: "float32", "float16" or "bfloat16".
         seed: Of weights, crops, styles, masks and the loss's random points.

@@ -1,6 +1,7 @@
 """The network's contracts; its numbers are checked in test_oracle.py."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -164,19 +165,30 @@ def test_sdpa_is_the_default_and_equals_eager(model, tmp_path):
     torch.testing.assert_close(eager(IMAGE).logits, model(IMAGE).logits, rtol=1e-4, atol=1e-5)
 
 
+def _note_size(sizes: dict[int, int], tensor: torch.Tensor) -> torch.Tensor:
+    """Notes the bytes of the memory that a tensor kept for the backward pass lies in."""
+    sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return tensor
+
+
 # transformers 5.23 renames the method; the old name is the one that 5.20 knows.
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")
 def test_gradient_checkpointing_changes_no_gradient():
     labels = torch.randint(0, 6, (2, 64, 96), generator=torch.Generator().manual_seed(1))
-    gradients = []
+    gradients, kept = [], []
     for checkpointing in (False, True):
         model = build().train()
+        kept.append({})
         if checkpointing:
             model.gradient_checkpointing_enable()
-            assert model.model.backbone.layer[0].gradient_checkpointing
+            parts = (model.model.backbone.layer[0], model.model.adapter, model.pixel_decoder.encoder.layers[0])
+            assert all(part.gradient_checkpointing for part in parts)
         torch.manual_seed(3)
-        model(IMAGE, labels=labels).loss.backward()
+        with torch.autograd.graph.saved_tensors_hooks(partial(_note_size, kept[-1]), lambda tensor: tensor):
+            loss = model(IMAGE, labels=labels).loss
+        loss.backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert sum(kept[1].values()) < 0.5 * sum(kept[0].values())
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6, msg=name)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings, Dinov2Layer, Dinov2LayerScale
 from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
@@ -158,7 +159,7 @@ class CrossEarthBackbone(nn.Module):
         return torch.cat([maps[2], coarsest], dim=1)
 
 
-class CrossEarthRein(nn.Module):
+class CrossEarthRein(GradientCheckpointingLayer):
     """Rein adapters (Wei et al., CVPR 2024, section 3): learned tokens refine the patches after every block."""
 
     def __init__(self, config: CrossEarthConfig) -> None:
