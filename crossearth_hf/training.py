@@ -104,7 +104,7 @@ class Trainer:
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.scalars = _scalars_to_vectors(network) if self.sharded else set()
         groups = param_groups(network, config.weight_decay, config.backbone_lr_multiplier)
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.step, self.best, self.skipped = 0, -math.inf, 0
 
