@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import InputError
 from .outputs import replace_folder
-from .train_config import TrainConfig, to_json
+from .train_config import TrainConfig, defaults, to_json
 
 HARMLESS_ON_RESUME = {
     "resume",
@@ -71,7 +71,7 @@ class RunFolder:
     def saved_state(self, config: TrainConfig, processes: int) -> dict[str, Any]:
         """What `commit` was given; raises `InputError` if `config` is that of another run."""
         state = json.loads((self.checkpoint / "run.json").read_text(encoding="utf-8"))
-        saved = json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))
+        saved = defaults() | json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))
         now = json.loads(to_json(config))
         for fields in (saved, now):  # a run may be prolonged where that leaves the learning rates as they were
             fields["schedule_steps"] = fields["schedule_steps"] or fields.pop("steps")

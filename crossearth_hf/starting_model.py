@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.utils import logging
 
 from .adaptation import LoraSettings, adapt, extend_channels, train_features_alone
@@ -54,6 +55,8 @@ def build_model(
         train_features_alone(model)
     if config.ground_sampling_distance is not None:
         model.config.ground_sampling_distance = config.ground_sampling_distance
+    if config.frozen_dtype == "bfloat16":
+        _round_frozen_layers(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         for module in (model.base_model, model):
@@ -155,6 +158,17 @@ def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, A
             f"the weights of '{config.model}' do not fit its config at {wrong[:3]}; repair or convert it again"
         )
     return model
+
+
+def _round_frozen_layers(model: nn.Module) -> None:
+    """Frozen products to bfloat16; norms and single vectors stay, which autocast computes in float32."""
+    for layer in model.modules():
+        parameters = list(layer.parameters())
+        if isinstance(layer, nn.Linear | nn.Conv2d) and not any(weight.requires_grad for weight in parameters):
+            layer.to(torch.bfloat16)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype != torch.bfloat16:
+            tensor.data = tensor.data.clone()  # the last that would keep the file of weights mapped into memory
 
 
 def _return_freed_memory(*unused: object) -> None:

@@ -75,6 +75,9 @@ class TrainConfig:
         gradient_checkpointing: Trades time for memory: blocks, adapters and pixel decoder layers are computed again
             in the backward pass.
         mixed_precision: "no", "bf16" or "fp16".
+        frozen_dtype: Number format in which layers that are not trained are kept: "float32", or "bfloat16" with
+            mixed_precision bf16, which computes with these weights in it anyway: the steps are the same, in half the
+            memory, but the saved model holds the rounded weights.
         save_dtype: Number format of the saved weights: "float32", "float16" or "bfloat16".
         seed: Of weights, crops, styles, masks and the loss's random points.
         num_workers: Processes that prepare crops; 0 for none.
@@ -120,6 +123,7 @@ class TrainConfig:
     rotate: bool = False
     gradient_checkpointing: bool = False
     mixed_precision: str = "no"
+    frozen_dtype: str = "float32"
     save_dtype: str = "float32"
     seed: int = 0
     num_workers: int = 0
@@ -155,6 +159,8 @@ class TrainConfig:
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
         styled = bool(self.style_probability) and self.num_channels > 3
         self._require("style_probability", not styled, "must be 0 with more than three bands: Earth styles are of RGB")
+        computed = self.frozen_dtype == "float32" or self.mixed_precision == "bf16"
+        self._require("frozen_dtype", computed, "needs mixed_precision bf16: other products take float32 weights")
         self._check_warm_start()
 
     def _check_warm_start(self) -> None:
@@ -199,6 +205,7 @@ _CHOICES = {
     "adaptation": ADAPTATIONS,
     "tracker": ("none", "tensorboard"),
     "mixed_precision": ("no", "bf16", "fp16"),
+    "frozen_dtype": ("float32", "bfloat16"),
     "save_dtype": ("float32", "float16", "bfloat16"),
 }
 _TYPES = typing.get_type_hints(TrainConfig)
@@ -256,12 +263,16 @@ def to_json(config: TrainConfig) -> str:
 
 def to_yaml(config: TrainConfig) -> str:
     """The recipe of a run as YAML text: every field that differs from its default, except where it wrote."""
-    values = dataclasses.asdict(config)
-    defaults = dataclasses.asdict(TrainConfig(model="", output_dir="", train_data=["-"]))
-    kept = {name: value for name, value in values.items() if value != defaults[name]}
+    unset = defaults()
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if value != unset[name]}
     for name in ("output_dir", "resume"):
         kept.pop(name, None)
     return yaml.safe_dump(kept, sort_keys=False)
+
+
+def defaults() -> dict[str, Any]:
+    """What the fields are when nobody sets them; those that somebody has to set hold nothing of use."""
+    return dataclasses.asdict(TrainConfig(model="", output_dir="", train_data=["-"]))
 
 
 def field_descriptions() -> dict[str, str]:

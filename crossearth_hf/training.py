@@ -340,6 +340,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if sharded and config.objective == "multitask" and config.eval_data:
         raise InputError("eval_data is given, but sharded multi-task training cannot score: leave it out, score later")
+    if sharded and config.frozen_dtype != "float32":
+        raise InputError("frozen_dtype is bfloat16, but sharding wants one number format in a layer: leave it out")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks, since the loader is prepared later
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
     return accelerator

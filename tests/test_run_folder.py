@@ -1,5 +1,6 @@
 """What a kill between two instructions leaves behind, and whose run a folder holds."""
 
+import json
 import os
 
 import pytest
@@ -70,6 +71,18 @@ def test_what_no_step_depends_on_may_change(tmp_path):
     folder = saved(RunFolder(tmp_path), 1, schedule_steps=9)
     changes = {"schedule_steps": 9, "steps": 6, "tracker": "tensorboard", "num_workers": 2, "save_every": 7}
     assert folder.saved_state(settings(tmp_path, "elsewhere", **changes), 1)["step"] == 1
+
+
+def test_a_checkpoint_older_than_a_field_resumes_with_the_default(tmp_path):
+    folder = saved(RunFolder(tmp_path), 1)
+    path = folder.checkpoint / "config.json"
+    fields = json.loads(path.read_text())
+    del fields["frozen_dtype"]
+    path.write_text(json.dumps(fields))
+    assert folder.saved_state(settings(tmp_path, tmp_path), 1)["step"] == 1
+    changes = {"frozen_dtype": "bfloat16", "mixed_precision": "bf16"}
+    with pytest.raises(InputError, match="was trained with 'float32'"):
+        folder.saved_state(settings(tmp_path, tmp_path, **changes), 1)
 
 
 def test_the_log_keeps_what_the_checkpoint_knows(tmp_path):

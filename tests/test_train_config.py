@@ -34,6 +34,7 @@ def test_flags_win_over_the_file(tmp_path):
         (["--steps", "0"], "steps is 0; it must be positive"),
         (["--batch_size", "2.5"], "batch_size is '2.5'"),
         (["--mixed_precision", "fp8"], "must be one of no, bf16, fp16"),
+        (["--frozen_dtype", "bfloat16"], "frozen_dtype is 'bfloat16'; it needs mixed_precision bf16"),
         (["--label_set", "moon"], "'moon' is no label set"),
         (["--schedule_steps", "10", "--steps", "20"], "schedule_steps is 10"),
         (["--scale_range", "2", "0.5"], "scale_range"),

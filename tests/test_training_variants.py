@@ -96,6 +96,20 @@ def test_the_next_run_of_a_process_may_have_another_precision(workplace, tmp_pat
     training.train(settings(workplace, tmp_path / "x", mixed_precision="bf16", **changes))
 
 
+def test_frozen_layers_in_bfloat16_make_the_same_steps(workplace, tmp_path):
+    changes = {"mixed_precision": "bf16", "adaptation": "rein", "eval_data": f"{workplace / 'data'}:5"}
+    for dtype in ("float32", "bfloat16"):
+        training.train(settings(workplace, tmp_path / dtype, frozen_dtype=dtype, **changes))
+    assert losses(tmp_path / "float32") == losses(tmp_path / "bfloat16")
+    exact, rounded = (load_file(tmp_path / dtype / "model.safetensors") for dtype in ("float32", "bfloat16"))
+    for name, weight in exact.items():
+        assert rounded[name].dtype == torch.float32
+        if name.endswith(("mlp.fc1.weight", "q_proj.weight")) and "backbone" in name:
+            assert torch.equal(rounded[name], weight.bfloat16().float()), name
+        elif "backbone" not in name:
+            assert torch.equal(rounded[name], weight), name
+
+
 # --- objectives, adaptations, styles
 
 
