@@ -12,7 +12,7 @@ from .errors import InputError
 from .reporting.comparison import NOTES, Comparison
 from .reporting.numbers import ABSENT, percent, percent_interval
 from .reporting.reading import Entry, Report, class_key
-from .train_config import TrainConfig, build_train_config
+from .training import TrainConfig, build_train_config
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from . import metrics
-from .data_sources import LabelledImage, scale_to
+from .data.image_files import resize_bands
+from .data.labelled_images import LabelledImage, scale_to
 from .errors import InputError
-from .image_files import resize_bands
 from .image_processing_crossearth import CrossEarthImageProcessor
 from .inference import sliding_window_scores
 from .labels import IGNORE_INDEX, LabelSet

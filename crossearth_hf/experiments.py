@@ -24,8 +24,7 @@ from .image_processing_crossearth import CrossEarthImageProcessor
 from .labels import get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .outputs import staged
-from .train_config import TrainConfig, build_train_config
-from .training import train
+from .training import TrainConfig, build_train_config, train
 
 TILE = 256  # pixels, of the style bank
 LABELS = get_label_set("land-cover")

@@ -1,4 +1,4 @@
-"""Rasters in, GeoTIFF out: with `bands`, `grid` and `cog`, the only user of rasterio.
+"""Rasters in, GeoTIFF out: with `bands`, `grid` and `mapping.cog`, the only user of rasterio.
 
 A `Scene` reads windows of anything GDAL opens as 8-bit RGB with a validity mask; its `Grid` travels on to the maps
 made from it. Georeferencing is copied, never recomputed.

@@ -20,7 +20,7 @@ from .errors import InputError
 from .outputs import check_output, staged
 from .reporting.comparison import Comparison, compare
 from .reporting.reading import Entry, Report, class_key, read_report
-from .run_folder import HARMLESS_ON_RESUME
+from .training.run_folder import HARMLESS_ON_RESUME
 
 TEMPLATE = Path(__file__).parents[1] / "hub_cards" / "model_card_template.md"
 """Where the card of a model that has none begins; it comes with a clone of the repository."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from .data.image_files import IMAGE_SUFFIXES
 from .earth_style import EarthStyle, StyleBank
 from .errors import InputError
 from .geotiff import Scene, bounded_cache
-from .image_files import IMAGE_SUFFIXES
 from .outputs import check_distinct, check_output, staged
 from .style_networks import STYLE_SIZE
 

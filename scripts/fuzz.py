@@ -51,10 +51,10 @@ from published import ORACLE_CONFIG
 from rasters import write_raster
 
 from crossearth_hf import cli
-from crossearth_hf.checkpoint_config import OVERRIDES
+from crossearth_hf.conversion.config import OVERRIDES
 from crossearth_hf.errors import InputError, on_one_line
 from crossearth_hf.geotiff import Scene
-from crossearth_hf.train_config import field_descriptions, parse_train_config
+from crossearth_hf.training.config import field_descriptions, parse_train_config
 
 LIMIT = 60  # seconds for a case, on a busy machine
 

@@ -26,7 +26,7 @@ from crossearth_hf.benchmarking.evaluation import EvaluationSettings, evaluate
 from crossearth_hf.benchmarking.tasks import scenario_task
 from crossearth_hf.benchmarks import DOMAINS, get_scenario
 from crossearth_hf.builders import build_dataset
-from crossearth_hf.conversion import WEIGHTS, convert, describe
+from crossearth_hf.conversion.published import WEIGHTS, convert, describe
 from crossearth_hf.errors import InputError
 from crossearth_hf.reporting.numbers import percent, percent_interval
 from crossearth_hf.reporting.reading import Entry

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from crossearth_hf.errors import InputError, on_one_line
-from crossearth_hf.train_config import parse_train_config
-from crossearth_hf.training import train
+from crossearth_hf.training import parse_train_config, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from conftest import tiny_config
 from torch import Tensor
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation
-from crossearth_hf.conversion import ConversionReport, convert, to_published
+from crossearth_hf.conversion.published import ConversionReport, convert, to_published
 from crossearth_hf.errors import InputError
 
 ORACLE_CONFIG = """\

@@ -8,9 +8,9 @@ from crossearth_hf.baselines import FeaturePyramidSegmenter
 from crossearth_hf.errors import InputError
 from crossearth_hf.image_processing_crossearth import semantic_scores
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.optimization import param_groups
-from crossearth_hf.starting_model import build_model
-from crossearth_hf.train_config import build_train_config
+from crossearth_hf.training import build_train_config
+from crossearth_hf.training.optimization import param_groups
+from crossearth_hf.training.starting_model import build_model
 
 
 def test_scores_are_the_probabilities_and_the_loss_their_cross_entropy(config):

@@ -10,7 +10,7 @@ from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.benchmarking import features as benchmark_features
 from crossearth_hf.benchmarking.features import domain_features, mask_features
 from crossearth_hf.benchmarking.tasks import folder_task
-from crossearth_hf.data import ArrayPair
+from crossearth_hf.data.sources import ArrayPair
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from crossearth_hf.benchmark_datasets import DATASETS
 from crossearth_hf.benchmarks import BENCHMARKS, DOMAINS, domains_of
 from crossearth_hf.builders import build_dataset
 from crossearth_hf.builders.readers import READERS
-from crossearth_hf.hub_data import load_map
+from crossearth_hf.data.hub import load_map
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

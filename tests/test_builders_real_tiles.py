@@ -13,7 +13,7 @@ from PIL import Image
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.builders import build_dataset
 from crossearth_hf.cli import main
-from crossearth_hf.hub_data import load_map
+from crossearth_hf.data.hub import load_map
 from crossearth_hf.labels import get_label_set
 
 # Published colour of the ids in the tiles: 0 boundary, then the six classes.

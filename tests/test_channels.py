@@ -13,12 +13,13 @@ from rasters import write_raster
 from safetensors.torch import load_file
 from training_runs import log_lines, losses, settings
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, training
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data import load_source
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference import load_model
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.training import trainer as training
 
 SIZES = {"num_labels": 5, "decoder_layers": 2, "encoder_layers": 1, "mim_block_size": 16}
 MARKS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)

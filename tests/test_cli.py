@@ -108,7 +108,7 @@ def test_interrupt(workplace, tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crossearth_hf.fleet.predict_map", interrupted)
+    monkeypatch.setattr("crossearth_hf.mapping.fleet.predict_map", interrupted)
     assert predict(workplace, target=tmp_path / "map.tif") == 130
     assert (
         capsys.readouterr().err.strip().splitlines()[-1] == "crossearth: interrupted; no unfinished file is left behind"

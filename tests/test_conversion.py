@@ -28,7 +28,7 @@ from crossearth_hf import (
     CrossEarthImageProcessor,
 )
 from crossearth_hf.cli import main
-from crossearth_hf.conversion import convert, describe, from_published, infer_config, to_published
+from crossearth_hf.conversion.published import convert, describe, from_published, infer_config, to_published
 from crossearth_hf.errors import InputError
 from crossearth_hf.image_processing_crossearth import semantic_scores
 
@@ -274,7 +274,7 @@ def test_command_line(tmp_path, capsys):
     assert str(tmp_path / "out") in written
 
 
-@pytest.mark.parametrize("broken", ["conversion.save_file", "outputs.replace_folder"])
+@pytest.mark.parametrize("broken", ["conversion.published.save_file", "outputs.replace_folder"])
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, broken):
     torch.save(PUBLISHED, tmp_path / "source.pth")
     convert(tmp_path / "source.pth", tmp_path / "out", config=write_config(tmp_path))
@@ -295,7 +295,7 @@ def test_peak_memory_of_a_full_vit_large_is_below_twice_the_file(tmp_path):
     shapes = {name: t.shape for name, t in to_published(meta_model(CrossEarthConfig()).state_dict()).items()}
     torch.save({name: torch.randn(shape) for name, shape in shapes.items()}, tmp_path / "large.pth")
     code = (
-        "import resource, sys; from crossearth_hf.conversion import convert; convert(*sys.argv[1:]);"
+        "import resource, sys; from crossearth_hf.conversion.published import convert; convert(*sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "large.pth"), str(tmp_path / "out")]

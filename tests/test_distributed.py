@@ -17,9 +17,10 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from training_runs import log_lines, losses, make_workplace, settings
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, training
-from crossearth_hf.adaptation import adapt
+from crossearth_hf import CrossEarthForSemanticSegmentation
 from crossearth_hf.configuration_crossearth import CrossEarthConfig
+from crossearth_hf.training import trainer as training
+from crossearth_hf.training.adaptation import adapt
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "scripts" / "accelerate_configs"

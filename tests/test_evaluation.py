@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from crossearth_hf import CrossEarthImageProcessor, evaluation
-from crossearth_hf.data import ArrayPair
+from crossearth_hf.data.sources import ArrayPair
 from crossearth_hf.labels import get_label_set
 
 LAND_COVER = get_label_set("land-cover")

@@ -8,10 +8,10 @@ from PIL import Image
 from rio_cogeo import cog_validate
 from stub_model import CLASSES, ColourModel
 
-from crossearth_hf import CrossEarthImageProcessor, mapping
+from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene, write_geotiff
-from crossearth_hf.mapping import MapOutputs, predict_map
+from crossearth_hf.mapping import MapOutputs, one_scene, predict_map
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -181,7 +181,7 @@ def test_what_was_computed_survives_a_disk_that_fills_at_the_end(scene, folder, 
         raise InputError(f"{target.name} cannot be written (No space left on device), nothing was changed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(mapping, "write_cog", full)
+        patch.setattr(one_scene, "write_cog", full)
         with pytest.raises(InputError, match=r"map.tif cannot be written"):
             make_map(scene[0], folder)
     assert [path.name for path in folder.iterdir()] == [".map.tif.parts"]

@@ -8,10 +8,10 @@ from conftest import tiny_config
 from torch.nn import functional as F
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
-from crossearth_hf.conversion import from_published, to_published
+from crossearth_hf.conversion.published import from_published, to_published
 from crossearth_hf.image_processing_crossearth import semantic_scores
 from crossearth_hf.inference import sliding_window_scores
-from crossearth_hf.training import param_groups
+from crossearth_hf.training.trainer import param_groups
 
 TOLERANCE = 1e-5  # relative to the largest magnitude
 

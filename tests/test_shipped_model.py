@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from crossearth_hf import evaluation
 from crossearth_hf.data import load_source
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.train_config import build_train_config, read_yaml
+from crossearth_hf.training.config import build_train_config, read_yaml
 
 CARD_FOLDER = Path(__file__).resolve().parents[1] / "hub_cards" / "crossearth-tiny"
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.synthetic import DOMAINS, generate_scene, synthetic_dataset, write_scene
-from crossearth_hf.synthetic_drawing import cast_shadows
+from crossearth_hf.synthetic.drawing import cast_shadows
 
 LABELS = get_label_set("land-cover")
 LAND, BUILDING, ROAD, WATER, VEGETATION = range(5)

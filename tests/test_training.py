@@ -13,11 +13,12 @@ from conftest import tiny_config
 from safetensors.torch import load_file
 from training_runs import log_lines, losses, make_workplace, settings
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, training
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.starting_model import build_model
-from crossearth_hf.train_config import build_train_config, read_yaml
+from crossearth_hf.training import trainer as training
+from crossearth_hf.training.config import build_train_config, read_yaml
+from crossearth_hf.training.starting_model import build_model
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from training_runs import settings
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.earth_style import EarthStyle, StyleSettings, image_seed
-from crossearth_hf.fourier_style import mix_amplitudes
-from crossearth_hf.training_inputs import STYLE, InputMaker
+from crossearth_hf.training.fourier_style import mix_amplitudes
+from crossearth_hf.training.inputs import STYLE, InputMaker
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from training_runs import log_lines, losses, make_workplace, settings
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, training
+from crossearth_hf import CrossEarthForSemanticSegmentation
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.starting_model import build_model
+from crossearth_hf.training import trainer as training
+from crossearth_hf.training.starting_model import build_model
 
 
 @pytest.fixture(scope="module")

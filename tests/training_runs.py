@@ -7,7 +7,7 @@ import numpy as np
 from conftest import tiny_config
 from PIL import Image
 
-from crossearth_hf.train_config import TrainConfig, build_train_config
+from crossearth_hf.training import TrainConfig, build_train_config
 
 
 def make_workplace(root: Path, **config: object) -> Path:

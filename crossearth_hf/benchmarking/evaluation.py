@@ -12,7 +12,7 @@ from accelerate.utils import parse_flag_from_env
 
 from ..benchmarks import VERSION
 from ..configuration_crossearth import CrossEarthConfig
-from ..data_sources import LabelledImage
+from ..data.labelled_images import LabelledImage
 from ..errors import InputError
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import load_model

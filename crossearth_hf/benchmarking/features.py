@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ..data_sources import LabelledImage, scale_to
+from ..data.labelled_images import LabelledImage, scale_to
 from ..evaluation import resize_pixels
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import PATCH

@@ -28,7 +28,7 @@ from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_place, clear_abandoned, staged
 from ..reporting.reading import FORMAT, read_report
-from ..train_config import read_yaml
+from ..training.config import read_yaml
 from .bootstrap import SEED
 from .boundary import SHARE
 from .calibration import BINS

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from .. import metrics
-from ..data_sources import LabelledImage
+from ..data.labelled_images import LabelledImage
 from ..evaluation import Prediction, by_class, number, predict_image
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..metrics import ConfusionMatrix

@@ -13,7 +13,7 @@ from ..benchmarks import DOMAINS, RECIPES, VERSION, Domain, Scenario, get_scenar
 from ..builders.built import read_build
 from ..configuration_crossearth import CrossEarthConfig
 from ..data import all_images, load_source
-from ..data_sources import LabelledImage
+from ..data.labelled_images import LabelledImage
 from ..errors import InputError
 from ..evaluation import scored_ids
 from ..inference import resolve_window

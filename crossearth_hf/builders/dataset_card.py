@@ -9,8 +9,8 @@ from huggingface_hub import DatasetCardData
 
 from ..benchmark_datasets import SourceDataset, get_dataset
 from ..benchmarks import BENCHMARKS, DOMAINS, Domain
+from ..data.image_files import read_image, read_mask
 from ..errors import InputError
-from ..image_files import read_image, read_mask
 from ..labels import IGNORE_INDEX
 from ..outputs import staged
 from .built import BUILD_FILE, read_build

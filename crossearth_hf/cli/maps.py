@@ -11,9 +11,9 @@ from ..errors import InputError
 from .arguments import interrupt, numbers, say
 
 if TYPE_CHECKING:
-    from ..fleet import SceneMapper
     from ..mapping import MapReport
-    from ..workers import Workers
+    from ..mapping.fleet import SceneMapper
+    from ..mapping.workers import Workers
 
 _PREDICT = """\
 Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same grid.
@@ -68,7 +68,7 @@ def add_predict(subparsers: Any) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
-    from ..scene_list import names_many  # noqa: PLC0415
+    from ..mapping.scene_list import names_many  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     disable_progress_bar()
@@ -110,8 +110,8 @@ def _predict_one(arguments: argparse.Namespace) -> None:
 def _predict_many(arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm  # noqa: PLC0415
 
-    from ..fleet import MapFolders, map_scenes  # noqa: PLC0415
-    from ..scene_list import list_scenes  # noqa: PLC0415
+    from ..mapping.fleet import MapFolders, map_scenes  # noqa: PLC0415
+    from ..mapping.scene_list import list_scenes  # noqa: PLC0415
 
     extras = {name: getattr(arguments, name) for name in ("confidence", "probabilities", "preview")}
     outputs = [arguments.map, *(folder for folder in extras.values() if folder is not None)]
@@ -150,8 +150,8 @@ def _line(report: "MapReport") -> str:
 @contextmanager
 def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
     """Model, settings and workers as asked for; says where a number is not taken as it stands."""
-    from ..fleet import SceneMapper  # noqa: PLC0415
     from ..inference import load_model, resolve_window  # noqa: PLC0415
+    from ..mapping.fleet import SceneMapper  # noqa: PLC0415
 
     with _workers(arguments) as workers:
         device, dtype = (arguments.device, arguments.dtype) if workers is None else ("cpu", workers.model.dtype)
@@ -175,7 +175,7 @@ def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
 def _workers(arguments: argparse.Namespace) -> "AbstractContextManager[Workers | None]":
     """Whoever shares the work, for the length of a block; None where it is this process alone."""
     from ..inference import resolve_device  # noqa: PLC0415
-    from ..workers import ModelSource, cluster_workers, local_workers  # noqa: PLC0415
+    from ..mapping.workers import ModelSource, cluster_workers, local_workers  # noqa: PLC0415
 
     name = arguments.model
     source = ModelSource(

@@ -332,7 +332,7 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
         if channels != self.config.num_channels:
             raise ValueError(
                 f"the images have {channels} channels and the model takes {self.config.num_channels}; choose as many "
-                "bands, or extend the model (crossearth_hf.adaptation.extend_channels)"
+                "bands, or extend the model (crossearth_hf.training.adaptation.extend_channels)"
             )
         for name, pixels in (("height", height), ("width", width)):
             if pixels % 16:

@@ -44,8 +44,7 @@ def scores_job(setup: Setup) -> Job:
 
 def training_job(setup: Setup) -> Job:
     """A step with the trainer's model, precision and optimiser; the option is a key of `TRAINING`."""
-    from crossearth_hf.train_config import TrainConfig  # noqa: PLC0415
-    from crossearth_hf.training import Trainer  # noqa: PLC0415
+    from crossearth_hf.training import TrainConfig, Trainer  # noqa: PLC0415
 
     # The trainer asks for a source and never reads it: every contestant learns from the same image, by `image_of`.
     for name in ("images", "masks"):

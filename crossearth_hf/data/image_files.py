@@ -1,0 +1,245 @@
+"""One image or mask, in a file or in bytes, as arrays: whole, or by windows where the file allows it.
+
+Plain 8-bit pictures are read by Pillow, everything else by `geotiff.Scene`: training sees a raster in the bands and
+with the stretch that `crossearth predict` would use.
+"""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..geotiff import TILE, Raster, Scene, bounded_cache, read_band
+from ..grid import GDAL_ERRORS, Grid
+from ..labels import IGNORE_INDEX
+
+WINDOW_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *WINDOW_SUFFIXES)
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+
+File = Path | bytes
+Window = tuple[int, int, int, int]
+"""Row, column, height and width in pixels."""
+Picture = tuple[np.ndarray, np.ndarray | None]
+"""(H, W, C) uint8, RGB or the bands asked for, 0 without data; (H, W) bool, False without data, or None where all
+pixels have data."""
+
+_PLAIN_FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP"}
+_PLAIN_MODES = {"1", "L", "P", "RGB"}
+_OPEN_SCENES = 64
+
+
+def read_image(file: File, name: str, bands: Sequence[int] | None = None) -> Picture:
+    """The whole image.
+
+    Args:
+        file: A path, or the bytes of an image file of any kind.
+        name: What messages call it.
+        bands: One, three or more band numbers, counted from 1; by default as `Scene` chooses them.
+
+    Raises:
+        InputError: it cannot be read, or lacks the bands.
+    """
+    if bands is None and _is_plain(file):
+        return _decode(file, name, "RGB"), None
+    with _scene(file, name, bands) as scene:
+        return _picture(scene.read(0, 0, scene.grid.height, scene.grid.width))
+
+
+def image_size(file: File, name: str, bands: Sequence[int] | None = None) -> tuple[int, int]:
+    """(height, width) in pixels, from the header alone; raises as `read_image`."""
+    if bands is None and _is_plain(file):
+        with Image.open(_source(file)) as image:
+            return image.height, image.width
+    with _scene(file, name, bands) as scene:
+        return scene.grid.height, scene.grid.width
+
+
+def raster_grid(path: Path) -> Grid | None:
+    """Where a raster lies; None for plain pictures. Raises `InputError` if it cannot be read."""
+    if _is_picture(path):
+        return None
+    with _scene(path, str(path), None) as scene:
+        return scene.native_grid
+
+
+def pixel_size(path: Path) -> float | None:
+    """Metres on the ground per pixel of an image, the mean of both axes; None where it has no georeference."""
+    grid = raster_grid(path)
+    sides = None if grid is None else grid.pixel_size()
+    return None if sides is None else (sides[0] * sides[1]) ** 0.5
+
+
+def read_image_window(path: Path, bands: tuple[int, ...] | None, window: Window) -> Picture:
+    """One window of a raster file, without reading the rest; raises `InputError` on damaged data.
+
+    The file stays open, since it measures its stretch once.
+    """
+    with bounded_cache():
+        return _picture(_kept_open(str(path), bands, os.getpid()).read(*window))
+
+
+def read_mask(file: File, name: str) -> np.ndarray:
+    """(H, W) uint8 ids of a single-band mask, 255 ignored.
+
+    Raises:
+        InputError: it cannot be read, is in colour, holds fractions, ids outside 0..255, or other ids than 255 where it
+            declares no data.
+    """
+    return np.concatenate(list(_mask_strips(file, name)))
+
+
+def read_mask_window(path: Path, window: Window) -> np.ndarray:
+    """(h, w) uint8 ids of one window of a raster mask that `mask_ids` has found good."""
+    return as_ids(_first_band(str(path), window, str(path)), str(path))
+
+
+def mask_ids(file: File, name: str) -> tuple[list[int], tuple[int, int]]:
+    """The ids that a mask holds, and its (height, width); rasters are read in strips. Raises as `read_mask`."""
+    counts, height, width = np.zeros(256, dtype=np.int64), 0, 0
+    for strip in _mask_strips(file, name):
+        counts += np.bincount(strip.ravel(), minlength=256)
+        height, width = height + strip.shape[0], strip.shape[1]
+    return np.flatnonzero(counts).tolist(), (height, width)
+
+
+def resize_bands(
+    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """Bilinear with antialiasing where it shrinks.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        size: New (width, height).
+        box: Left, top, right and bottom of the part that is resized; the whole where None.
+
+    Returns:
+        (height, width, C) uint8.
+    """
+    # Bands beyond RGB one by one: Pillow would take the fourth for transparency.
+    parts = [pixels[..., :3], *np.moveaxis(pixels[..., 3:], -1, 0)]
+    resized = [Image.fromarray(part).resize(size, Image.Resampling.BILINEAR, box=box) for part in parts]
+    return np.dstack([np.asarray(part) for part in resized])
+
+
+def _mask_strips(file: File, name: str) -> Iterator[np.ndarray]:
+    """(h, W) uint8 ids from top to bottom, checked."""
+    if _is_picture(file):
+        labels = as_ids(_decode(file, name, None), name)
+        yield from (labels[row : row + TILE] for row in range(0, len(labels), TILE))
+        return
+    with _scene(file, name, None) as scene:
+        if len(scene.bands) > 1:
+            raise InputError(_no_label_map(name))
+        height, width = scene.grid.height, scene.grid.width
+        for row in range(0, height, TILE):
+            window = (row, 0, min(TILE, height - row), width)
+            ids = as_ids(_first_band(scene.path, window, name), name)
+            _check_hidden(ids[~scene.read_valid(*window)], name)
+            yield ids
+
+
+def _check_hidden(ids: np.ndarray, name: str) -> None:
+    """Refuses class ids under pixels that the mask itself declares empty: it would be a guess which of both holds."""
+    wrong = ids[ids != IGNORE_INDEX]
+    if len(wrong):
+        raise InputError(
+            f"{name} holds the id {wrong[0]} where it declares no data; write {IGNORE_INDEX} for pixels without label, "
+            "or take the declaration away (gdal_edit.py -unsetnodata)"
+        )
+
+
+def _first_band(path: str, window: Window, name: str) -> np.ndarray:
+    try:
+        return read_band(Path(path), window, window[2:])
+    except GDAL_ERRORS as error:
+        raise InputError(f"{name} is damaged or cut off ({error}); copy it again") from error
+
+
+def as_ids(values: np.ndarray, name: str) -> np.ndarray:
+    """(H, W) uint8 of a band of whole numbers."""
+    whole = values.ndim == 2 and values.dtype.kind in "iub"
+    if not whole or values.max(initial=0) > 255 or values.min(initial=0) < 0:
+        raise InputError(_no_label_map(name))
+    return values.astype(np.uint8)
+
+
+def _no_label_map(name: str) -> str:
+    return f"{name} is no label map; a mask holds one band of class ids from 0 to 255, not colours or fractions"
+
+
+def _picture(raster: Raster) -> Picture:
+    pixels = np.array(raster.pixels.transpose(1, 2, 0), order="C")  # (H, W, C)
+    if raster.valid.all():
+        return pixels, None
+    pixels[~raster.valid] = 0
+    return pixels, raster.valid
+
+
+def _is_plain(file: File) -> bool:
+    """Whether Pillow shows what GDAL would: 8 bits, no transparency."""
+    try:
+        with Image.open(_source(file)) as image:
+            # Pillow shortens the numbers of 16-bit colour without a word.
+            shortened = image.format == "PNG" and "16" in str(image.tile[0][3])
+            plain = image.format in _PLAIN_FORMATS and image.mode in _PLAIN_MODES
+            return plain and not shortened and "transparency" not in image.info
+    except (OSError, Image.DecompressionBombError):
+        return False
+
+
+def _is_picture(file: File) -> bool:
+    """Whether a file is of a plain picture format: neither windows nor nodata."""
+    try:
+        with Image.open(_source(file)) as image:
+            return image.format in _PLAIN_FORMATS
+    except (OSError, Image.DecompressionBombError):
+        return False
+
+
+def _decode(file: File, name: str, mode: str | None) -> np.ndarray:
+    """Pixels as an array, converted to the PIL `mode` if one is given."""
+    try:
+        with Image.open(_source(file)) as image:
+            return np.array(image if mode is None else image.convert(mode))
+    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
+        raise InputError(f"{name} cannot be read as an image ({error}); replace the file") from error
+
+
+def _source(file: File) -> Path | io.BytesIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else file
+
+
+@lru_cache(maxsize=_OPEN_SCENES)
+def _kept_open(path: str, bands: tuple[int, ...] | None, process: int) -> Scene:
+    """The scene at `path`, opened once per process: forked workers must not share a file handle."""
+    return _open(path, bands)
+
+
+def _open(path: str | Path, bands: Sequence[int] | None) -> Scene:
+    """The raster with as many channels as bands are asked for, at least RGB."""
+    return Scene(path, bands=bands, num_channels=max(3, len(bands or ())))
+
+
+@contextmanager
+def _scene(file: File, name: str, bands: Sequence[int] | None) -> Iterator[Scene]:
+    """A file or bytes opened by GDAL, which wants the latter on disk."""
+    if not isinstance(file, bytes):
+        with bounded_cache(), _open(file, bands) as scene:
+            yield scene
+        return
+    with TemporaryDirectory(prefix="crossearth-") as folder:
+        path = Path(folder) / "image"
+        path.write_bytes(file)
+        try:
+            with _scene(path, name, bands) as scene:
+                yield scene
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), name)) from error

@@ -1,0 +1,200 @@
+"""From the text of a source to its labelled images, checked before anything is trained or scored."""
+
+import math
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..labels import LabelSet
+from ..synthetic import DOMAINS
+from . import hub
+from .hub import HubStream
+from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_ids, pixel_size, raster_grid
+from .labelled_images import ArrayPair, DrawnScene, FilePair, LabelledImage
+
+CACHE_BYTES = 1_000_000_000
+"""Decoded images and masks that a run keeps in memory."""
+LARGEST_SHIFT = 0.5
+"""Pixels by which the georeferences of an image and its mask may differ."""
+SYNTHETIC_LABELS, SYNTHETIC_COUNT = "land-cover", 64
+
+Source = Sequence[LabelledImage] | HubStream
+
+
+def load_sources(
+    sources: Iterable[str],
+    label_set: LabelSet,
+    *,
+    bands: Sequence[int] | None = None,
+    labelled: bool = True,
+    cache_bytes: int = CACHE_BYTES,
+) -> list[Source]:
+    """The images of every source, see `load_source`; those that fit into `cache_bytes` are decoded once and kept.
+
+    The budget holds for all sources together, in their order. What does not fit is read anew for every crop.
+    """
+    loaded: list[Source] = []
+    for text in sources:
+        source = load_source(text, label_set, bands=bands, labelled=labelled)
+        if not isinstance(source, HubStream):
+            source, cache_bytes = in_memory(source, cache_bytes, max(3, len(bands or ())))
+        loaded.append(source)
+    return loaded
+
+
+def all_images(sources: Iterable[Source]) -> list[LabelledImage]:
+    """The images of several sources in one list, as evaluation reads them; `InputError` for a stream."""
+    images: list[LabelledImage] = []
+    for source in sources:
+        if isinstance(source, HubStream):
+            raise InputError(f"{source.name} has no end and cannot be scored; name it with {hub.MAP_PREFIX}")
+        images += source
+    return images
+
+
+def load_source(
+    source: str, label_set: LabelSet, *, bands: Sequence[int] | None = None, labelled: bool = True
+) -> Source:
+    """Labelled images of a source.
+
+    Args:
+        source: `FOLDER` or `FOLDER:GLOB` (a pattern on names), see `load_pairs`; `hf:PATH_OR_ID[:CONFIG[:SPLIT]]` or
+            `hf-stream:` with the same, see `data.hub`; `synth:DOMAIN[:COUNT]`.
+        label_set: Classes of the labels.
+        bands: One, three or more bands of rasters, counted from 1; by default as `crossearth predict` chooses them.
+        labelled: False for images alone: every label is 255, and a folder needs no masks.
+
+    Raises:
+        InputError: nothing there, or a file that does not fit.
+    """
+    chosen = None if bands is None else tuple(bands)
+    if source.startswith("synth:"):
+        if chosen is not None and len(chosen) > 3:
+            raise InputError(f"'{source}' is drawn in three bands, not {len(chosen)}; leave it out or give three bands")
+        return _synthetic(source, label_set, labelled)
+    if source.startswith(hub.MAP_PREFIX):
+        return hub.load_map(source, label_set, chosen, labelled)
+    if source.startswith(hub.STREAM_PREFIX):
+        return hub.load_stream(source, label_set, chosen, labelled)
+    folder, colon, pattern = source.rpartition(":")
+    if not colon or Path(source).is_dir():
+        folder, pattern = source, "*"
+    return load_pairs(folder, pattern, label_set, bands=chosen, labelled=labelled)
+
+
+def load_pairs(
+    folder: str | Path,
+    pattern: str,
+    label_set: LabelSet,
+    *,
+    bands: tuple[int, ...] | None = None,
+    labelled: bool = True,
+) -> list[FilePair]:
+    """The pairs `folder`/images/NAME.* and `folder`/masks/NAME.{png,tif} whose NAME matches `pattern`, by name.
+
+    Every mask is decoded once to check its ids, so that nothing wrong surfaces hours into a run. Without labels the
+    images may also lie in `folder` itself.
+
+    Raises:
+        InputError: no such folder, no image that matches, an image without mask or with two, two images of one name,
+            sizes that differ, files that cannot be read, bands that an image lacks, ids outside `label_set`.
+    """
+    root = Path(folder)
+    files = _image_files(_image_folder(root, labelled), pattern)
+    for first, second in pairwise(files):
+        if first.stem == second.stem:
+            raise InputError(f"{first} and {second} have one name; give every image a name of its own")
+    if not labelled:
+        return [
+            FilePair(path.stem, path, None, image_size(path, str(path), bands), bands, pixel_size(path))
+            for path in files
+        ]
+    return [_checked_pair(path, _mask_of(path, root / "masks"), label_set, bands) for path in files]
+
+
+def in_memory(
+    images: Sequence[LabelledImage], cache_bytes: int, num_channels: int = 3
+) -> tuple[list[LabelledImage], int]:
+    """The same images, decoded in their order as long as `cache_bytes` last; and the bytes that are left."""
+    kept: list[LabelledImage] = []
+    for image in images:
+        if (num_channels + 1) * image.size[0] * image.size[1] <= cache_bytes and not isinstance(image, ArrayPair):
+            image = image.decode()
+            cache_bytes -= image.image.nbytes + image.labels.nbytes + (0 if image.valid is None else image.valid.nbytes)
+        kept.append(image)
+    return kept, max(cache_bytes, 0)
+
+
+def _image_folder(root: Path, labelled: bool) -> Path:
+    """The folder of the images; `InputError` if it or the masks' one is missing."""
+    if not labelled and not (root / "images").is_dir():
+        if not root.is_dir():
+            raise InputError(f"{root} is no folder; name one that holds images")
+        return root
+    for part in ("images", "masks") if labelled else ("images",):
+        if not (root / part).is_dir():
+            raise InputError(
+                f"{root} holds no folder '{part}'; a data folder holds images/NAME.jpg (.png, .tif) and masks/NAME.png"
+            )
+    return root / "images"
+
+
+def _image_files(folder: Path, pattern: str) -> list[Path]:
+    """Image files whose name without ending matches, in the order of their names."""
+    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and fnmatch(path.stem, pattern)]
+    if not files:
+        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}) whose name matches '{pattern}'")
+    return sorted(files, key=lambda path: (path.stem, path.suffix))
+
+
+def _mask_of(image: Path, folder: Path) -> Path:
+    """The one mask of an image."""
+    candidates = [folder / f"{image.stem}{suffix}" for suffix in MASK_SUFFIXES]
+    found = [path for path in candidates if path.is_file()]
+    if not found:
+        raise InputError(f"{image} has no mask; {candidates[0]} (or .tif) is missing")
+    if len(found) > 1:
+        raise InputError(f"{image} has the masks {found[0].name} and {found[1].name}; keep one of them")
+    return found[0]
+
+
+def _checked_pair(image: Path, mask: Path, label_set: LabelSet, bands: tuple[int, ...] | None) -> FilePair:
+    size = image_size(image, str(image), bands)
+    ids, mask_size = mask_ids(mask, str(mask))
+    if mask_size != size:
+        raise InputError(
+            f"{image} is {size[1]}x{size[0]} pixels and {mask} is {mask_size[1]}x{mask_size[0]}; "
+            "an image and its mask must have the same size"
+        )
+    _check_place(image, mask)
+    label_set.check(np.array(ids, dtype=np.int64), str(mask))
+    return FilePair(image.stem, image, mask, size, bands, pixel_size(image))
+
+
+def _check_place(image: Path, mask: Path) -> None:
+    """Refuses two rasters that say of themselves, in one CRS, that they lie apart."""
+    grid, other = raster_grid(image), raster_grid(mask)
+    if grid is None or other is None or grid.crs is None or grid.crs != other.crs:
+        return
+    corners = [(0, 0), (grid.width, grid.height)]
+    shift = max(math.dist(corner, ~grid.transform @ (other.transform @ corner)) for corner in corners)
+    if shift > LARGEST_SHIFT:
+        raise InputError(
+            f"{image} and {mask} lie {shift:.3g} pixels apart by their georeference; warp the mask to the image's grid"
+        )
+
+
+def _synthetic(source: str, label_set: LabelSet, labelled: bool) -> list[DrawnScene]:
+    """Scenes of `synth:DOMAIN[:COUNT]`, seeds 0 to COUNT-1."""
+    _, domain, *rest = source.split(":")
+    if domain not in DOMAINS:
+        raise InputError(f"'{source}' names no SynthEarth domain; write synth: and one of {', '.join(DOMAINS)}")
+    if len(rest) > 1 or not all(text.isdecimal() and int(text) > 0 for text in rest):
+        raise InputError(f"'{source}' is no synth:DOMAIN[:COUNT]; COUNT is a whole number above 0")
+    if labelled and label_set.name != SYNTHETIC_LABELS:
+        raise InputError(f"'{source}' has the label set '{SYNTHETIC_LABELS}', not '{label_set.name}'; train them apart")
+    return [DrawnScene(domain, seed, labelled=labelled) for seed in range(int(rest[0]) if rest else SYNTHETIC_COUNT)]

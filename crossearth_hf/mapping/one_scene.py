@@ -1,0 +1,312 @@
+"""From a scene to its map files: the job behind `crossearth predict`."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..geotiff import Block, Scene, bounded_cache, read_band
+from ..grid import Grid
+from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..inference import WindowCounter
+from ..labels import IGNORE_INDEX, LabelSet, label_set_for
+from ..modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..outputs import check_distinct, check_output, staged
+from .cog import BlockFile, Layer, Piece, map_layers, raster_reader, write_cog, write_mosaic
+from .part_jobs import PartJob, PartSettings, compute_run, discard, job_identity, kept_parts, part_jobs
+from .parts import count_windows, joined, whole
+from .preview import draw_preview, panel_size
+from .sweep import counted_windows
+
+_TIFF = (".tif", ".tiff")
+_BRING_BACK_SIDE = 1024
+_SQUARE_METRES_PER_HECTARE = 10_000
+
+PartRunner = Callable[[Sequence[PartJob]], Iterable[PartJob]]
+"""Computes parts, with `part_jobs.compute_part`, in any order and place; yields each one once it is finished."""
+
+
+@dataclass(frozen=True)
+class MapOutputs:
+    """Files to write, checked: the map; on request the confidence raster, the probabilities and the preview."""
+
+    map: Path
+    confidence: Path | None = None
+    probabilities: Path | None = None
+    preview: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files asked for; the preview comes last."""
+        return [path for path in (self.map, self.confidence, self.probabilities, self.preview) if path is not None]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers of the GeoTIFFs among `files`, in their order."""
+        paths = {"labels": self.map, "confidence": self.confidence, "probabilities": self.probabilities}
+        return [name for name, path in paths.items() if path is not None]
+
+    @classmethod
+    def checked(
+        cls,
+        scene: str | os.PathLike[str],
+        map_path: str | os.PathLike[str],
+        *,
+        confidence: str | os.PathLike[str] | None = None,
+        probabilities: str | os.PathLike[str] | None = None,
+        preview: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> "MapOutputs":
+        """Checks the paths against the scene, each other and the disk.
+
+        Args:
+            scene: The input, which no output may be.
+            map_path: Ends in .tif or .tiff.
+            confidence: Ends in .tif or .tiff.
+            probabilities: Ends in .tif or .tiff.
+            preview: Ends in .png.
+            overwrite: Whether existing files may be replaced.
+
+        Raises:
+            InputError: for a path that cannot or must not be written.
+        """
+        named = [path for path in (map_path, confidence, probabilities, preview) if path is not None]
+        check_distinct([scene], [Path(os.path.realpath(path)) for path in named])
+        return cls(
+            check_output(map_path, _TIFF, overwrite=overwrite),
+            None if confidence is None else check_output(confidence, _TIFF, overwrite=overwrite),
+            None if probabilities is None else check_output(probabilities, _TIFF, overwrite=overwrite),
+            None if preview is None else check_output(preview, (".png",), overwrite=overwrite),
+        )
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What a map holds and where it was written.
+
+    Attributes:
+        label_set: K classes.
+        pixels: (K,) pixels of each class.
+        hectares: (K,) ground area of each class, or None where the scene's CRS does not tell.
+        without_data: Pixels without data.
+        seconds: Wall-clock time.
+        files: What was written.
+    """
+
+    label_set: LabelSet
+    pixels: np.ndarray
+    hectares: np.ndarray | None
+    without_data: int
+    seconds: float
+    files: tuple[Path, ...]
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,) share of each class in the pixels with data."""
+        return self.pixels / self.pixels.sum()
+
+    def table(self) -> str:
+        """The report as a table for a terminal."""
+        hectares = ["-"] * len(self.pixels) if self.hectares is None else [f"{area:,.2f}" for area in self.hectares]
+        rows = [("class", "pixels", "share", "hectares")]
+        rows += [
+            (name, f"{count:,}", f"{share:.1%}", area)
+            for name, count, share, area in zip(self.label_set.classes, self.pixels, self.shares, hectares, strict=True)
+        ]
+        if self.without_data:
+            rows.append(("(no data)", f"{self.without_data:,}", "-", "-"))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+            for row in rows
+        ]
+        lines.insert(1, "-" * len(lines[0]))
+        written = [f"{path}  ({path.stat().st_size / 1e6:,.1f} MB)" for path in self.files]
+        return "\n".join([*lines, "", f"{self.seconds:.1f} s; written:", *written])
+
+
+def predict_map(
+    scene: Scene,
+    outputs: MapOutputs,
+    model: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    *,
+    window: int,
+    stride: int,
+    batch_size: int = 4,
+    tta: bool = False,
+    progress: bool = True,
+    on_windows: WindowCounter | None = None,
+    run_parts: PartRunner | None = None,
+) -> MapReport:
+    """Maps a scene to Cloud-Optimised GeoTIFFs on the scene's own grid, CRS and transform.
+
+    The map holds uint8 class ids, 255 without data, with colour table, class names and overviews of the most frequent
+    class; the confidence raster float32, the top score over the sum of scores; the probabilities a float32 band per
+    class, named by it, its score over that sum, to the nearest 1/4096; both NaN without data. A scene read at another
+    resolution is brought back to its own grid by nearest neighbours. All files appear at the end together, or none.
+    Finished parts of a job that is killed or fails stay in a hidden folder beside the map; the same job goes on from
+    there.
+
+    Args:
+        scene: An open scene; predicted at `scene.grid`, written at `scene.native_grid`.
+        outputs: Checked paths.
+        model: In eval mode, at most 255 classes.
+        processor: Gives the normalisation.
+        window, stride, batch_size: As `resolve_window` gives them; windows per forward pass.
+        tta: Whether to average scores over flips, at four times the work.
+        progress: Whether to show a progress bar.
+        on_windows: Told the windows done and their total; what it raises ends the job and leaves no file.
+        run_parts: Computes the parts elsewhere, with the result of this process; None to do it here.
+
+    Raises:
+        InputError: for a scene without a valid pixel, one that is damaged or changes, a full disk, too little memory.
+    """
+    start = time.perf_counter()
+    label_set = label_set_for(model.config.id2label)
+    settings = PartSettings(window, stride, batch_size, tta, tuple(outputs.layers))
+    identity = job_identity(scene, model, processor, settings)
+    with bounded_cache(), kept_parts(outputs.map, identity) as folder:
+        jobs = part_jobs(scene, folder, len(label_set.classes), settings)
+        todo = [job for job in jobs if not job.is_finished]
+        runs = _runs(todo) if run_parts is None else [[job] for job in todo]
+        total = sum(count_windows(scene.grid, whole([job.part for job in run]), window, stride) for run in runs)
+        with counted_windows(total, shown=progress, tell=on_windows) as count:
+            if run_parts is None:
+                for run in runs:
+                    compute_run(run, scene, model, processor, count)
+            else:
+                for job in run_parts(todo):
+                    count(job.windows)
+        scene.check_unchanged()
+        layers = [map_layers(label_set)[name] for name in outputs.layers]
+        tally = _write_map(scene, outputs, jobs, layers, label_set)
+    seconds = time.perf_counter() - start
+    return MapReport(label_set, tally.pixels, tally.hectares, tally.without_data, seconds, tuple(outputs.files))
+
+
+def _runs(jobs: Sequence[PartJob]) -> list[list[PartJob]]:
+    """Jobs whose parts follow one another in a column, to be swept together."""
+    by_part = {job.part: job for job in jobs}
+    return [[by_part[part] for part in run] for run in joined(by_part)]
+
+
+class _Tally:
+    """Counts pixels and ground area per class while blocks pass by."""
+
+    def __init__(self, grid: Grid, classes: int) -> None:
+        self._grid = grid
+        self._counts = np.zeros(256, dtype=np.int64)
+        self._areas: np.ndarray | None = np.zeros(256)  # square metres
+        self._classes = classes
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(K,) pixels of each class."""
+        return self._counts[: self._classes]
+
+    @property
+    def without_data(self) -> int:
+        """Pixels without data."""
+        return int(self._counts[IGNORE_INDEX])
+
+    @property
+    def hectares(self) -> np.ndarray | None:
+        """(K,) ground area of each class, or None where the grid does not tell."""
+        return None if self._areas is None else self._areas[: self._classes] / _SQUARE_METRES_PER_HECTARE
+
+    def count(self, row: int, col: int, labels: np.ndarray) -> None:
+        """Counts (H, W) labels that lie at (row, col)."""
+        per_row = np.stack([np.bincount(line, minlength=256) for line in labels])  # (H, 256)
+        self._counts += per_row.sum(axis=0)
+        areas = self._grid.row_areas(row, col, *labels.shape)  # (H,)
+        self._areas = None if areas is None or self._areas is None else self._areas + areas @ per_row
+
+
+def _write_map(
+    scene: Scene, outputs: MapOutputs, jobs: Sequence[PartJob], layers: Sequence[Layer], label_set: LabelSet
+) -> _Tally:
+    """Puts finished parts together, counts their pixels and writes all files."""
+    tally = _Tally(scene.native_grid, len(label_set.classes))
+    pieces = [[job.piece(layer.name) for job in jobs] for layer in layers]
+    with staged(outputs.files) as stages:
+        working = stages[0].parent / "working"
+        working.mkdir()
+        mosaics = [working / f"{layer.name}.vrt" for layer in layers]
+        for mosaic, layer, parts in zip(mosaics, layers, pieces, strict=True):
+            write_mosaic(mosaic, scene.grid, layer, parts)
+        if scene.is_resampled:
+            pieces = [[piece] for piece in _bring_back(scene, mosaics, layers, tally)]
+            mosaics = [piece.path for (piece,) in pieces]
+        else:
+            for piece in pieces[0]:
+                _count_piece(piece, tally)
+        if not tally.pixels.any():
+            discard(jobs)
+            raise InputError(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
+        for stage, mosaic, layer, parts in zip(stages, mosaics, layers, pieces, strict=False):
+            write_cog(stage, mosaic, layer, [_placed(block, piece) for piece in parts for block in piece.blocks])
+        if outputs.preview is not None:
+            _save_preview(scene, stages[0], label_set, tally, stages[-1])
+    return tally
+
+
+def _placed(block: Block, piece: Piece) -> Block:
+    """A block of a piece in pixels of the whole."""
+    return replace(block, row=block.row + piece.top, col=block.col + piece.left)
+
+
+def _count_piece(piece: Piece, tally: _Tally) -> None:
+    """Counts the labels of a piece, block by block."""
+    with raster_reader(piece.path) as read:
+        for block in piece.blocks:
+            size = (block.height, block.width)
+            (labels,) = read((block.row, block.col, *size), size)
+            tally.count(block.row + piece.top, block.col + piece.left, labels)
+
+
+def _bring_back(scene: Scene, mosaics: Sequence[Path], layers: Sequence[Layer], tally: _Tally) -> list[Piece]:
+    """Nearest neighbours of mosaics on `scene.grid` at the pixels of the scene's own grid; its validity decides."""
+    native, (down, across) = scene.native_grid, scene.scale
+    with ExitStack() as stack:
+        readers = [stack.enter_context(raster_reader(mosaic)) for mosaic in mosaics]
+        files = [
+            stack.enter_context(BlockFile(mosaic.with_suffix(".tif"), native, layer))
+            for mosaic, layer in zip(mosaics, layers, strict=True)
+        ]
+        for row in range(0, native.height, _BRING_BACK_SIDE):
+            for col in range(0, native.width, _BRING_BACK_SIDE):
+                height, width = min(_BRING_BACK_SIDE, native.height - row), min(_BRING_BACK_SIDE, native.width - col)
+                valid = scene.read_valid(row, col, height, width)
+                window = (row / down, col / across, height / down, width / across)
+                for read, file, layer in zip(readers, files, layers, strict=True):
+                    values = read(window, (height, width))  # (bands, height, width)
+                    values[:, ~valid] = layer.nodata
+                    file.write(row, col, values)
+                    if layer.label_set is not None:
+                        tally.count(row, col, values[0])
+    return [Piece(file.path, 0, 0, native.height, native.width, tuple(file.blocks)) for file in files]
+
+
+def _save_preview(scene: Scene, map_file: Path, label_set: LabelSet, tally: _Tally, path: Path) -> None:
+    """Draws scene and map, decimated, into a PNG."""
+    grid = scene.native_grid
+    shape = panel_size(grid.height, grid.width)
+    raster = scene.thumbnail(max(shape))
+    labels = read_band(map_file, (0, 0, grid.height, grid.width), shape)
+    draw_preview(raster.pixels, raster.valid, labels, label_set, tally.pixels / tally.pixels.sum()).save(path)
+
+
+def resolution_advice(pixel_size: tuple[float, float] | None, trained_at: float | None) -> str | None:
+    """A sentence if a scene's pixels, (width, height) in metres, are beyond twice or half what the model learned at."""
+    if pixel_size is None or trained_at is None or 0.5 <= max(pixel_size) / trained_at <= 2:
+        return None
+    return (
+        f"the scene has pixels of {max(pixel_size):.3g} m, the model learned at {trained_at:.3g} m: "
+        f"--resolution {trained_at:g} may give a better map"
+    )

@@ -1,0 +1,339 @@
+"""Finished parts of a map in a hidden folder beside it: computed anywhere, kept when a job is killed, used again."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from affine import Affine
+from filelock import FileLock, Timeout
+
+from ..errors import InputError
+from ..geotiff import Block, Scene
+from ..grid import Grid
+from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..labels import label_set_for
+from ..modeling_crossearth import CrossEarthForSemanticSegmentation
+from .blending import confidences, probabilities
+from .cog import BlockFile, Layer, Piece, map_layers
+from .parts import Part, count_windows, scene_parts, whole
+from .sweep import predict_part
+
+_ANYWHERE = Affine(2, 0, 0, 0, -2, 0)  # parts need some georeference: see `BlockFile`
+_IDENTITY, _BLOCKS, _LOCK = "job.json", "blocks.json", "lock"
+
+
+@dataclass(frozen=True)
+class PartSettings:
+    """How parts are computed, and the names of the layers to write; the rest as in `predict_part`."""
+
+    window: int
+    stride: int
+    batch_size: int
+    tta: bool
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """A part to compute: all that a worker must know besides the scene and the model.
+
+    Attributes:
+        part: Where it lies on the scene's grid.
+        folder: Stands, whole, once the part is finished.
+        windows: Windows that touch it.
+        settings: How it is computed.
+    """
+
+    part: Part
+    folder: Path
+    windows: int
+    settings: PartSettings
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the part stands."""
+        return self.folder.is_dir()
+
+    def piece(self, layer: str) -> Piece:
+        """The finished part of a layer; raises `InputError` where it cannot be read."""
+        try:
+            blocks = json.loads((self.folder / _BLOCKS).read_text())[layer]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"the part {self.folder} is missing or damaged; delete that folder and run again"
+            ) from error
+        part = self.part
+        size = (part.bottom - part.top, part.right - part.left)
+        return Piece(_file(self.folder, layer), part.top, part.left, *size, tuple(Block(*block) for block in blocks))
+
+
+def part_jobs(scene: Scene, folder: Path, classes: int, settings: PartSettings) -> list[PartJob]:
+    """The jobs that make a map of a scene, in the order of `scene_parts`; finished parts go into `folder`."""
+    window, stride = settings.window, settings.stride
+    return [
+        PartJob(part, folder / f"{index:04d}", count_windows(scene.grid, part, window, stride), settings)
+        for index, part in enumerate(scene_parts(scene.grid, window, stride, classes))
+    ]
+
+
+def compute_part(
+    job: PartJob,
+    scene: Scene,
+    model: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    on_batch: Callable[[int], None] | None = None,
+) -> None:
+    """Computes a part unless it is finished; two processes that compute the same one do no harm.
+
+    Args:
+        job: One of `part_jobs`.
+        scene: The same file, opened in the same way.
+        model: In eval mode. Parts fit together to the last bit where all workers run the same weights in one precision
+            on one type of device with one number of threads.
+        processor: Gives the normalisation.
+        on_batch: Called with the number of windows after every batch.
+
+    Raises:
+        InputError: as `predict_part`; where the part cannot be written.
+    """
+    if not job.is_finished:
+        compute_run([job], scene, model, processor, on_batch)
+
+
+def compute_run(
+    jobs: Sequence[PartJob],
+    scene: Scene,
+    model: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    on_batch: Callable[[int], None] | None = None,
+) -> None:
+    """Computes consecutive parts of a column, swept as one; each is finished as soon as its last row stands."""
+    settings = jobs[0].settings
+    layers = map_layers(label_set_for(model.config.id2label))
+    with _PartWriter(jobs, [layers[name] for name in settings.layers]) as writer:
+        predict_part(
+            scene,
+            whole([job.part for job in jobs]),
+            model,
+            processor,
+            writer.write,
+            window=settings.window,
+            stride=settings.stride,
+            batch_size=settings.batch_size,
+            tta=settings.tta,
+            on_batch=on_batch,
+        )
+
+
+class _PartWriter:
+    """Writes what is swept into the files of one part after the other.
+
+    Args:
+        jobs: From top to bottom.
+        layers: What to write.
+    """
+
+    def __init__(self, jobs: Sequence[PartJob], layers: Sequence[Layer]) -> None:
+        self._jobs, self._layers = iter(jobs), layers
+        self._job: PartJob | None = None  # whose files are open, in the folder below
+        self._folder = Path()
+        self._files: list[BlockFile] = []
+
+    def __enter__(self) -> "_PartWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._job is not None:
+            for file in self._files:
+                with suppress(InputError):  # the first error is raised already
+                    file.__exit__(kind, error, trace)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def write(self, row: int, col: int, labels: np.ndarray, scores: np.ndarray) -> None:
+        """Writes a block into the part that it belongs to, as `predict_part` calls it."""
+        job = self._job or self._open()
+        values = {
+            "labels": lambda: labels,
+            "confidence": lambda: confidences(labels, scores),
+            "probabilities": lambda: probabilities(labels, scores),
+        }
+        for layer, file in zip(self._layers, self._files, strict=True):
+            file.write(row - job.part.top, col - job.part.left, values[layer.name]())
+        if row + len(labels) == job.part.bottom:
+            self._finish(job)
+
+    def _open(self) -> PartJob:
+        """Opens the files of the next part."""
+        job = next(self._jobs)
+        with _refusals(job.folder):
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{job.folder.name}-", dir=job.folder.parent))
+        self._job, self._files = job, []
+        part = job.part
+        grid = Grid(part.right - part.left, part.bottom - part.top, None, _ANYWHERE)
+        for layer in self._layers:
+            self._files.append(BlockFile(_file(self._folder, layer.name), grid, layer))
+        return job
+
+    def _finish(self, job: PartJob) -> None:
+        """Closes the files of a part and puts them in its place."""
+        for file in self._files:
+            with file:
+                pass
+        blocks = {
+            layer.name: [tuple(asdict(block).values()) for block in file.blocks]
+            for layer, file in zip(self._layers, self._files, strict=True)
+        }
+        with _refusals(job.folder):
+            (self._folder / _BLOCKS).write_text(json.dumps(blocks))
+            try:
+                os.replace(self._folder, job.folder)
+            except OSError:
+                if not job.is_finished:  # by another process
+                    raise
+                shutil.rmtree(self._folder, ignore_errors=True)
+        self._job = None
+
+
+def parts_folder(output: Path) -> Path:
+    """The hidden folder of finished parts beside an output; it stands while a job is unfinished."""
+    return output.with_name(f".{output.name}.parts")
+
+
+@contextmanager
+def kept_parts(output: Path, identity: dict[str, Any]) -> Iterator[Path]:
+    """The hidden folder of finished parts beside an output, for one process at a time.
+
+    Holds the parts that an earlier run of the same job has finished, and nothing else at first. Goes at a regular end;
+    after an exception it stays where it holds finished parts, which is said on stderr.
+
+    Args:
+        output: The map.
+        identity: What the parts depend on; those of another job are removed.
+
+    Raises:
+        InputError: where another process writes this output, or the folder cannot be made.
+    """
+    folder = parts_folder(output)
+    with ExitStack() as stack:
+        with _refusals(output):
+            folder.mkdir(exist_ok=True)
+            stack.enter_context(_locked(folder, output))
+            _clear(folder, json.dumps(identity, sort_keys=True, default=str))
+        try:
+            yield folder
+        except BaseException:
+            finished = sum(map(_is_part, folder.iterdir()))
+            if finished:
+                are = "part is" if finished == 1 else "parts are"
+                print(
+                    f"{finished} finished {are} kept in {folder}; the same command goes on from there", file=sys.stderr
+                )
+            else:
+                _remove(folder)
+            raise
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder of parts; its note first, so that nobody goes on from the rest that a kill leaves."""
+    (folder / _IDENTITY).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard(jobs: Sequence[PartJob]) -> None:
+    """Removes finished parts that lead to no map."""
+    for job in jobs:
+        aside = job.folder.with_name(f"{job.folder.name}-discarded")  # no part's name: a kill leaves no half of one
+        with suppress(OSError):
+            os.replace(job.folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def job_identity(
+    scene: Scene,
+    model: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    settings: PartSettings,
+) -> dict[str, Any]:
+    """What a map depends on: the file, how it is read, the weights, where and how they run, the settings."""
+    return {
+        "scene": [os.path.realpath(scene.path), scene.stamp, scene.bands],
+        "grid": [scene.grid.width, scene.grid.height, list(scene.grid.transform)],
+        "normalisation": [processor.image_mean, processor.image_std, processor.rescale_factor],
+        "classes": list(model.config.id2label.values()),
+        "weights": _digest(model),
+        "device": model.device.type,
+        "dtype": str(model.dtype),
+        **asdict(settings),
+    }
+
+
+def _digest(model: torch.nn.Module) -> str:
+    """Tells weights apart, fast and the same on every device: from the sum of the bits of each tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        bits = tensor.detach().contiguous().flatten().view(torch.uint8)
+        wide = bits.numel() % 8 == 0 and bits.storage_offset() % 8 == 0
+        total = (bits.view(torch.int64) if wide else bits).sum(dtype=torch.int64)  # wide integers are far faster
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {int(total)}\n".encode())
+    return digest.hexdigest()
+
+
+def _clear(folder: Path, identity: str) -> None:
+    """Leaves the finished parts of the job with this identity in a folder, and notes it there."""
+    note = folder / _IDENTITY
+    same = note.exists() and note.read_text() == identity
+    if not same:
+        note.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not (same and _is_part(path)):
+            shutil.rmtree(path)
+    if not same:
+        note.write_text(identity)
+
+
+def _is_part(path: Path) -> bool:
+    return path.is_dir() and path.name.isdecimal()
+
+
+def _file(folder: Path, layer: str) -> Path:
+    return folder / f"{layer}.tif"
+
+
+@contextmanager
+def _locked(folder: Path, output: Path) -> Iterator[None]:
+    """Holds the folder's lock, which a killed process gives back; file systems without locks do without."""
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another process is writing {output}; wait for it or choose another name") from error
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written: {reason}; free space or choose another folder") from error

@@ -1,0 +1,327 @@
+"""`TrainConfig`: everything that decides a training run, from flags and a YAML file."""
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+from ..labels import get_label_set
+
+ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")
+"""What of a model's features is trained; the table in `adaptation` says what each is."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run; the defaults are the published recipe at 512 pixels, but for `schedule_steps`.
+
+    Attributes:
+        model: Folder or Hub id to start from; or, for a model from scratch, a preset's name or a config's .json file.
+        output_dir: Folder for the model, its checkpoints and the log.
+        train_data: Sources, see `data.load_source`: FOLDER or FOLDER:GLOB with images/NAME.jpg (.png, .tif) and
+            masks/NAME.png, hf:PATH_OR_ID and hf-stream:PATH_OR_ID for `datasets`, synth:DOMAIN[:COUNT] for generated
+            scenes.
+        train_weights: Share of each source in the crops; by default every image weighs the same.
+        eval_data: Sources to score during training: the SOURCE domain's validation split.
+        eval_scale: Factor by which images are enlarged for scoring.
+        bands: Bands of raster images, counted from 1: one, three, or more, red, green and blue first, to whose number
+            a model is extended (`adaptation.extend_channels`); chosen as by `crossearth predict` if not given.
+        label_set: Classes of the data.
+        objective: "masks" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
+            (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another
+            objective goes on from them (`model`), both without labels or masks: "reconstruct", masked image modelling
+            alone; "features", see `feature_objective`.
+        adaptation: What of the features is trained: "frozen", "rein" (published), "lora", "full", "rein+lora" or
+            "full+rein", see `adaptation`.
+        lora_rank, lora_alpha: Rank of LoRA's updates, and their weight times the rank.
+        lora_dropout: Probability with which an input of LoRA's updates is dropped.
+        lora_targets: Names of the linear layers that get LoRA, in every block of the ViT.
+        style_probability: Share of the images that Earth-Style Injection restyles; 0 for none. Styles are for the
+            objectives "masks" and "multitask".
+        style_alpha: Weight of the bank's style against the image's own.
+        style_mask_ratio: Share of the blocks that show the restyled image.
+        style_block_size: Side of a block in pixels.
+        style_residual: Whether what the style changes is added to the image, which keeps its finest detail.
+        style_bank: File with the styles (`crossearth style-bank`); the bank that comes with the package if not given.
+        fourier_probability: Share of the images that get another's low frequencies, see `fourier_style`; 0 for none.
+        steps: Optimiser steps of this run.
+        schedule_steps: Steps after which the learning rate reaches 0 (`steps` if not given). The published runs stop
+            at 30,000 of 40,000.
+        batch_size: Crops per process and forward pass.
+        gradient_accumulation_steps: Forward passes per optimiser step.
+        learning_rate: Peak of the schedule.
+        backbone_lr_multiplier: Factor of the learning rate of the ViT's own weights, where they are trained.
+        weight_decay: AdamW's, see `optimization.param_groups`.
+        warmup_steps: Steps of linear warm-up.
+        max_grad_norm: Clips the gradient's norm; 0 for never.
+        crop_size: Side of the crops in pixels; the model's `image_size` if not given.
+        scale_range: Bounds of the random scale.
+        relative_to_crop: Whether scale 1 makes the image's longer side the crop's (published), or keeps its pixels.
+        ground_sampling_distance: Metres per pixel of the crops at scale 1, written to the model's config. Images that
+            know their own (georeferenced rasters, SynthEarth) are brought to it; not with `relative_to_crop`. By
+            default that of the model, if it has one.
+        rotate: Whether crops are also turned by multiples of 90 degrees.
+        gradient_checkpointing: Trades time for memory: blocks, adapters and pixel decoder layers are computed again
+            in the backward pass.
+        mixed_precision: "no", "bf16" or "fp16".
+        frozen_dtype: Number format in which layers that are not trained are kept: "float32", or "bfloat16" with
+            mixed_precision bf16, which computes with these weights in it anyway: the steps are the same, in half the
+            memory, but the saved model holds the rounded weights.
+        save_dtype: Number format of the saved weights: "float32", "float16" or "bfloat16".
+        seed: Of weights, crops, styles, masks and the loss's random points.
+        num_workers: Processes that prepare crops; 0 for none.
+        log_every, eval_every, save_every: Steps between log lines, evaluations and checkpoints.
+        tracker: "tensorboard" also writes the log to `output_dir`/tensorboard; "none" to `log.jsonl` alone.
+        resume: Continue from the last checkpoint in `output_dir`, if there is one.
+    """
+
+    model: str
+    output_dir: str
+    train_data: list[str]
+    train_weights: list[float] = field(default_factory=list)
+    eval_data: list[str] = field(default_factory=list)
+    eval_scale: float = 1.0
+    bands: list[int] = field(default_factory=list)
+    label_set: str = "land-cover"
+    objective: str = "masks"
+    adaptation: str = "rein"
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    lora_targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    style_probability: float = 0.0
+    style_alpha: float = 0.1
+    style_mask_ratio: float = 0.7
+    style_block_size: int = 64
+    style_residual: bool = False
+    style_bank: str | None = None
+    fourier_probability: float = 0.0
+    steps: int = 30_000
+    schedule_steps: int | None = None
+    batch_size: int = 4
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-4
+    backbone_lr_multiplier: float = 1.0
+    weight_decay: float = 0.05
+    warmup_steps: int = 0
+    max_grad_norm: float = 0.0
+    crop_size: int | None = None
+    scale_range: list[float] = field(default_factory=lambda: [0.5, 2.0])
+    relative_to_crop: bool = True
+    ground_sampling_distance: float | None = None
+    rotate: bool = False
+    gradient_checkpointing: bool = False
+    mixed_precision: str = "no"
+    frozen_dtype: str = "float32"
+    save_dtype: str = "float32"
+    seed: int = 0
+    num_workers: int = 0
+    log_every: int = 50
+    eval_every: int = 1000
+    save_every: int = 1000
+    tracker: str = "none"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        get_label_set(self.label_set)
+        for name in _POSITIVE:
+            self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "must be positive")
+        for name in _NOT_NEGATIVE:
+            self._require(name, getattr(self, name) >= 0, "must not be negative")
+        for name, choices in _CHOICES.items():
+            self._require(name, getattr(self, name) in choices, f"must be one of {', '.join(choices)}")
+        for name in _PROBABILITIES:
+            self._require(name, 0 <= getattr(self, name) <= 1, "must lie between 0 and 1")
+        self._require("train_data", bool(self.train_data), "needs at least one source")
+        weights = self.train_weights
+        fits = not weights or (len(weights) == len(self.train_data) and min(weights) >= 0 and sum(weights) > 0)
+        self._require("train_weights", fits, "must hold one number, 0 or more, for each of train_data")
+        low_high = self.scale_range
+        rising = len(low_high) == 2 and 0 < low_high[0] <= low_high[1]
+        self._require("scale_range", rising, "must be two rising numbers")
+        whole_lines = self.save_every % self.log_every == 0
+        self._require("save_every", whole_lines, f"must be a multiple of log_every ({self.log_every})")
+        metric = self.ground_sampling_distance is None or not self.relative_to_crop
+        self._require("ground_sampling_distance", metric, "needs relative_to_crop to be false: it fixes the scale")
+        self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
+        self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
+        self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
+        styled = bool(self.style_probability) and self.num_channels > 3
+        self._require("style_probability", not styled, "must be 0 with more than three bands: Earth styles are of RGB")
+        computed = self.frozen_dtype == "float32" or self.mixed_precision == "bf16"
+        self._require("frozen_dtype", computed, "needs mixed_precision bf16: other products take float32 weights")
+        self._check_warm_start()
+
+    def _check_warm_start(self) -> None:
+        """What the objectives that train the features alone leave no room for."""
+        alone = f"objective '{self.objective}'"
+        if self.objective not in ("masks", "multitask"):
+            self._require("eval_data", not self.eval_data, f"must be left out with {alone}, which trains no head")
+            for name in ("style_probability", "fourier_probability"):
+                self._require(name, not getattr(self, name), f"must be 0 with {alone}: it knows no styles")
+            rule = f"must be another with {alone}: it keeps the features as they are"
+            self._require("adaptation", self.adaptation != "frozen", rule)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the objective reads labels."""
+        return self.objective in ("masks", "multitask")
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images: those of `bands` where they are more than RGB."""
+        return max(3, len(self.bands))
+
+    @property
+    def total_steps(self) -> int:
+        """Step at which the learning rate would reach 0."""
+        return self.schedule_steps or self.steps
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise InputError(f"{name} is {getattr(self, name)!r}; it {rule}")
+
+
+_POSITIVE = (
+    "steps", "schedule_steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "crop_size", "eval_scale",
+    "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size",
+    "backbone_lr_multiplier", "ground_sampling_distance",
+)  # fmt: skip
+_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
+_PROBABILITIES = ("lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability")
+_CHOICES = {
+    "objective": ("masks", "multitask", "reconstruct", "features"),
+    "adaptation": ADAPTATIONS,
+    "tracker": ("none", "tensorboard"),
+    "mixed_precision": ("no", "bf16", "fp16"),
+    "frozen_dtype": ("float32", "bfloat16"),
+    "save_dtype": ("float32", "float16", "bfloat16"),
+}
+_TYPES = typing.get_type_hints(TrainConfig)
+
+
+def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
+    """The run that command-line flags describe: one flag per field, and `--config FILE.yaml`; flags win over the file.
+
+    Raises:
+        InputError: an unknown flag or field (the nearest known one is named), a value of the wrong type or out of
+            range, a required field that is missing, a file that is no YAML mapping.
+    """
+    parser = argparse.ArgumentParser(
+        prog="train.py", description="Trains CrossEarth on labelled images.", allow_abbrev=False
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="fields of the same names; flags win over it")
+    texts = field_descriptions()
+    for item in dataclasses.fields(TrainConfig):
+        _add_flag(parser, item, texts.get(item.name, ""))
+    flags, unknown = parser.parse_known_args(list(arguments))
+    for text in unknown:
+        name = text.removeprefix("--").partition("=")[0]
+        raise InputError(_unknown_field(name) if text.startswith("--") else f"'{text}' belongs to no flag; remove it")
+    values = vars(flags)
+    path = values.pop("config")
+    return build_train_config((read_yaml(path) if path else {}) | values)
+
+
+def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
+    """A `TrainConfig` from names and values; numbers may be text, as YAML leaves "3e-4". Raises `InputError`."""
+    for name in values:
+        if name not in _TYPES:
+            raise InputError(_unknown_field(str(name)))
+    for item in dataclasses.fields(TrainConfig):
+        if item.default is MISSING and item.default_factory is MISSING and item.name not in values:
+            raise InputError(f"{item.name} is missing; give --{item.name} or name it in the config file")
+    return TrainConfig(**{name: _convert(name, value, _TYPES[name]) for name, value in values.items()})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Fields of a YAML file; `InputError` if it cannot be read or is no mapping."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is no list of 'name: value' lines; write one TrainConfig field a line")
+    return values
+
+
+def to_json(config: TrainConfig) -> str:
+    """The configuration as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The recipe of a run as YAML text: every field that differs from its default, except where it wrote."""
+    unset = defaults()
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if value != unset[name]}
+    for name in ("output_dir", "resume"):
+        kept.pop(name, None)
+    return yaml.safe_dump(kept, sort_keys=False)
+
+
+def defaults() -> dict[str, Any]:
+    """What the fields are when nobody sets them; those that somebody has to set hold nothing of use."""
+    return dataclasses.asdict(TrainConfig(model="", output_dir="", train_data=["-"]))
+
+
+def field_descriptions() -> dict[str, str]:
+    """What the docstring of `TrainConfig` says of each field, on one line."""
+    section = inspect.cleandoc(TrainConfig.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    (\w[\w, ]*): ((?:.|\n(?=        ))+)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+def _add_flag(parser: argparse.ArgumentParser, item: "dataclasses.Field[Any]", text: str) -> None:
+    options: dict[str, Any]
+    value = item.default if item.default_factory is MISSING else item.default_factory()
+    known = "" if value in (MISSING, None, []) else f" Default: {value}."
+    kind, options = _TYPES[item.name], {"default": argparse.SUPPRESS, "help": (text + known).replace("%", "%%")}
+    if bool in (kind, *typing.get_args(kind)):
+        parser.add_argument(f"--{item.name}", action=argparse.BooleanOptionalAction, **options)
+    elif typing.get_origin(kind) is list:
+        parser.add_argument(f"--{item.name}", nargs="+", metavar="VALUE", **options)
+    else:
+        parser.add_argument(f"--{item.name}", metavar="VALUE", **options)
+
+
+def _unknown_field(name: str) -> str:
+    nearest = difflib.get_close_matches(name, [*_TYPES, "config"], n=1, cutoff=0.5)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"the fields are {', '.join(_TYPES)}"
+    return f"'{name}' is no field of TrainConfig; {hint}"
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotated type `kind` of a field; `InputError` if it is none."""
+    choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in choices:
+        return None
+    target = choices[0]
+    try:
+        if typing.get_origin(target) is list:
+            items = value if isinstance(value, list) else [value]
+            return [_convert(name, item, typing.get_args(target)[0]) for item in items]
+        return _scalar(value, target)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} is {value!r}; it must be of type {getattr(target, '__name__', target)}") from error
+
+
+def _scalar(value: Any, target: type) -> Any:
+    exact = isinstance(value, target) and not (target is int and isinstance(value, bool))
+    if exact:
+        return value
+    if target in (int, float) and isinstance(value, str | int) and not isinstance(value, bool):
+        return target(value)
+    raise TypeError

@@ -1,0 +1,63 @@
+"""A warm start without labels for a hybrid ViT: it learns to see the whole image's features in a masked one.
+
+Our choice, for small models, of which no pretrained ViT is to be had: the pretrained convolutional stem is the teacher
+of the blocks that follow it, as in masked feature prediction (Wei et al., CVPR 2022; EVA, Fang et al., CVPR 2023).
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
+
+MASK_RATIO = 0.5
+BLOCK = 32  # pixels
+
+
+class MaskedFeaturePrediction(nn.Module):
+    """Backbone and adapters of a model under a linear layer that predicts the stem's features of the unmasked image.
+
+    The linear layer is thrown away afterwards; stem, laterals and the model's own head stay as they are.
+
+    Raises:
+        InputError: a model without a stem.
+    """
+
+    def __init__(self, segmentation: CrossEarthForSemanticSegmentation) -> None:
+        super().__init__()
+        if not segmentation.config.convolutional_stem:
+            raise InputError(
+                "objective 'features' needs a model with a convolutional stem, whose features it predicts; this one "
+                "has none; choose objective 'reconstruct', or start from scripts/start_from_imagenet.py"
+            )
+        self.model = segmentation.model
+        self.model.backbone.stem.requires_grad_(False)
+        self.model.laterals.requires_grad_(False)  # they take no part
+        self.teacher = copy.deepcopy(self.model.backbone.stem)
+        width = self.model.config.backbone_config.hidden_size
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(self.teacher.widths[-2:])))
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> CrossEarthSegmentationOutput:
+        """One minus the cosine between predicted features and those of the clean image, mean over all patches.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised; H and W multiples of 32. Masked blocks become the mean colour.
+            labels: Ignored.
+        """
+        with torch.no_grad():
+            target = self.model.backbone.patch_features(self.teacher(pixel_values)).float()  # (B, C, h, w)
+            target = (target - target.mean(dim=(0, 2, 3), keepdim=True)) / target.std(dim=(0, 2, 3), keepdim=True)
+        shape = [pixel_values.shape[0], 1, *(side // BLOCK for side in pixel_values.shape[-2:])]
+        kept = (torch.rand(shape) >= MASK_RATIO).to(pixel_values)
+        kept = kept.repeat_interleave(BLOCK, dim=2).repeat_interleave(BLOCK, dim=3)
+        features = self.model(pixel_values * kept, return_dict=True)
+        tokens = features.last_hidden_state[:, self.model.backbone.num_prefix_tokens :]  # (B, N, D)
+        predicted = self.head(tokens).float()  # (B, N, C)
+        loss = 1 - F.cosine_similarity(predicted, target.flatten(2).transpose(1, 2), dim=-1).mean()
+        if features.query_position_embeddings is not None:
+            # Distributed training wants a gradient, be it 0, for the layers that make the queries.
+            loss = loss + 0 * features.query_position_embeddings.sum()
+        return CrossEarthSegmentationOutput(loss=loss, loss_dict={"loss_features_0": loss})

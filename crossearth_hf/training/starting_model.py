@@ -1,0 +1,178 @@
+"""What a run starts from: the model that a configuration names, adapted to what is trained, and its processor."""
+
+import ctypes
+import json
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+from ..baselines import FeaturePyramidSegmenter
+from ..configuration_crossearth import PRESETS, CrossEarthConfig
+from ..errors import InputError
+from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..labels import LabelSet
+from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
+from ..modeling_multitask import CrossEarthForMultiTaskTraining
+from .adaptation import LoraSettings, adapt, extend_channels, train_features_alone
+from .config import TrainConfig
+
+_CLASSIFIERS = ("class_predictor.", "classifier.")  # of CrossEarth and of the peer
+
+
+def build_model(
+    config: TrainConfig, label_set: LabelSet, tell: Callable[[str], object] = print
+) -> CrossEarthForSemanticSegmentation:
+    """The model that `config.model` names, with the classes of `label_set`, adapted; parameters in float32.
+
+    A model with other classes is loaded with a new classifier, one without the modules of `multitask` with new ones;
+    nothing else may be missing or misshapen. One with fewer channels than `config.bands` is extended, and `tell` is
+    given a line that says so.
+
+    Raises:
+        InputError: no such preset, file, folder or Hub id; weights that do not fit; more channels than bands; see
+            `adapt`.
+    """
+    labels = {"id2label": label_set.id2label, "label2id": label_set.label2id}
+    if _is_peer(config):
+        peer = _pretrained(config, FeaturePyramidSegmenter, labels)
+        _fit_bands(peer, config, tell)
+        return peer.requires_grad_(True)
+    multitask = config.objective in ("multitask", "reconstruct")
+    model_class = CrossEarthForMultiTaskTraining if multitask else CrossEarthForSemanticSegmentation
+    if _from_scratch(config):
+        model = _new(config, model_class, labels)
+    else:
+        model = _pretrained(config, model_class, labels)
+    _fit_bands(model, config, tell)
+    adapt(model, config.adaptation, lora_settings(config))
+    if config.objective == "reconstruct":
+        train_features_alone(model)
+    if config.ground_sampling_distance is not None:
+        model.config.ground_sampling_distance = config.ground_sampling_distance
+    if config.frozen_dtype == "bfloat16":
+        _round_frozen_layers(model)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+        for module in (model.base_model, model):
+            module.register_forward_hook(_return_freed_memory)
+    return model
+
+
+def build_processor(config: TrainConfig) -> CrossEarthImageProcessor:
+    """The image processor saved beside the model that `config` starts from; the default one where there is none.
+
+    One of fewer channels than `config.bands` is extended.
+    """
+    processor = CrossEarthImageProcessor()
+    if not _from_scratch(config):
+        with suppress(OSError):
+            processor = CrossEarthImageProcessor.from_pretrained(config.model)
+    processor.extend_channels(config.num_channels)
+    return processor
+
+
+def lora_settings(config: TrainConfig) -> LoraSettings:
+    """The fields of `config` that are LoRA's."""
+    return LoraSettings(config.lora_rank, config.lora_alpha, config.lora_dropout, tuple(config.lora_targets))
+
+
+def _from_scratch(config: TrainConfig) -> bool:
+    """Whether `config.model` names a configuration, not weights."""
+    return config.model in PRESETS or config.model.endswith(".json")
+
+
+def _is_peer(config: TrainConfig) -> bool:
+    """Whether `config.model` is the folder of a convolutional peer; `InputError` for a run that it cannot make."""
+    try:
+        names = json.loads((Path(config.model) / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError):  # no folder, or one that loading will complain about
+        return False
+    if FeaturePyramidSegmenter.__name__ not in names:
+        return False
+    if (config.objective, config.adaptation) != ("masks", "full"):
+        raise InputError(
+            f"'{config.model}' is the convolutional peer, which knows no objective '{config.objective}' with "
+            f"adaptation '{config.adaptation}'; train it with objective 'masks' and adaptation 'full'"
+        )
+    return True
+
+
+def _new(
+    config: TrainConfig, model_class: type[CrossEarthForSemanticSegmentation], labels: dict[str, Any]
+) -> CrossEarthForSemanticSegmentation:
+    """A model with random weights, from a preset or a .json file."""
+    if "lora" in config.adaptation:
+        raise InputError(
+            f"adaptation '{config.adaptation}' adapts trained weights and '{config.model}' has none; set model to the "
+            "folder or Hub id of a trained model"
+        )
+    fields = labels | ({"num_channels": config.num_channels} if config.num_channels > 3 else {})
+    try:
+        if config.model in PRESETS:
+            return model_class(CrossEarthConfig.from_preset(config.model, **fields))
+        values = json.loads(Path(config.model).read_text(encoding="utf-8"))
+        return model_class(CrossEarthConfig(**(values | fields)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{config.model} is no CrossEarth configuration ({error}); correct the file") from error
+
+
+def _fit_bands(model: CrossEarthPreTrainedModel, config: TrainConfig, tell: Callable[[str], object]) -> None:
+    """Extends a model of fewer channels than `config.bands`, and says so; `InputError` for one of more."""
+    channels, wanted = model.config.num_channels, config.num_channels
+    if channels > wanted:
+        raise InputError(
+            f"'{config.model}' takes {channels} channels; give bands as many numbers, in the order in which it learned "
+            f"them, such as {' '.join(map(str, range(1, channels + 1)))}"
+        )
+    if channels < wanted:
+        extend_channels(model, wanted)
+        tell(f"'{config.model}' is extended from {channels} to {wanted} channels")
+
+
+def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, Any]) -> Any:
+    """A saved model in float32, its classifier made anew where the classes differ."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of keys would alarm: what may be missing is decided below
+    try:
+        model, info = model_class.from_pretrained(
+            config.model, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **labels
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"'{config.model}' is neither a preset ({', '.join(PRESETS)}) nor a folder or Hub id of a CrossEarth model "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    misshapen = {str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]}
+    missing = {str(key) for key in info["missing_keys"] if not key.startswith("multitask.")}
+    wrong = sorted({key for key in misshapen if not key.startswith(_CLASSIFIERS)} | missing)
+    if wrong:
+        raise InputError(
+            f"the weights of '{config.model}' do not fit its config at {wrong[:3]}; repair or convert it again"
+        )
+    return model
+
+
+def _round_frozen_layers(model: nn.Module) -> None:
+    """Frozen products to bfloat16; norms and single vectors stay, which autocast computes in float32."""
+    for layer in model.modules():
+        parameters = list(layer.parameters())
+        if isinstance(layer, nn.Linear | nn.Conv2d) and not any(weight.requires_grad for weight in parameters):
+            layer.to(torch.bfloat16)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype != torch.bfloat16:
+            tensor.data = tensor.data.clone()  # the last that would keep the file of weights mapped into memory
+
+
+def _return_freed_memory(*unused: object) -> None:
+    """Gives the system what was freed between blocks still in use; glibc keeps it, 0.6 GiB after a ViT-L's pass."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,233 @@
+"""Parts of a scene on two local workers: the same map as by one process, also where a worker is killed meanwhile."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from conftest import tiny_config
+from distributed import KilledWorker, LocalCluster
+from rasters import write_raster
+
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf.errors import InputError
+from crossearth_hf.geotiff import Scene
+from crossearth_hf.inference import load_model
+from crossearth_hf.mapping import MapOutputs, predict_map
+from crossearth_hf.mapping.workers import (
+    ModelSource,
+    SceneSource,
+    Workers,
+    WorkersLost,
+    _result,
+    _spread_device,
+    cluster_workers,
+    local_workers,
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model and a scene of six parts that has 16-bit bands, which are stretched, and a hole."""
+    folder = tmp_path_factory.mktemp("workers")
+    torch.manual_seed(0)
+    config = tiny_config(encoder_layers=1, decoder_layers=2, encoder_feedforward_dim=16, dim_feedforward=16)
+    CrossEarthForSemanticSegmentation(config).save_pretrained(folder / "model")
+    CrossEarthImageProcessor().save_pretrained(folder / "model")
+    pixels = np.random.default_rng(0).integers(1, 3000, (3, 1100, 900), dtype=np.uint16)
+    pixels[:, 300:420, 400:600] = 0
+    write_raster(folder / "scene.tif", pixels, nodata=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workers(place):
+    """Two processes, started once; a worker that is killed is replaced."""
+    with local_workers(2, ModelSource(str(place / "model"), "cpu", "auto")) as started:
+        yield started
+
+
+def make_map(place, name, **options):
+    model, processor = load_model(place / "model", device="cpu", dtype="auto")
+    outputs = MapOutputs.checked(
+        place / "scene.tif", place / f"{name}.tif", confidence=place / f"{name}_c.tif", overwrite=True
+    )
+    with Scene(place / "scene.tif") as scene:
+        return predict_map(
+            scene, outputs, model, processor, window=32, stride=32, batch_size=16, progress=False, **options
+        )
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    """Labels and confidence as one process makes them with a worker's number of threads."""
+    make_map(place, "alone")
+    return read(place, "alone")
+
+
+def read(place, name):
+    bands = []
+    for file in (f"{name}.tif", f"{name}_c.tif"):
+        with rasterio.open(place / file) as source:
+            bands.append(source.read(1))
+    return bands
+
+
+def assert_same(maps, others):
+    for band, other in zip(maps, others, strict=True):
+        np.testing.assert_array_equal(band, other)
+
+
+def recorded(runner, record, on_first=lambda: None):
+    """`runner`, keeping (asked, done) and calling `on_first` once the first part is done."""
+
+    def run(jobs):
+        asked, done = record
+        asked.extend(jobs)
+        for job in runner(jobs):
+            done.append(job)
+            if len(done) == 1:
+                on_first()
+            yield job
+
+    return run
+
+
+def test_two_workers_make_the_map_of_one_process(place, workers, alone):
+    record = [], []
+    windows = []
+    make_map(
+        place,
+        "two",
+        run_parts=recorded(workers.runner(SceneSource(str(place / "scene.tif"))), record),
+        on_windows=lambda done, total: windows.append((done, total)),
+    )
+    assert len(record[0]) >= 6
+    assert sorted(job.folder for job in record[1]) == sorted(job.folder for job in record[0])
+    assert_same(read(place, "two"), alone)
+    assert windows[-1][0] == windows[-1][1] == sum(job.windows for job in record[0])
+    assert (workers.slots, workers.model.dtype) == (2, str(load_model(place / "model", dtype="auto")[0].dtype)[6:])
+
+
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(place, workers, alone):
+    client = workers._client
+    pids = client.run(os.getpid)
+    killed = []
+
+    def kill_a_busy_one():
+        deadline = time.monotonic() + 20
+        while not killed and time.monotonic() < deadline:
+            busy = [address for address, keys in client.processing().items() if keys]
+            if busy:
+                os.kill(pids[busy[0]], signal.SIGKILL)
+                killed.append(busy[0])
+
+    record = [], []
+    runner = workers.runner(SceneSource(str(place / "scene.tif")))
+    report = make_map(place, "killed", run_parts=recorded(runner, record, kill_a_busy_one))
+    assert killed
+    assert sorted(job.folder for job in record[1]) == sorted(job.folder for job in record[0])
+    assert_same(read(place, "killed"), alone)
+    assert report.pixels.sum() + report.without_data == alone[0].size
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_fails_on_a_worker_is_told_here(place, workers):
+    jobs = []
+    with pytest.raises(InputError, match="does not exist"):
+        make_map(place, "failed", run_parts=recorded(workers.runner(SceneSource(str(place / "none.tif"))), (jobs, [])))
+    assert jobs
+    assert not (place / "failed.tif").exists()
+
+
+class Future:
+    """What Dask hands back of a part that nobody could compute."""
+
+    def __init__(self, status, error=None):
+        self.status, self.error = status, error
+
+    def cancelled(self):
+        return self.status == "cancelled"
+
+    def exception(self):
+        return self.error
+
+
+def test_failures_of_the_cluster_itself():
+    """Four deaths on one part, and a scheduler that goes, would cost a test too much."""
+    with pytest.raises(InputError, match="choose fewer workers"):
+        _result(Future("error", KilledWorker("part", None, 3)))
+    for status in ("cancelled", "lost"):
+        with pytest.raises(WorkersLost, match="run the command again"):
+            _result(Future(status))
+
+
+def test_workers_that_cannot_run_the_package(workers, monkeypatch):
+    with pytest.raises(InputError, match="device 'quantum' is not available"):
+        Workers(workers._client, ModelSource(None, "quantum", "auto"))
+
+    def foreign(*_):
+        raise ModuleNotFoundError("No module named 'crossearth_hf'")
+
+    monkeypatch.setattr("crossearth_hf.mapping.workers._result", foreign)
+    with pytest.raises(InputError, match="install it on all machines"):
+        Workers(workers._client, ModelSource(None, "cpu", "float32"))
+
+
+def test_stopped_workers_compute_no_more(place, workers):
+    scene = SceneSource(str(place / "scene.tif"))
+    stopping = Workers(workers._client, workers.model)
+    with pytest.raises(WorkersLost):
+        make_map(place, "stopped", run_parts=recorded(stopping.runner(scene), ([], []), stopping.stop))
+    with pytest.raises(WorkersLost, match="were stopped"):
+        make_map(place, "stopped", run_parts=stopping.runner(scene))
+    assert not (place / "stopped.tif").exists()
+    make_map(place, "stopped", run_parts=workers.runner(scene))  # goes on with the parts that are there
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_workers(count):
+    with pytest.raises(InputError, match="give 1 or more"), local_workers(count, ModelSource(None, "cpu", "float32")):
+        pass
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "ftp://x:1", "", "tls://127.0.0.1:1"])
+def test_no_scheduler(monkeypatch, address):
+    monkeypatch.setattr("crossearth_hf.mapping.workers._CONNECT_SECONDS", 0.5)
+    with (
+        pytest.raises(InputError, match="no Dask scheduler answers"),
+        cluster_workers(address, ModelSource(None, "cpu", "float32")),
+    ):
+        pass
+
+
+def test_a_scheduler_without_workers(monkeypatch):
+    monkeypatch.setattr("crossearth_hf.mapping.workers._CONNECT_SECONDS", 0.5)
+    source = ModelSource(None, "cpu", "float32")
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0", protocol="tcp") as cluster,
+        pytest.raises(InputError, match="has no worker"),
+        cluster_workers(cluster.scheduler_address, source),
+    ):
+        pass
+
+
+def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [_spread_device("auto", worker) for worker in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [_spread_device(device, 1) for device in ("cpu", "cuda", "cuda:0")] == ["cpu", "cuda:1", "cuda:0"]
+    assert _spread_device("auto", "tcp://host:1") == "auto"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert _spread_device("auto", 1) == "auto"
+
+
+def test_without_dask(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with (
+        pytest.raises(InputError, match=r"pip install crossearth-hf\[cluster\]"),
+        local_workers(1, ModelSource(None, "cpu", "float32")),
+    ):
+        pass
