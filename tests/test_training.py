@@ -5,6 +5,7 @@ import math
 import os
 import random
 import signal
+import statistics
 import time
 
 import pytest
@@ -249,3 +250,20 @@ def test_a_checkpoint_that_its_model_does_not_fit_any_more(workplace, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(sizes | {"rein_rank": 2}))
     with pytest.raises(InputError, match=r"checkpoint does not fit the model .*tokens_a.*start in another output_dir"):
         training.train(settings(workplace, tmp_path / "run", resume=True, **changes | {"steps": 2}))
+
+
+def test_the_log_shows_the_share_of_time_spent_waiting_for_crops(workplace, tmp_path, monkeypatch):
+    plain = training.TrainingCrops.__getitem__
+
+    def slow(crops, index):
+        time.sleep(0.5)
+        return plain(crops, index)
+
+    training.train(settings(workplace, tmp_path / "plain"))
+    monkeypatch.setattr(training.TrainingCrops, "__getitem__", slow)
+    training.train(settings(workplace, tmp_path / "slow"))
+    fast, waiting = (
+        statistics.median(line["waiting"] for line in log_lines(tmp_path / run) if "loss" in line)
+        for run in ("plain", "slow")
+    )
+    assert 0 <= fast < waiting < 1

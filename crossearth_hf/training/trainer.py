@@ -107,6 +107,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.step, self.best, self.skipped = 0, -math.inf, 0
+        self.waited = 0.0  # seconds for batches since the last line of the log
 
     def run(self) -> Path:
         """Trains to the last step and saves the model; returns its folder."""
@@ -137,17 +138,18 @@ class Trainer:
             disable=not self.accelerator.is_local_main_process,
         )  # fmt: skip
         self.model.train()
-        started, losses = time.monotonic(), []
+        started, losses, self.waited = time.monotonic(), [], 0.0
         for batches in self._batches():
             losses += self._train_step(batches)
             self.step += 1
             bar.update()
             if self.step % config.log_every == 0 or self.step == config.steps:
                 values = self._mean(losses)
-                rate = self.optimizer.param_groups[0]["lr"]
-                self._log({"train": values | {"lr": rate, "skipped": self.skipped}}, started)
+                waiting = round(self.waited / (time.monotonic() - started), 4)
+                state = {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.skipped, "waiting": waiting}
+                self._log({"train": values | state}, started)
                 bar.set_postfix({"loss": f"{values['loss']:.3f}"} if values else {"skipped": self.skipped})
-                started, losses = time.monotonic(), []
+                started, losses, self.waited = time.monotonic(), [], 0.0
             if self.step % config.eval_every == 0 or self.step == config.steps:
                 self._evaluate()
             if self.step % config.save_every == 0 or self.step == config.steps:
@@ -189,7 +191,12 @@ class Trainer:
     def _batches(self) -> Iterator[list[dict[str, torch.Tensor]]]:
         """For every step that is still to be made, the batches of its forward passes."""
         loader = iter(self._loader())
-        while batches := list(islice(loader, self.config.gradient_accumulation_steps)):
+        while True:
+            started = time.monotonic()
+            batches = list(islice(loader, self.config.gradient_accumulation_steps))
+            self.waited += time.monotonic() - started
+            if not batches:
+                return
             yield batches
 
     def _loader(self) -> DataLoader:
