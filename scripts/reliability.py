@@ -45,13 +45,12 @@ from typing import Any, NoReturn
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from writing_commands import make_commands, make_inputs
+from writing_commands import PASSING, make_commands, make_inputs
 
 TESTS = sys.path[0]
 Act = Callable[[], object]
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT)
-_PASSING = ("created", "seconds")
 _CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
 _MISSES = 30  # signals in a row that came too late before a command is given up
 _PATIENCE = 300  # seconds
@@ -89,7 +88,7 @@ def _digest(path: Path) -> str:
 
 
 def _lasting(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in pairs if name not in _PASSING}
+    return {name: value for name, value in pairs if name not in PASSING}
 
 
 @cache

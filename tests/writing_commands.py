@@ -51,20 +51,23 @@ def is_whole(file: Path, finished: Path) -> bool:
         return False
 
 
+PASSING = {"created": 0, "seconds": 0, "waiting": 0}
+"""What differs between two runs of the same job, in logs and reports."""
+
+
 def is_whole_or_log(file: Path, finished: Path) -> bool:
     """As `is_whole`; lines of a log are those of the finished run as far as they go, the last may be cut short."""
     if file.suffix != ".jsonl":
         return is_whole(file, finished)
     lines, known = (path.read_text().splitlines() for path in (file, finished))
-    steps = [json.loads(line) | {"seconds": 0} for line in lines[:-1]]
-    return steps == [json.loads(line) | {"seconds": 0} for line in known[: len(steps)]]
+    steps = [json.loads(line) | PASSING for line in lines[:-1]]
+    return steps == [json.loads(line) | PASSING for line in known[: len(steps)]]
 
 
 def has_finished_entries(file: Path, finished: Path) -> bool:
     """Whether every entry of a report is that of the finished one."""
-    passing = {"created": 0, "seconds": 0}
     here, there = (json.loads(path.read_text())["entries"] for path in (file, finished))
-    return all(entry | passing == there[name] | passing for name, entry in here.items())
+    return all(entry | PASSING == there[name] | PASSING for name, entry in here.items())
 
 
 @dataclass(frozen=True)
