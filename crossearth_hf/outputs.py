@@ -104,18 +104,9 @@ def _working_folder(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _remove(folder)
+        remove_folder(folder)
         if lock is not None:
             os.close(lock)
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder, also if Ctrl-C comes meanwhile."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
@@ -163,6 +154,15 @@ def _replace_file(stage: Path, target: Path) -> None:
     os.replace(stage, target)
     for sidecar in _SIDECARS:
         Path(f"{target}{sidecar}").unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder, also if Ctrl-C comes meanwhile."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def replace_folder(stage: Path, target: Path, aside: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..outputs import replace_folder
+from ..outputs import remove_folder, replace_folder
 from .config import TrainConfig, defaults, to_json
 
 HARMLESS_ON_RESUME = {
@@ -107,13 +107,13 @@ def staging(folder: Path) -> Iterator[Path]:
     """
     temporary = folder / ".saving.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_folder(temporary)
 
 
 def _step_of(line: str) -> float:
