@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from affine import Affine
 from stub_model import ColourModel
 
@@ -38,3 +39,9 @@ def write_patches(path, seed=0, **options):
     pixels, ids = patches(seed)
     write_geotiff(path, pixels, **({"crs": CRS, "transform": PLACE} | options))
     return ids
+
+
+def read_map(path):
+    """The class ids of a map."""
+    with rasterio.open(path) as source:
+        return source.read(1)

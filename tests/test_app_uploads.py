@@ -1,0 +1,186 @@
+"""What the app lets in: messages for bad uploads, limits, and that no upload reads another file."""
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+pytest.importorskip("pyogrio")
+pytest.importorskip("shapely")
+
+from app_parts import patches, read_map, stub_model, write_patches
+from rasters import write_raster
+from uploads import Limits, admitted
+
+from app import predict
+from crossearth_hf.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "job").mkdir()
+    return tmp_path / "job"
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("no image at all")
+
+
+def cut(path):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 400, 400), dtype=np.uint8)
+    write_raster(path, noise, tiled=True, blockxsize=128, blockysize=128)
+    path.write_bytes(path.read_bytes()[:200_000])
+
+
+def cut_png(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def cut_jpeg(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:4000])
+
+
+def header_only(path):
+    path.write_bytes(b"II*\x00" + bytes(40))
+
+
+def without_data(path):
+    write_raster(path, np.zeros((3, 90, 90), np.uint8), nodata=0)
+
+
+def complex_numbers(path):
+    write_raster(path, np.ones((3, 90, 90), np.complex64))
+
+
+def many_pixels(path):
+    write_raster(path, np.zeros((1, 1100, 1000), np.uint8), compress="deflate")
+
+
+def many_bytes(path):
+    noise = np.random.default_rng(0).integers(0, 256, (1, 700, 1000), dtype=np.uint8)
+    write_raster(path, noise)
+
+
+def one_tile(path):
+    tile = {"tiled": True, "blockxsize": 1008, "blockysize": 992, "sparse_ok": True, "interleave": "pixel"}
+    profile = {"driver": "GTiff", "width": 1000, "height": 990, "count": 70, "dtype": "uint8"}
+    rasterio.open(path, "w", **profile, **tile).close()
+
+
+def two_bands(path):
+    write_raster(path, np.ones((2, 90, 90), np.uint8))
+
+
+BAD = {
+    "nothing": (None, {}, "There is no scene yet"),
+    "empty": (empty, {}, r"empty \(0 bytes\)"),
+    "text": (text, {}, "neither a GeoTIFF nor a JPEG nor a PNG"),
+    "header only": (header_only, {}, "no image that can be read"),
+    "cut off": (cut, {}, "damaged or cut off"),
+    "cut off PNG": (cut_png, {}, "no image that can be read, or it is damaged"),
+    "cut off JPEG": (cut_jpeg, {}, "no image that can be read, or it is damaged"),
+    "no data": (without_data, {}, "no pixel with data"),
+    "complex": (complex_numbers, {}, "complex numbers"),
+    "too many pixels": (many_pixels, {}, "1,000 x 1,100 = 1.1 million pixels, this server takes 1 million"),
+    "too many bytes": (many_bytes, {}, "1 MB, this server takes 0.5 MB"),
+    "one tile": (one_tile, {}, "tiles of 1,008 x 992 pixels and 70 bands, too large to unpack"),
+    "bands": (
+        two_bands,
+        {"bands": [1, 2, 3]},
+        "Bands 1,2,3 do not fit the file; give one or three numbers from 1 to 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_uploads_get_a_sentence(tmp_path, folder, name):
+    make, options, sentence = BAD[name]
+    upload = None
+    if make is not None:
+        upload = tmp_path / "secret name.tif"
+        make(upload)
+    with pytest.raises(InputError, match=sentence) as caught:
+        predict(upload, stub_model(), folder, limits=Limits(megapixels=1, megabytes=0.5), **options)
+    message = str(caught.value)
+    assert str(tmp_path) not in message
+    assert message[0].isupper()
+    assert message.endswith(".")
+    assert not {path.name for path in folder.iterdir()} - {"scene.tif", "scene.tif.aux.xml"}
+
+
+def test_overviews_may_not_be_one_tile_either(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("uploads._LARGEST_BLOCK", 3 * 128 * 128)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 600, 600), dtype=np.uint8)
+    write_raster(tmp_path / "s.tif", pixels, tiled=True, blockxsize=128, blockysize=128)
+    with admitted(tmp_path / "s.tif", folder, Limits()) as scene:
+        assert scene.grid.width == 600
+    with rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=256), rasterio.open(tmp_path / "s.tif", "r+") as target:
+        target.build_overviews([2])
+    (folder / "scene.tif").unlink()
+    with (
+        pytest.raises(InputError, match="tiles of 256 x 256 pixels and 3 bands"),
+        admitted(tmp_path / "s.tif", folder, Limits()),
+    ):
+        pass
+
+
+def test_resampling_may_not_exceed_the_limit(tmp_path, folder):
+    write_patches(tmp_path / "s.tif")
+    with pytest.raises(InputError, match=r"12\.8 million pixels, this server takes 1 million"):
+        predict(
+            tmp_path / "s.tif",
+            stub_model(trained_at=0.1),
+            folder,
+            limits=Limits(megapixels=1),
+            at_model_resolution=True,
+        )
+
+
+SECRET = """<VRTDataset rasterXSize="90" rasterYSize="90"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="0">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>
+</VRTDataset>"""
+
+
+@pytest.mark.parametrize("start", [b"", b"\xff\xd8\xff\xfe12", b"\x89PNG\r\n\x1a\n"])
+def test_no_upload_reads_another_file(tmp_path, folder, start):
+    """A VRT takes its pixels from any file of the server, and GDAL finds one behind the first bytes of a picture."""
+    write_raster(tmp_path / "secret.tif", np.full((1, 90, 90), 77, np.uint8))
+    upload = tmp_path / "upload.tif"
+    upload.write_bytes(start + SECRET.format(tmp_path / "secret.tif").encode())
+    with rasterio.open(upload) as source:  # the danger is real
+        assert source.driver == "VRT"
+        assert source.read(1)[0, 0] == 77
+    with pytest.raises(InputError, match=r"neither a GeoTIFF|no image that can be read"):
+        predict(upload, stub_model(), folder)
+
+
+def test_no_upload_names_another_file_as_its_overview(tmp_path, folder):
+    pixels, _ = patches()
+    write_raster(tmp_path / "upload.tif", pixels)
+    with rasterio.open(tmp_path / "upload.tif", "r+") as target:
+        target.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(tmp_path / "secret.tif"))
+    with pytest.raises(InputError, match="refers to other files"):
+        predict(tmp_path / "upload.tif", stub_model(), folder)
+
+
+def test_files_beside_an_upload_are_not_read(tmp_path, folder):
+    """A sidecar would change what GDAL sees; only the file itself comes in."""
+    ids = write_patches(tmp_path / "s.tif")
+    (tmp_path / "s.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:3857</SRS></PAMDataset>")
+    result = predict(tmp_path / "s.tif", stub_model(), folder)
+    np.testing.assert_array_equal(read_map(result.report.files[0]), ids)
+    assert rasterio.open(result.report.files[0]).crs.to_epsg() == 32632
+
+
+def test_admitted_scene_has_a_name_of_ours(tmp_path, folder):
+    write_patches(tmp_path / "..evil;name.tif")
+    with admitted(tmp_path / "..evil;name.tif", folder, Limits()) as scene:
+        assert scene.path == str(folder / "scene.tif")
