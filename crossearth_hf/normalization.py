@@ -35,5 +35,5 @@ def normalize_pixels(
             f"the image has {pixels.shape[-3]} channels and the model takes {len(mean)}; choose {len(mean)} bands"
         )
     channels = [torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (mean, std)]
-    normalized = (pixels.float() * rescale_factor - channels[0]) / channels[1]
-    return normalized if valid is None else normalized * valid.unsqueeze(-3)
+    normalized = pixels.to(torch.float32, copy=True).mul_(rescale_factor).sub_(channels[0]).div_(channels[1])
+    return normalized if valid is None else normalized.mul_(valid.unsqueeze(-3))
