@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from math import nan
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -132,7 +133,8 @@ def _figure(summary: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(4.2 * len(summary), 3.6), layout="constrained")
     for axes, (name, rows) in zip(figure.subplots(1, len(summary), squeeze=False)[0], summary.items(), strict=True):
         values = [row["last"]["unseen"] for row in rows.values()]
-        heights, spreads = [100 * value[0] for value in values], [100 * (value[1] or 0) for value in values]
+        heights = [100 * height for height, _ in values]
+        spreads = [nan if deviation is None else 100 * deviation for _, deviation in values]  # None with one seed
         colors = ["#0072B2" if variant == "crossearth" else "#999999" for variant in rows]  # Okabe and Ito's blue
         axes.barh(list(rows), heights, xerr=spreads, color=colors, capsize=3)
         axes.invert_yaxis()
