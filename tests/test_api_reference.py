@@ -29,10 +29,20 @@ def test_every_public_name_says_what_it_is():
     assert not [name for path in sorted(PACKAGE.rglob("*.py")) for name in silent(path)]
 
 
-def test_the_pages_are_written_from_the_docstrings(tmp_path):
+@pytest.fixture
+def script():
     spec = importlib.util.spec_from_file_location("api_reference", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_every_module_is_found(script):
+    files = {path.relative_to(PACKAGE.parent).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    assert set(script.module_names()) == {".".join(file).removesuffix(".__init__") for file in files}
+
+
+def test_the_pages_are_written_from_the_docstrings(script, tmp_path):
     script.write_reference(tmp_path, ["crossearth_hf.labels", "crossearth_hf.outputs"])
     page = (tmp_path / "crossearth_hf" / "labels.html").read_text(encoding="utf-8")
     assert re.search(r"<h6[^>]*>Attributes:</h6>\s*<ul>\s*<li><strong>name:</strong>\s+Key of the set in", page)
