@@ -201,7 +201,7 @@ def test_half_precision_stays_close(model, dtype):
     output = model.to(dtype)(IMAGE.to(dtype), labels=labels)
     assert output.logits.dtype == torch.float32
     assert torch.isfinite(output.loss)
-    assert (output.logits - expected).abs().mean() < 0.1 * expected.abs().mean()  # 0.053 with torch 2.6
+    assert (output.logits - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

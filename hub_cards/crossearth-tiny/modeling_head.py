@@ -68,13 +68,7 @@ class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDefo
 
 
 class CrossEarthPixelDecoderLayer(GradientCheckpointingLayer, Mask2FormerPixelDecoderEncoderLayer):
-    """A layer of the pixel decoder that samples in float32; it can be computed again in the backward pass."""
-
-    def __init__(self, config: CrossEarthConfig) -> None:
-        super().__init__(config)
-        self.self_attn = CrossEarthDeformableAttention(
-            config.feature_size, config.num_attention_heads, n_levels=3, n_points=4
-        )
+    """A layer of the pixel decoder that can be computed again in the backward pass."""
 
 
 class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
@@ -83,7 +77,11 @@ class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__(config, [config.backbone_config.hidden_size] * 4)
         self.position_embedding = CrossEarthSinePositions(config.feature_size // 2, normalize=True)
-        self.encoder.layers = nn.ModuleList(CrossEarthPixelDecoderLayer(config) for _ in range(config.encoder_layers))
+        for layer in self.encoder.layers:
+            layer.__class__ = CrossEarthPixelDecoderLayer  # built anew it would draw other weights from a seed
+            layer.self_attn = CrossEarthDeformableAttention(
+                config.feature_size, config.num_attention_heads, n_levels=3, n_points=4
+            )
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.group_norm_groups
