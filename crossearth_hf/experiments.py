@@ -24,7 +24,8 @@ from .image_processing_crossearth import CrossEarthImageProcessor
 from .labels import get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .outputs import staged
-from .training import TrainConfig, build_train_config, train
+from .training import TrainConfig, build_train_config
+from .training.trainer import train
 
 TILE = 256  # pixels, of the style bank
 LABELS = get_label_set("land-cover")

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from crossearth_hf.errors import InputError, on_one_line
-from crossearth_hf.training import parse_train_config, train
+from crossearth_hf.training import parse_train_config
+from crossearth_hf.training.trainer import train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 import sys
 
 import pytest
@@ -296,3 +297,8 @@ def test_an_adapter_takes_the_kernels_of_further_channels_along(tmp_path):
     loaded = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     image = torch.randn(1, 4, 64, 64)
     torch.testing.assert_close(logits_of(loaded, image), logits_of(model, image), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_is_extended_without_the_extra_train():
+    code = "import sys; sys.modules['accelerate'] = None; from crossearth_hf.training.adaptation import extend_channels"
+    subprocess.run([sys.executable, "-c", code], check=True)

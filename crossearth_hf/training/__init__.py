@@ -1,6 +1,5 @@
-"""Training: a configuration in, a model folder out."""
+"""Training: `config` says what a run is, `trainer` runs it; only the latter needs the extra `train`."""
 
 from .config import TrainConfig, build_train_config, parse_train_config
-from .trainer import Trainer, train
 
-__all__ = ["TrainConfig", "Trainer", "build_train_config", "parse_train_config", "train"]
+__all__ = ["TrainConfig", "build_train_config", "parse_train_config"]

@@ -4,6 +4,7 @@ They go through what both have in common: `load_model`, `sliding_window_scores`,
 """
 
 import math
+from importlib import import_module
 from typing import Any
 
 import rasterio
@@ -44,7 +45,9 @@ def scores_job(setup: Setup) -> Job:
 
 def training_job(setup: Setup) -> Job:
     """A step with the trainer's model, precision and optimiser; the option is a key of `TRAINING`."""
-    from crossearth_hf.training import TrainConfig, Trainer  # noqa: PLC0415
+    training: Any = import_module("crossearth_hf.training")
+    if hasattr(training, "__path__"):  # in the previous release all of it is this module
+        training = import_module("crossearth_hf.training.trainer")
 
     # The trainer asks for a source and never reads it: every contestant learns from the same image, by `image_of`.
     for name in ("images", "masks"):
@@ -52,7 +55,7 @@ def training_job(setup: Setup) -> Job:
         Image.new("RGB" if name == "images" else "L", (32, 32)).save(setup.folder / name / "unread.png")
     data = {"label_set": "isprs", "train_data": [str(setup.folder)]}
     folders = {"model": str(setup.model), "output_dir": str(setup.folder / "run")}
-    trainer = Trainer(TrainConfig(**(data | folders | TRAINING[setup.option])))
+    trainer = training.Trainer(training.TrainConfig(**(data | folders | TRAINING[setup.option])))
     trainer.model.train()
     classes = trainer.segmentation.config.num_labels
     pixels, labels = image_of(setup.case, setup.device), labels_of(setup.case, classes, setup.device)
