@@ -2,7 +2,7 @@
 
 All windows of an image lie on one grid: they start at multiples of the stride, the last one is shifted back inside.
 Evaluation averages overlapping scores uniformly, as the original does (`sliding_window_scores`); maps of whole scenes
-blend them with weights that fall off towards the window's edge (`sweep.predict_scene`), which hides the seams.
+blend them with weights that fall off towards the window's edge (`mapping.sweep`), which hides the seams.
 """
 
 import json

@@ -15,7 +15,7 @@ from crossearth_hf.inference import normalize, window_starts
 from crossearth_hf.mapping import parts
 from crossearth_hf.mapping.blending import confidences, probabilities
 from crossearth_hf.mapping.parts import count_windows, joined, scene_parts, whole
-from crossearth_hf.mapping.sweep import predict_part, predict_scene
+from crossearth_hf.mapping.sweep import counted_windows, predict_part
 
 PROCESSOR = CrossEarthImageProcessor()
 
@@ -39,21 +39,11 @@ class Canvas:
         return confidences(self.labels, self.scores)
 
 
-def sweep(path, model, *, window=64, stride=43, batch_size=4, resolution=None, tta=False, **told):
+def sweep(path, model, *, window=64, stride=43, resolution=None, **options):
     with Scene(path, resolution=resolution) as scene:
         canvas = Canvas((scene.grid.height, scene.grid.width))
-        predict_scene(
-            scene,
-            model,
-            PROCESSOR,
-            canvas.write,
-            window=window,
-            stride=stride,
-            batch_size=batch_size,
-            tta=tta,
-            progress=False,
-            **told,
-        )
+        for run in joined(scene_parts(scene.grid, window, stride, 3)):
+            predict_part(scene, whole(run), model, PROCESSOR, canvas.write, window=window, stride=stride, **options)
     assert (canvas.writes == 1).all()
     return canvas
 
@@ -232,8 +222,13 @@ def test_no_data_enters_the_model_as_the_mean(tmp_path):
 
 def test_progress_counts_every_window(tmp_path):
     told, model = [], ColourModel()
-    sweep(write_raster(tmp_path / "a.tif", noise(300, 1300)), model, on_windows=lambda *numbers: told.append(numbers))
-    assert told[-1][0] == told[-1][1] == sum(shape[0] for shape in model.batches)
+    path = write_raster(tmp_path / "a.tif", noise(300, 1300))
+    with Scene(path) as scene:
+        total = sum(count_windows(scene.grid, whole(run), 64, 43) for run in joined(scene_parts(scene.grid, 64, 43, 3)))
+    with counted_windows(total, shown=False, tell=lambda *numbers: told.append(numbers)) as count:
+        sweep(path, model, on_batch=count)
+    assert told[-1] == (total, total)
+    assert total == sum(shape[0] for shape in model.batches)
     assert [done for done, _ in told] == sorted({done for done, _ in told})
 
 
@@ -263,15 +258,15 @@ def test_what_a_thread_raises_ends_the_sweep(tmp_path, place, error):
             return super().forward(pixel_values)
 
     with Scene(path) as scene, pytest.raises(error):
-        predict_scene(
+        predict_part(
             scene,
+            whole(scene_parts(scene.grid, 64, 43, 3)),
             Model(),
             PROCESSOR,
             lambda *_: raising("writer"),
             window=64,
             stride=43,
-            progress=False,
-            on_windows=lambda *_: raising("counter"),
+            on_batch=lambda _: raising("counter"),
         )
     assert calls[place] == 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]

@@ -16,7 +16,7 @@ from ..inference import WindowCounter, WindowScorer, normalize_windows, window_s
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from .background import Background, ahead
 from .blending import Blend, BlockWriter, taper
-from .parts import Batch, Part, count_windows, joined, part_batches, scene_parts, whole
+from .parts import Batch, Part, part_batches
 
 
 @torch.inference_mode()
@@ -99,48 +99,6 @@ def _score(
         crops = F.pad(crops, (0, missing[1], 0, missing[0]))
     scores = iter(scorer(crops).mul_(weights).cpu().numpy())
     return [next(scores) if some else None for some in with_data]
-
-
-def predict_scene(
-    scene: Scene,
-    model: CrossEarthForSemanticSegmentation,
-    processor: CrossEarthImageProcessor,
-    write: BlockWriter,
-    *,
-    window: int,
-    stride: int,
-    batch_size: int = 4,
-    tta: bool = False,
-    progress: bool = True,
-    on_windows: WindowCounter | None = None,
-) -> None:
-    """Labels and scores of a whole scene, part by part; memory does not grow with the scene.
-
-    Args:
-        progress: Whether to show a progress bar.
-        on_windows: Told the windows done so far and their total after every forward pass; what it raises ends the
-            job.
-        Others: As in `predict_part`.
-
-    Raises:
-        InputError: as `predict_part`.
-    """
-    parts = [whole(run) for run in joined(scene_parts(scene.grid, window, stride, model.config.num_labels))]
-    total = sum(count_windows(scene.grid, part, window, stride) for part in parts)
-    with counted_windows(total, shown=progress, tell=on_windows) as count:
-        for part in parts:
-            predict_part(
-                scene,
-                part,
-                model,
-                processor,
-                write,
-                window=window,
-                stride=stride,
-                batch_size=batch_size,
-                tta=tta,
-                on_batch=count,
-            )
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class TrainConfig:
         eval_data: Sources to score during training: the SOURCE domain's validation split.
         eval_scale: Factor by which images are enlarged for scoring.
         bands: Bands of raster images, counted from 1: one, three, or more, red, green and blue first, to whose number
-            a model is extended (`adaptation.extend_channels`); chosen as by `crossearth predict` if not given.
+            a model is extended (`training.adaptation.extend_channels`); chosen as by `crossearth predict` if not given.
         label_set: Classes of the data.
         objective: "masks" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
             (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another

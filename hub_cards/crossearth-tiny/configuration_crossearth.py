@@ -36,7 +36,7 @@ class CrossEarthConfig(Mask2FormerConfig):
             A DINOv2 (or DINOv2-with-registers) configuration with 16-pixel patches. Default: ViT-L/16 at 512.
         num_channels (`int`, *optional*, defaults to 3):
             Input channels, 3 or more, the first three red, green and blue. Kept in `backbone_config`. A trained RGB
-            model gets more by `adaptation.extend_channels`.
+            model gets more by `training.adaptation.extend_channels`.
         out_indices (`list[int]`, *optional*, defaults to `(7, 11, 15, 23)`):
             Four blocks (from 0) whose patch tokens become the pyramid, finest level first.
         rein_num_tokens (`int`, *optional*, defaults to 100):

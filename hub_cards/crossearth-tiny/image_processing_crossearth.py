@@ -227,7 +227,7 @@ class CrossEarthImageProcessor(PilBackend):
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     def extend_channels(self, num_channels: int) -> None:
-        """Gives further channels a mean and a deviation, as `adaptation.extend_channels` gives the model kernels.
+        """Gives more channels a mean and a deviation, as `training.adaptation.extend_channels` gives the model kernels.
 
         Our choice: the means of those that are there.
         """
