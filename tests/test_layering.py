@@ -25,6 +25,7 @@ LAYERS = [
     [  # 1: files, class ids, counts, scenes
         "errors",
         "digests",
+        "memory",
         "labels",
         "normalization",
         "outputs",

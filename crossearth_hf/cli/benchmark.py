@@ -124,7 +124,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from ..benchmarking.evaluation import EvaluationSettings, evaluate  # noqa: PLC0415
     from ..benchmarking.table import terminal_table  # noqa: PLC0415
+    from ..memory import keep_freed_memory  # noqa: PLC0415
 
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, interrupt)
     disable_progress_bar()
     settings = EvaluationSettings(

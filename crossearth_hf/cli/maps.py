@@ -152,7 +152,9 @@ def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
     """Model, settings and workers as asked for; says where a number is not taken as it stands."""
     from ..inference import load_model, resolve_window  # noqa: PLC0415
     from ..mapping.fleet import SceneMapper  # noqa: PLC0415
+    from ..memory import keep_freed_memory  # noqa: PLC0415
 
+    keep_freed_memory()
     with _workers(arguments) as workers:
         device, dtype = (arguments.device, arguments.dtype) if workers is None else ("cpu", workers.model.dtype)
         model, processor = load_model(arguments.model, device=device, dtype=dtype)

@@ -1,8 +1,6 @@
 """What a run starts from: the model that a configuration names, adapted to what is trained, and its processor."""
 
-import ctypes
 import json
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ from ..configuration_crossearth import PRESETS, CrossEarthConfig
 from ..errors import InputError
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..labels import LabelSet
+from ..memory import keep_freed_memory, return_freed_memory
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
 from ..modeling_multitask import CrossEarthForMultiTaskTraining
 from .adaptation import LoraSettings, adapt, extend_channels, train_features_alone
@@ -60,7 +59,9 @@ def build_model(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         for module in (model.base_model, model):
-            module.register_forward_hook(_return_freed_memory)
+            module.register_forward_hook(lambda *unused: return_freed_memory())
+    else:
+        keep_freed_memory()
     return model
 
 
@@ -169,10 +170,3 @@ def _round_frozen_layers(model: nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dtype != torch.bfloat16:
             tensor.data = tensor.data.clone()  # the last that would keep the file of weights mapped into memory
-
-
-def _return_freed_memory(*unused: object) -> None:
-    """Gives the system what was freed between blocks still in use; glibc keeps it, 0.6 GiB after a ViT-L's pass."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

@@ -4,6 +4,7 @@ They go through what both have in common: `load_model`, `sliding_window_scores`,
 """
 
 import math
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -34,6 +35,7 @@ def scores_job(setup: Setup) -> Job:
     """Scores of an image as evaluation computes them; the option is a precision."""
     from crossearth_hf.inference import load_model, sliding_window_scores  # noqa: PLC0415
 
+    keep_freed_memory()
     model, _ = load_model(setup.model, device=setup.device, dtype=setup.option)
     case, pixels = setup.case, image_of(setup.case, setup.device)
     first = pixels[:, :, : case.window, : case.window]
@@ -41,6 +43,12 @@ def scores_job(setup: Setup) -> Job:
         lambda: sliding_window_scores(model, pixels, case.window, case.stride),
         lambda: sliding_window_scores(model, first, case.window, case.stride),
     )
+
+
+def keep_freed_memory() -> None:
+    """Does as the `crossearth` command does with memory; the previous release does nothing."""
+    with suppress(ModuleNotFoundError):
+        import_module("crossearth_hf.memory").keep_freed_memory()
 
 
 def training_job(setup: Setup) -> Job:
@@ -97,6 +105,7 @@ def build_forward(setup: Setup) -> Job:
     from crossearth_hf.image_processing_crossearth import semantic_scores  # noqa: PLC0415
     from crossearth_hf.inference import load_model  # noqa: PLC0415
 
+    keep_freed_memory()
     model, _ = load_model(setup.model, device=setup.device, dtype="float32")
     case = setup.case
     count = (math.ceil((case.size - case.window) / case.stride) + 1) ** 2
