@@ -26,9 +26,11 @@ from affine import Affine
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.geotiff import Scene
 from crossearth_hf.mapping import MapOutputs, predict_map
+from crossearth_hf.memory import keep_freed_memory
 
 side, folder = int(sys.argv[1]), Path(sys.argv[2])
 torch.set_num_threads(1)
+keep_freed_memory()  # as the command does
 
 
 class Free(torch.nn.Module):
