@@ -7,12 +7,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from .experiments import EXPERIMENTS, TRIED, VARIANTS
+from .experiments import EXPERIMENTS, TRIED, VARIANTS, Experiment
 from .outputs import staged
-from .reporting.numbers import percent_spread, spread
+from .reporting.numbers import ABSENT, percent_spread, spread
 from .reporting.tables import markdown_rows
 
 Scores = dict[str, float]  # mean IoU per target
+
+BASE = "full"
+"""The variant that others are compared with seed by seed: the same model without the method."""
 
 SELECTIONS: dict[str, str] = {
     "last": "last checkpoint",
@@ -47,22 +50,33 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         experiment -> variant -> {"seeds": count, "last" / "source" / "oracle": {column: [mean, deviation]}}; columns
         are the targets, the source's validation images and "unseen": the mean over the experiment's headline targets,
-        computed per seed. The deviation is the sample's, None for a single seed.
+        computed per seed. The deviation is the sample's, None for a single seed. Beside them "gain": the same of the
+        differences in "unseen" of the last checkpoint to `BASE` of the same seed, None where no seed is common. Runs
+        of a seed share crops and start, so that these differences spread less than the scores do.
     """
     summary: dict[str, Any] = {}
     for experiment in EXPERIMENTS.values():
-        rows = {}
+        every = [run for run in results if run["experiment"] == experiment.name]
+        base = {run["seed"]: _unseen(run, experiment) for run in every if run["variant"] == BASE}
+        rows: dict[str, Any] = {}
         for variant in VARIANTS | TRIED:
-            runs = [r for r in results if (r["experiment"], r["variant"]) == (experiment.name, variant)]
-            if runs:
-                rows[variant] = {"seeds": len(runs)} | {
-                    selection: _spread([_with_headline(select(run, experiment.validation.name), experiment.headline)
-                                        for run in runs])
-                    for selection, select in _SELECT.items()
-                }  # fmt: skip
+            runs = [run for run in every if run["variant"] == variant]
+            if not runs:
+                continue
+            gains = [_unseen(run, experiment) - base[run["seed"]] for run in runs if run["seed"] in base]
+            rows[variant] = {"seeds": len(runs), "gain": list(spread(gains)) if gains else None} | {
+                selection: _spread([_with_headline(select(run, experiment.validation.name), experiment.headline)
+                                    for run in runs])
+                for selection, select in _SELECT.items()
+            }  # fmt: skip
         if rows:
             summary[experiment.name] = rows
     return summary
+
+
+def _unseen(run: dict[str, Any], experiment: Experiment) -> float:
+    """The generalisation score of a run's last checkpoint."""
+    return _with_headline(_last(run, experiment.validation.name), experiment.headline)["unseen"]
 
 
 def _scores(checkpoint: dict[str, Any]) -> Scores:
@@ -106,6 +120,7 @@ def _table(name: str, rows: dict[str, Any]) -> str:
         "variant",
         "seeds",
         "unseen",
+        f"gain over {BASE}, same seeds",
         *targets,
         "unseen, source-chosen",
         "unseen, oracle",
@@ -113,7 +128,8 @@ def _table(name: str, rows: dict[str, Any]) -> str:
     ]
     lines = [head, ["---"] * len(head)]
     for variant, row in rows.items():
-        last = [_cell(row["last"][column]) for column in ("unseen", *targets)]
+        last = [_cell(row["last"]["unseen"]), _gain(variant, row["gain"])]
+        last += [_cell(row["last"][column]) for column in targets]
         others = [_cell(row[selection]["unseen"]) for selection in ("source", "oracle")]
         inside = _cell(row["last"][experiment.validation.name])
         lines.append([variant, str(row["seeds"]), *last, *others, f"({inside})"])
@@ -124,6 +140,14 @@ def _cell(value: Sequence[float | None]) -> str:
     """Mean IoU and its standard deviation in per cent."""
     average, deviation = value
     return percent_spread(average or 0.0, deviation)
+
+
+def _gain(variant: str, gain: Sequence[float | None] | None) -> str:
+    """A difference with its sign and spread, in points."""
+    if gain is None or variant == BASE:
+        return ABSENT
+    average, deviation = gain
+    return f"{'+' if (average or 0) >= 0 else ''}{_cell([average, deviation])}"
 
 
 def _figure(summary: dict[str, Any], path: Path) -> None:

@@ -89,5 +89,23 @@ def test_checkpoints_are_chosen_by_rule_and_spread_over_seeds(tmp_path):
     written = write_ablation(results, tmp_path)
     assert [path.name for path in written] == ["ablation.json", "ablation.md", "ablation.png"]
     assert json.loads(written[0].read_text())["runs"] == results
-    assert "| rein | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 |" in written[1].read_text()
+    assert "| rein | 2 | 40.0 ± 14.1 | – | 40.0 ± 14.1 |" in written[1].read_text()
     assert written[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_gains_are_taken_seed_by_seed(tmp_path):
+    results = [
+        *(result("full", seed, (0.5, score)) for seed, score in enumerate((0.30, 0.20, 0.10))),
+        *(result("crossearth", seed, (0.5, score)) for seed, score in enumerate((0.33, 0.23, 0.16))),
+        result("full+mim", 7, (0.5, 0.4)),
+        result("full+esi", 1, (0.5, 0.1)),
+    ]
+    rows = summarize(results)["epfl"]
+    assert rows["crossearth"]["gain"] == pytest.approx([0.04, 0.03 / 3**0.5])  # of 0.03, 0.03 and 0.06
+    assert rows["full+mim"]["gain"] is None  # no seed in common
+    assert rows["full+esi"]["gain"] == [pytest.approx(-0.1), None]
+    write_ablation(results, tmp_path)
+    table = (tmp_path / "ablation.md").read_text()
+    assert "| full | 3 | 20.0 ± 10.0 | – |" in table
+    assert "| crossearth | 3 | 24.0 ± 8.5 | +4.0 ± 1.7 |" in table
+    assert "| full+esi | 1 | 10.0 | -10.0 |" in table

@@ -24,6 +24,7 @@ from crossearth_hf.training.augmentation import (
     random_crop,
     random_orientation,
     to_tensors,
+    turned,
 )
 
 LAND_COVER = get_label_set("land-cover")
@@ -75,6 +76,36 @@ def test_scaled_labels_stay_on_their_pixels():
     for seed in range(20):
         part, ids, _ = random_crop(ArrayPair("a", image, labels), settings, np.random.default_rng(seed))
         assert (np.abs(part[..., 0].astype(int) - 60.0 * ids) <= 30).mean() > 0.9  # all but the blended borders
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_a_right_angle_turns_as_numpy_does(quarter_turns):
+    rng = np.random.default_rng(0)
+    shape = (32, 32)
+    pixels, ids = rng.integers(0, 256, (*shape, 4), np.uint8), rng.integers(0, 5, shape, np.uint8)
+    crop = Crop(pixels, ids, rng.random(shape) > 0.1)
+    image, labels, valid = turned(crop, quarter_turns * np.pi / 2, 32)
+    assert np.allclose(image, np.rot90(pixels, quarter_turns), atol=1)  # Pillow cuts off what it interpolates
+    assert np.array_equal(labels, np.rot90(ids, quarter_turns))
+    assert np.array_equal(valid, np.rot90(crop.valid, quarter_turns))
+
+
+def test_turned_crops_stay_on_their_labels_and_end_with_the_image():
+    image, labels = scene(128, 128)
+    settings = CropSettings(64, rotation_degrees=45, **AS_IS)
+    shapes = set()
+    for seed in range(20):
+        part, ids, valid = random_crop(ArrayPair("a", image, labels), settings, np.random.default_rng(seed))
+        assert part.shape == (64, 64, 3)
+        assert valid.all()  # the piece that is turned is large enough
+        assert (np.abs(part[..., 0].astype(int) - 60.0 * ids) <= 40).mean() > 0.9  # all but the blended borders
+        shapes.add(ids.tobytes())
+    assert len(shapes) == 20
+    small = ArrayPair("a", *(part[:40, :40] for part in (image, labels)))
+    part, ids, valid = random_crop(small, settings, np.random.default_rng(0))
+    assert valid.sum() == pytest.approx(40 * 40, rel=0.03)  # the whole image, turned; nothing of it twice
+    assert (ids[~valid] == 255).all()
+    assert (ids[valid] < 4).all()
 
 
 @pytest.mark.parametrize(("relative", "expected"), [(True, (32, 16)), (False, (64, 64))])

@@ -99,6 +99,7 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
         ({"style_block_size": 0}, "style_block_size is 0; it must be positive"),
         ({"lora_rank": 0}, "lora_rank is 0; it must be positive"),
         ({"lora_dropout": -0.5}, "lora_dropout is -0.5; it must lie between 0 and 1"),
+        ({"rotation_degrees": -1.0}, "rotation_degrees is -1.0; it must not be negative"),
         ({"tracker": "abacus"}, "tracker is 'abacus'; it must be one of none, tensorboard"),
     ],
 )

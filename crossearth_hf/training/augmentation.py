@@ -39,6 +39,7 @@ class CropSettings:
         ground_sampling_distance: Metres per pixel at scale 1, where not `relative_to_crop`: images that know their own
             are first brought to it. None: no image is.
         rotate: Also turns the crop by a random multiple of 90 degrees: imagery from above has no upright.
+        rotation_degrees: Bound of a further random angle, either way; 0 for none.
         mean, std, rescale_factor: Normalisation of the pixels, see `normalize_pixels`.
     """
 
@@ -47,6 +48,7 @@ class CropSettings:
     relative_to_crop: bool = True
     ground_sampling_distance: float | None = None
     rotate: bool = False
+    rotation_degrees: float = 0.0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     rescale_factor: float = 1 / 255
@@ -114,16 +116,22 @@ class TrainingCrops(Dataset):
 def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator) -> Crop:
     """Resizes by a random scale and cuts a random crop, of which one class fills at most 75 % if ten tries find one.
 
+    With `settings.rotation_degrees` the crop is turned (our choice: published recipes mirror at most), and the share of a
+    class is that in the larger piece from which the turned crop is taken.
+
     Only the pixels under the crop are read and resized: bilinear with antialiasing (the original's has none), labels
     and validity nearest.
 
     Returns:
-        Sides h, w <= `settings.size`; smaller where the resized image is. Labels are 255 where there is no data.
+        Sides h, w <= `settings.size`; smaller where the resized image is and not turned. Labels are 255 where there
+        is no data.
     """
     height, width = image.size
     scale = rng.uniform(*settings.scale_range) * _unit_scale(image, settings)
+    angle = math.radians(rng.uniform(-1, 1) * settings.rotation_degrees) if settings.rotation_degrees else 0.0
+    side = math.ceil(settings.size * (abs(math.cos(angle)) + abs(math.sin(angle))))
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    h, w = min(settings.size, new_height), min(settings.size, new_width)
+    h, w = min(side, new_height), min(side, new_width)
     y, x = height / new_height, width / new_width
     for _ in range(CROP_TRIES):
         top, left = rng.integers(new_height - h + 1), rng.integers(new_width - w + 1)
@@ -137,7 +145,29 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
     pixels, has_data = image.read_pixels(*window)
     valid = np.ones((h, w), dtype=bool) if has_data is None else has_data[rows[:, None], columns]
     inner = (box[0] - window[1], box[1] - window[0], box[2] - window[1], box[3] - window[0])
-    return Crop(resize_bands(pixels, (w, h), inner), np.where(valid, labels, np.uint8(IGNORE_INDEX)), valid)
+    crop = Crop(resize_bands(pixels, (w, h), inner), np.where(valid, labels, np.uint8(IGNORE_INDEX)), valid)
+    return turned(crop, angle, settings.size) if angle else crop
+
+
+def turned(crop: Crop, angle: float, size: int) -> Crop:
+    """The (size, size) centre of a crop turned counter-clockwise by `angle` in radians; without data beyond it.
+
+    Pixels are interpolated bilinearly, labels and validity taken from the nearest.
+    """
+    height, width = crop.labels.shape
+    cos, sin = math.cos(angle), math.sin(angle)
+    # Where in the crop a pixel of the result comes from: both turn about their centres.
+    x = (cos, -sin, (width - size * (cos - sin)) / 2)
+    y = (sin, cos, (height - size * (cos + sin)) / 2)
+
+    def turn(band: np.ndarray, resample: Image.Resampling, fill: int = 0) -> np.ndarray:
+        source = Image.fromarray(np.ascontiguousarray(band))
+        return np.asarray(source.transform((size, size), Image.Transform.AFFINE, x + y, resample, fillcolor=fill))
+
+    bands = [turn(band, Image.Resampling.BILINEAR) for band in np.moveaxis(crop.image, 2, 0)]
+    labels = turn(crop.labels, Image.Resampling.NEAREST, IGNORE_INDEX)
+    valid = turn(crop.valid.astype(np.uint8), Image.Resampling.NEAREST).astype(bool)
+    return Crop(np.stack(bands, axis=2), labels, valid)
 
 
 def largest_share(labels: np.ndarray) -> float:
@@ -225,7 +255,8 @@ def _unit_scale(image: Windows | FilePair, settings: CropSettings) -> float:
 def _check_window(image: FilePair, settings: CropSettings) -> None:
     """Refuses a raster that the smallest scale would shrink from more than `LARGEST_WINDOW` pixels into one crop."""
     scale = settings.scale_range[0] * _unit_scale(image, settings)
-    height, width = (min(side, math.ceil(settings.size / scale)) for side in image.size)
+    largest = settings.size * (math.sqrt(2) if settings.rotation_degrees else 1)
+    height, width = (min(side, math.ceil(largest / scale)) for side in image.size)
     if height * width > LARGEST_WINDOW:
         raise InputError(
             f"a crop of {image.image} would shrink {width}x{height} pixels to {settings.size}; set relative_to_crop to "

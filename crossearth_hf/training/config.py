@@ -72,6 +72,8 @@ class TrainConfig:
             know their own (georeferenced rasters, SynthEarth) are brought to it; not with `relative_to_crop`. By
             default that of the model, if it has one.
         rotate: Whether crops are also turned by multiples of 90 degrees.
+        rotation_degrees: Crops are turned further by a random angle of up to this, either way; what lies outside the
+            image is ignored. With `rotate`, 45 makes every direction equally likely.
         gradient_checkpointing: Trades time for memory: blocks, adapters and pixel decoder layers are computed again
             in the backward pass.
         mixed_precision: "no", "bf16" or "fp16".
@@ -121,6 +123,7 @@ class TrainConfig:
     relative_to_crop: bool = True
     ground_sampling_distance: float | None = None
     rotate: bool = False
+    rotation_degrees: float = 0.0
     gradient_checkpointing: bool = False
     mixed_precision: str = "no"
     frozen_dtype: str = "float32"
@@ -198,7 +201,7 @@ _POSITIVE = (
     "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size",
     "backbone_lr_multiplier", "ground_sampling_distance",
 )  # fmt: skip
-_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
+_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers", "rotation_degrees")
 _PROBABILITIES = ("lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability")
 _CHOICES = {
     "objective": ("masks", "multitask", "reconstruct", "features"),

@@ -209,6 +209,7 @@ class Trainer:
             relative_to_crop=config.relative_to_crop,
             ground_sampling_distance=self.segmentation.config.ground_sampling_distance,
             rotate=config.rotate,
+            rotation_degrees=config.rotation_degrees,
             mean=tuple(processor.image_mean),
             std=tuple(processor.image_std),
             rescale_factor=processor.rescale_factor,
