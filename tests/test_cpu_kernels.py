@@ -56,8 +56,20 @@ def test_sampling_equals_that_of_transformers(batch, heads):
     locations = torch.rand(batch, 11, heads, 3, 4, 2) * 3 - 1  # two thirds outside, also far
     locations[0, 0, 0, 0] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 1e4], [-1e4, 0.5]])
     weights = torch.rand(batch, 11, heads, 3, 4)
-    expected = multi_scale_deformable_attention(value, sizes, locations, weights)
-    assert torch.allclose(sample_levels(value, sizes, locations, weights), expected, atol=1e-5)
+    expected, expected_gradients = sampled(multi_scale_deformable_attention, value, sizes, locations, weights)
+    found, gradients = sampled(sample_levels, value, sizes, locations, weights)
+    assert torch.allclose(found, expected, atol=1e-5)
+    for name, gradient, wanted in zip(("value", "locations", "weights"), gradients, expected_gradients, strict=True):
+        assert wanted.abs().max() > 0.1, name
+        assert torch.allclose(gradient, wanted, atol=1e-4), name
+
+
+def sampled(sample, value, sizes, locations, weights):
+    """Samples, and the gradients of a sum of their squares to the three tensors."""
+    leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
+    output = sample(leaves[0], sizes, leaves[1], leaves[2])
+    output.square().sum().backward()
+    return output.detach(), [leaf.grad for leaf in leaves]
 
 
 def test_sampling_at_a_pixel_centre_by_hand():
