@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from .experiments import EXPERIMENTS, TRIED, VARIANTS, Experiment
+from .experiments import ALL_EXPERIMENTS, EXPERIMENTS, TRIED, VARIANTS, Experiment
 from .outputs import staged
 from .reporting.numbers import ABSENT, percent_spread, spread
 from .reporting.tables import markdown_rows
@@ -55,7 +55,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         of a seed share crops and start, so that these differences spread less than the scores do.
     """
     summary: dict[str, Any] = {}
-    for experiment in EXPERIMENTS.values():
+    for experiment in ALL_EXPERIMENTS.values():
         every = [run for run in results if run["experiment"] == experiment.name]
         base = {run["seed"]: _unseen(run, experiment) for run in every if run["variant"] == BASE}
         rows: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def _spread(runs: Sequence[Scores]) -> dict[str, list[float | None]]:
 
 def _table(name: str, rows: dict[str, Any]) -> str:
     """Markdown: a line per variant, the last checkpoint per target, then the headline by the other two selections."""
-    experiment = EXPERIMENTS[name]
+    experiment = ALL_EXPERIMENTS[name]
     targets = [target.name for target in experiment.targets]
     head = [
         "variant",
@@ -151,18 +151,21 @@ def _gain(variant: str, gain: Sequence[float | None] | None) -> str:
 
 
 def _figure(summary: dict[str, Any], path: Path) -> None:
-    """Bars of the headline per variant, with the spread over seeds; one panel per experiment."""
+    """Bars of the headline per variant, with the spread over seeds; one panel per experiment of `EXPERIMENTS`."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(4.2 * len(summary), 3.6), layout="constrained")
-    for axes, (name, rows) in zip(figure.subplots(1, len(summary), squeeze=False)[0], summary.items(), strict=True):
+    panels = {name: rows for name, rows in summary.items() if name in EXPERIMENTS} or summary
+    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        rows = {variant: row for variant, row in rows.items() if variant in VARIANTS} or rows
         values = [row["last"]["unseen"] for row in rows.values()]
         heights = [100 * height for height, _ in values]
         spreads = [nan if deviation is None else 100 * deviation for _, deviation in values]  # None with one seed
         colors = ["#0072B2" if variant == "crossearth" else "#999999" for variant in rows]  # Okabe and Ito's blue
         axes.barh(list(rows), heights, xerr=spreads, color=colors, capsize=3)
         axes.invert_yaxis()
-        axes.set_title(f"{name} → {', '.join(EXPERIMENTS[name].headline)}", fontsize=9)
+        headline = ALL_EXPERIMENTS[name].headline
+        axes.set_title(f"{name} → {', '.join(headline)}", fontsize=9)
         axes.set_xlabel("mean IoU over the unseen targets, %")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150, format="png")

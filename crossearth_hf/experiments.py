@@ -7,7 +7,7 @@ validation images and, labelled as an oracle, the one chosen on the target itsel
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -54,7 +54,7 @@ class Experiment:
     """A source domain and what is asked of a model trained on it.
 
     Attributes:
-        name: Key in `EXPERIMENTS`.
+        name: Key in `ALL_EXPERIMENTS`.
         train: Sources of the training crops and their shares.
         validation: The source's own validation images, which choose a checkpoint and enter no mean.
         targets: Domains unseen in training; the headline is the mean over those named in `headline`.
@@ -116,15 +116,6 @@ EXPERIMENTS = {
             settings=_SETTINGS | {"scale_range": [0.6, 3.0]},
         ),
         Experiment(
-            name="choice",
-            train=(("dubai:tile[1-3]_part00[1-8]", 0.76), *_DRAWN),
-            validation=Target("Dubai 1-3, part 9", "dubai:tile[1-3]_part009", LAND_COVER),
-            targets=(Target("Dubai 4-6", "dubai:tile[4-6]_*", LAND_COVER),),
-            headline=("Dubai 4-6",),
-            steps=300,
-            settings=_SETTINGS | {"scale_range": [0.6, 3.0]},
-        ),
-        Experiment(
             name="epfl",
             train=(("epfl_roads:0[0-8]*", 1.0),),
             validation=dataclasses.replace(EPFL, name="EPFL 90-99", source="epfl_roads:09*"),
@@ -144,6 +135,31 @@ EXPERIMENTS = {
         ),
     )
 }
+PRELIMINARY = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            name="choice",
+            train=(("dubai:tile[1-3]_part00[1-8]", 0.76), *_DRAWN),
+            validation=Target("Dubai 1-3, part 9", "dubai:tile[1-3]_part009", LAND_COVER),
+            targets=(Target("Dubai 4-6", "dubai:tile[4-6]_*", LAND_COVER),),
+            headline=("Dubai 4-6",),
+            steps=300,
+            settings=_SETTINGS | {"scale_range": [0.6, 3.0]},
+        ),
+        Experiment(
+            name="epfl-right-angles",  # crops turned as in the other experiments, tried and not kept for roads
+            train=(("epfl_roads:0[0-8]*", 1.0),),
+            validation=dataclasses.replace(EPFL, name="EPFL 90-99", source="epfl_roads:09*"),
+            targets=(CIL,),
+            headline=("CIL",),
+            steps=150,
+            settings=_ROADS | {"batch_size": 8, "rotation_degrees": 0.0},
+        ),
+    )
+}
+"""Experiments that settings were tried with: `choice` on the source alone."""
+ALL_EXPERIMENTS = EXPERIMENTS | PRELIMINARY
 
 
 @dataclass(frozen=True)
@@ -221,12 +237,12 @@ def plan(experiments: Sequence[str], variants: Sequence[str], seeds: Sequence[in
         InputError: a name that is none.
     """
     every = VARIANTS | TRIED
-    for names, known, what in ((experiments, EXPERIMENTS, "experiment"), (variants, every, "variant")):
+    for names, known, what in ((experiments, ALL_EXPERIMENTS, "experiment"), (variants, every, "variant")):
         for name in names:
             if name not in known:
                 raise InputError(f"'{name}' is no {what}; the known ones are {', '.join(known)}")
     return [
-        Run(EXPERIMENTS[experiment], every[variant], seed)
+        Run(ALL_EXPERIMENTS[experiment], every[variant], seed)
         for seed in seeds
         for experiment in experiments
         for variant in variants
@@ -266,18 +282,19 @@ def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, s
 
 
 @torch.inference_mode()
-def prepare_banks(experiments: Sequence[str], data: Path, output: Path) -> None:
+def prepare_banks(experiments: Iterable[str], data: Path, output: Path) -> None:
     """Computes the style bank of each experiment from its training sources alone, where it is not there yet."""
     for name in experiments:
         path = output / name / "style_bank.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             predictor, tiles = EarthStyle.from_file().predictor, []
-            sources = [load_source(located(source, data), LABELS) for source, _ in EXPERIMENTS[name].train]
+            train = ALL_EXPERIMENTS[name].train
+            sources = [load_source(located(source, data), LABELS) for source, _ in train]
             for image in all_images(sources):
                 tiles += _tiles(image.read()[0])
             embeddings = torch.cat([predictor(torch.stack(tiles[i : i + 16])) for i in range(0, len(tiles), 16)])
-            StyleBank.from_embeddings(embeddings, [source for source, _ in EXPERIMENTS[name].train]).save(path)
+            StyleBank.from_embeddings(embeddings, [source for source, _ in train]).save(path)
 
 
 def _tiles(pixels: np.ndarray) -> list[torch.Tensor]:
@@ -322,6 +339,18 @@ def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
     with staged([path]) as (temporary,):
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
+
+
+def finished_results(output: Path) -> list[dict[str, Any]]:
+    """The results of all finished runs in the folder of an ablation, in the order of their paths.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = sorted(output.glob("*/*/seed*/result.json"))
+    if not paths:
+        raise InputError(f"{output} holds no finished run; leave --table out to make them")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def score(

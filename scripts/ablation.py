@@ -11,7 +11,15 @@ from tqdm import tqdm
 
 from crossearth_hf.ablation_report import write_ablation
 from crossearth_hf.errors import InputError
-from crossearth_hf.experiments import EXPERIMENTS, VARIANTS, execute, plan, prepare_banks, run_config
+from crossearth_hf.experiments import (
+    EXPERIMENTS,
+    VARIANTS,
+    execute,
+    finished_results,
+    plan,
+    prepare_banks,
+    run_config,
+)
 
 
 def parse() -> argparse.Namespace:
@@ -26,6 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="optimiser steps of every run; by default the experiment's own")
     parser.add_argument("--workers", type=int, default=1, help="runs side by side; the CPU's threads are shared out")
+    parser.add_argument("--table", action="store_true", help="run nothing; write the table of what is finished")
     return parser.parse_args()
 
 
@@ -33,8 +42,8 @@ def main() -> int:
     """Runs what is missing, then writes the table of all that is there."""
     options = parse()
     try:
-        runs = plan(options.experiments, options.variants, options.seeds)
-        prepare_banks(options.experiments, options.data, options.out)
+        runs = [] if options.table else plan(options.experiments, options.variants, options.seeds)
+        prepare_banks({run.experiment.name for run in runs}, options.data, options.out)
         configs = [
             run_config(run, data=options.data, output=options.out, start=options.start, peer=options.peer,
                        steps=options.steps)
@@ -45,8 +54,9 @@ def main() -> int:
             options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
         ) as pool:
             jobs = [pool.submit(execute, run, config, options.data) for run, config in zip(runs, configs, strict=True)]
-            results = [job.result() for job in tqdm(jobs, desc="ablation", unit="run")]
-        written = write_ablation(results, options.out)
+            for job in tqdm(jobs, desc="ablation", unit="run", disable=not jobs):
+                job.result()
+        written = write_ablation(finished_results(options.out), options.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,8 +8,17 @@ import pytest
 
 from crossearth_hf.ablation_report import summarize, write_ablation
 from crossearth_hf.errors import InputError
-from crossearth_hf.experiments import EXPERIMENTS, VARIANTS, labelled_scores, plan, run_config
+from crossearth_hf.experiments import (
+    ALL_EXPERIMENTS,
+    EXPERIMENTS,
+    VARIANTS,
+    finished_results,
+    labelled_scores,
+    plan,
+    run_config,
+)
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.reporting.numbers import ABSENT
 
 LAND_COVER = get_label_set("land-cover")
 
@@ -44,7 +53,7 @@ def test_variants_of_a_seed_differ_in_their_own_settings_alone():
 
 
 def test_no_experiment_trains_on_its_targets():
-    for experiment in EXPERIMENTS.values():
+    for experiment in ALL_EXPERIMENTS.values():
         folders = {source.partition(":")[0] for source, _ in experiment.train}
         for target in experiment.targets:
             assert target.source.partition(":")[0] not in folders - {"dubai"}
@@ -89,7 +98,7 @@ def test_checkpoints_are_chosen_by_rule_and_spread_over_seeds(tmp_path):
     written = write_ablation(results, tmp_path)
     assert [path.name for path in written] == ["ablation.json", "ablation.md", "ablation.png"]
     assert json.loads(written[0].read_text())["runs"] == results
-    assert "| rein | 2 | 40.0 ± 14.1 | – | 40.0 ± 14.1 |" in written[1].read_text()
+    assert f"| rein | 2 | 40.0 ± 14.1 | {ABSENT} | 40.0 ± 14.1 |" in written[1].read_text()
     assert written[2].read_bytes().startswith(b"\x89PNG")
 
 
@@ -106,6 +115,18 @@ def test_gains_are_taken_seed_by_seed(tmp_path):
     assert rows["full+esi"]["gain"] == [pytest.approx(-0.1), None]
     write_ablation(results, tmp_path)
     table = (tmp_path / "ablation.md").read_text()
-    assert "| full | 3 | 20.0 ± 10.0 | – |" in table
+    assert f"| full | 3 | 20.0 ± 10.0 | {ABSENT} |" in table
     assert "| crossearth | 3 | 24.0 ± 8.5 | +4.0 ± 1.7 |" in table
     assert "| full+esi | 1 | 10.0 | -10.0 |" in table
+
+
+def test_the_table_is_of_all_that_is_finished(tmp_path):
+    with pytest.raises(InputError, match="holds no finished run"):
+        finished_results(tmp_path)
+    wanted = [result("full", 0, (0.5, 0.3)), result("full", 1, (0.5, 0.2))]
+    for run in wanted:
+        folder = tmp_path / "epfl" / "full" / f"seed{run['seed']}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(run))
+    (tmp_path / "epfl" / "full" / "seed2").mkdir()  # under way
+    assert finished_results(tmp_path) == wanted

@@ -116,8 +116,8 @@ class TrainingCrops(Dataset):
 def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator) -> Crop:
     """Resizes by a random scale and cuts a random crop, of which one class fills at most 75 % if ten tries find one.
 
-    With `settings.rotation_degrees` the crop is turned (our choice: published recipes mirror at most), and the share of a
-    class is that in the larger piece from which the turned crop is taken.
+    With `settings.rotation_degrees` the crop is turned (our choice: published recipes mirror at most), and the share of
+    a class is that in the larger piece from which the turned crop is taken.
 
     Only the pixels under the crop are read and resized: bilinear with antialiasing (the original's has none), labels
     and validity nearest.
