@@ -14,7 +14,7 @@ class Background:
     """A thread that runs calls one after the other, in the order in which they were submitted.
 
     As a context it waits for all of them at a regular end; after an exception, Ctrl-C included, only for the one that
-    runs. What a call raises is raised by a later `submit` or at the end.
+    runs. What a call raises is raised by a later `submit` or at the end; the calls after it do not run.
 
     Args:
         waiting: Calls that may be unfinished when `submit` returns; it blocks until no more are.
@@ -24,11 +24,21 @@ class Background:
         self._waiting = waiting
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._calls: deque[Future[None]] = deque()
+        self._failed = False
 
     def submit(self, call: Callable[..., None], *arguments: Any) -> None:
         """Runs `call(*arguments)` after the calls before it."""
-        self._calls.append(self._thread.submit(call, *arguments))
+        self._calls.append(self._thread.submit(self._run, call, *arguments))
         self._wait(self._waiting)
+
+    def _run(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self._failed:
+            return
+        try:
+            call(*arguments)
+        except BaseException:
+            self._failed = True
+            raise
 
     def __enter__(self) -> "Background":
         return self

@@ -12,7 +12,6 @@ from ..labels import IGNORE_INDEX
 from .parts import Batch, Part
 
 _WEIGHT_FLOOR = 0.01
-_CHUNK_ROWS = 16  # of a block that are turned into labels at a time, so that they stay in the processor's cache
 _PROBABILITY_STEPS = 4096
 
 BlockWriter = Callable[[int, int, np.ndarray, np.ndarray], None]
@@ -32,10 +31,10 @@ class Blend:
     def __init__(self, part: Part, classes: int, write: BlockWriter, *, ignore_valid: bool) -> None:
         self._part, self._classes, self._write, self._ignore_valid = part, classes, write, ignore_valid
         self._done = part.top  # the rows above it are written
-        self._scores: dict[int, np.ndarray] = {}  # first row of a band -> (K, rows, width of the part)
+        self._scores: dict[int, Tensor] = {}  # first row of a band -> (K, rows, width of the part)
         self._valid: dict[int, np.ndarray] = {}  # likewise, (rows, width of the part)
 
-    def add(self, batch: Batch, valid: np.ndarray, scores: Sequence[np.ndarray | None]) -> None:
+    def add(self, batch: Batch, valid: np.ndarray, scores: Sequence[Tensor | None]) -> None:
         """Adds windows: validity (b, h, w), weighted scores (K, >= h, >= w) of each. Writes what is complete."""
         for col, valid_here, scores_here in zip(batch.cols, valid, scores, strict=True):
             if scores_here is not None:
@@ -43,7 +42,7 @@ class Blend:
         while self._done < batch.complete:
             self._finish()
 
-    def _add(self, row: int, col: int, valid: np.ndarray, scores: np.ndarray) -> None:
+    def _add(self, row: int, col: int, valid: np.ndarray, scores: Tensor) -> None:
         part = self._part
         left, right = max(col, part.left), min(col + valid.shape[1], part.right)
         first, last = max(row, part.top), min(row + valid.shape[0], part.bottom)
@@ -60,29 +59,25 @@ class Blend:
         """Makes room for the rows from `band` on, unless they have it."""
         if band not in self._scores:
             shape = (min(band + TILE, self._part.bottom) - band, self._part.right - self._part.left)
-            self._scores[band] = np.zeros((self._classes, *shape), dtype=np.float32)
+            self._scores[band] = torch.zeros(self._classes, *shape)
             self._valid[band] = np.zeros(shape, dtype=bool)
 
     def _finish(self) -> None:
         """Hands the first band that is not written to the writer."""
         self._open(self._done)
         scores, valid = self._scores.pop(self._done), self._valid.pop(self._done)
-        self._write(self._done, self._part.left, _labels(scores, valid), scores)
+        self._write(self._done, self._part.left, _labels(scores, valid), scores.numpy())
         self._done += len(valid)
 
 
-def _labels(scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def _labels(scores: Tensor, valid: np.ndarray) -> np.ndarray:
     """(h, w) uint8 classes of the highest of (K, h, w) scores, the first of equal ones; 255 where not valid."""
-    labels = np.zeros(valid.shape, dtype=np.uint8)
-    for start in range(0, len(valid), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        best = scores[0, rows].copy()
-        for index in range(1, len(scores)):
-            higher = scores[index, rows] > best
-            np.maximum(labels[rows], higher * np.uint8(index), out=labels[rows])  # indices ascend
-            np.maximum(best, scores[index, rows], out=best)
-    labels[~valid] = IGNORE_INDEX
-    return labels
+    labels = torch.zeros(valid.shape, dtype=torch.uint8)
+    best = scores[0].clone()
+    for index in range(1, len(scores)):
+        labels.masked_fill_(scores[index] > best, index)
+        torch.maximum(best, scores[index], out=best)
+    return labels.masked_fill_(torch.from_numpy(~valid), IGNORE_INDEX).numpy()
 
 
 def confidences(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def predict_part(
     """Labels and scores of a part of a scene, block by block, from top to bottom.
 
     Scores of overlapping windows are summed with weights tapered towards the window's edge; blocks leave the sum as
-    soon as no later window reaches them. Windows are read ahead of the model and blended behind it, in threads of
+    soon as no later window reaches them. Windows are read ahead of the model and written behind it, in threads of
     their own. Pixels without data enter the model as the image mean and get no label, except in a resampled scene:
     there the edge of the data is blurred, all pixels of windows with data are labelled, and `scene.read_valid` must
     decide on the scene's own grid.
@@ -46,7 +46,7 @@ def predict_part(
         part: One of `scene_parts`, or a run of them made `whole`.
         model: A `CrossEarthForSemanticSegmentation`, in eval mode.
         processor: Gives the normalisation.
-        write: Called from another thread, one call at a time, as `write(row, col, labels, scores)`, once for every
+        write: Called in another thread, one call at a time, as `write(row, col, labels, scores)`, once for every
             pixel of the part: (h, w) uint8 labels, 255 without data; (K, h, w) float32 sums of weighted scores, of no
             meaning without data. Blocks are as wide as the part and, but for the scene's last rows, 256 rows high.
         window: Side of the window in pixels, a multiple of 16.
@@ -62,13 +62,17 @@ def predict_part(
     side_y, side_x = window_sides(height, width, window)
     weights = torch.outer(taper(side_y), taper(side_x)).to(model.device)  # (side_y, side_x)
     scorer = WindowScorer(model, tta=tta)
-    blend = Blend(part, model.config.num_labels, write, ignore_valid=scene.is_resampled)
     read = partial(_read, scene, min(side_y, height), min(side_x, width))
     batches = part_batches(scene.grid, part, window, stride, batch_size)
     with Background() as behind, closing(ahead(read, batches)) as read_ahead:
+        # Beside an accelerator the sums are made in the other thread too. A model on all cores of a CPU would lose one
+        # to it and let the others wait; between two batches all of them add.
+        alone = model.device.type == "cpu"
+        finish = partial(behind.submit, write) if alone else write
+        blend = Blend(part, model.config.num_labels, finish, ignore_valid=scene.is_resampled)
+        add = blend.add if alone else partial(behind.submit, blend.add)
         for batch, pixels, valid in read_ahead:
-            scores = _score(scorer, processor, pixels, valid, weights)
-            behind.submit(blend.add, batch, valid, scores)
+            add(batch, valid, _score(scorer, processor, pixels, valid, weights))
             if on_batch is not None:
                 on_batch(len(batch.cols))
 
@@ -85,7 +89,7 @@ def _read(scene: Scene, height: int, width: int, batch: Batch) -> tuple[Batch, n
 
 def _score(
     scorer: WindowScorer, processor: CrossEarthImageProcessor, pixels: np.ndarray, valid: np.ndarray, weights: Tensor
-) -> list[np.ndarray | None]:
+) -> list[Tensor | None]:
     """Weighted scores (K, side_y, side_x) of each of b windows as `_read` gives them; None where one holds no data."""
     with_data = [bool(window.any()) for window in valid]
     if not any(with_data):
@@ -97,7 +101,7 @@ def _score(
     missing = (weights.shape[0] - crops.shape[2], weights.shape[1] - crops.shape[3])
     if any(missing):
         crops = F.pad(crops, (0, missing[1], 0, missing[0]))
-    scores = iter(scorer(crops).mul_(weights).cpu().numpy())
+    scores = iter(scorer(crops).mul_(weights).cpu())
     return [next(scores) if some else None for some in with_data]
 
 
