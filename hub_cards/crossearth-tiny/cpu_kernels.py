@@ -42,6 +42,15 @@ class CpuLinear(nn.Linear):
         return plain and not lowered and rows.numel() >= _FEWEST_ROWS * self.in_features
 
 
+def computes_in_float32(images: Tensor, weight: Tensor) -> bool:
+    """Whether a depthwise convolution is to leave autocast: for a gradient on a CPU.
+
+    There bfloat16 gains nothing forward and takes three to six times as long backward.
+    """
+    trained = torch.is_grad_enabled() and (images.requires_grad or weight.requires_grad)
+    return trained and images.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
 def use_cpu_linears(module: nn.Module) -> None:
     """Turns every plain linear layer of a module into a [`CpuLinear`]; parameters and their names stay."""
     for child in module.modules():
@@ -86,7 +95,7 @@ AttentionInterface.register(BLOCK_ATTENTION, block_attention)
 
 
 def sample_levels(value: Tensor, sizes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """Sums of bilinear samples of several maps: multi-scale deformable attention without gradients (Zhu et al., 2021).
+    """Sums of bilinear samples of several maps: multi-scale deformable attention (Zhu et al., ICLR 2021).
 
     Every sample is four rows of one table; an embedding bag gathers and weights all rows of a query at once.
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .cpu_kernels import computes_in_float32
+
 
 class Stage(NamedTuple):
     """Blocks of one resolution: expansion of the first layer, kernel, stride of the first block, width, blocks."""
@@ -45,6 +47,12 @@ class Convolution(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H // stride, W // stride); the sides are at least 2 where the stride is."""
+        if self.groups > 1 and computes_in_float32(images, self.weight):
+            with torch.autocast("cpu", enabled=False):
+                return self._convolved(images.float()).to(images.dtype)
+        return self._convolved(images)
+
+    def _convolved(self, images: Tensor) -> Tensor:
         return super().forward(images if self.odd_padding is None else F.pad(images, self.odd_padding))
 
 

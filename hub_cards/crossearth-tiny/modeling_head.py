@@ -61,8 +61,7 @@ class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDefo
         sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes_list])  # (levels, 2)
         locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
         value = self.value_proj(hidden_states).float().unflatten(2, (self.n_heads, -1))  # (B, N, heads, C / heads)
-        without_gradient = value.device.type == "cpu" and not torch.is_grad_enabled()
-        sample = sample_levels if without_gradient else multi_scale_deformable_attention
+        sample = sample_levels if value.device.type == "cpu" else multi_scale_deformable_attention
         sampled = sample(value, spatial_shapes_list, locations, weights)
         return self.output_proj(sampled.to(query.dtype)), weights
 
