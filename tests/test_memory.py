@@ -19,7 +19,7 @@ def faults():
     torch.ones(2**25)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 torch.set_num_threads(1)
-print(faults(), faults())
+print(*[faults() for _ in range(5)])
 """
 
 RESIDENT = """
@@ -43,10 +43,11 @@ def answers(code):
 
 def test_kept_memory_is_not_cleared_again():
     pages = 2**27 // mmap.PAGESIZE
-    assert answers(FAULTS.format(kept=False))[1] > pages // 1024  # huge pages count once
-    first, second = answers(FAULTS.format(kept=True))
+    assert min(answers(FAULTS.format(kept=False))) > pages // 1024  # huge pages count once
+    first, *later = answers(FAULTS.format(kept=True))
     assert first > pages // 1024
-    assert second < first // 10
+    # A small block behind a tensor can keep the next one, with its alignment, from fitting in its place, but not for long.
+    assert sum(faults < first // 10 for faults in later) >= 2
 
 
 def test_returned_memory_is_the_systems():
