@@ -120,7 +120,9 @@ def test_from_upload_to_download(page, scene, tmp_path):
     press(page, "Make the map")
     view = page.locator(".ce-view")
     view.wait_for()
-    assert view.locator("img").evaluate_all("all => all.every(i => i.alt && (!i.offsetParent || i.naturalWidth > 0))")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.ce-view img')].every(i => i.alt && (!i.offsetParent || i.naturalWidth > 0))"
+    )
     divider = page.locator(".ce-cut")
     divider.focus()
     for _ in range(20):
@@ -228,7 +230,7 @@ def test_domain_shift(page):
     page.locator(".ce-versions").wait_for()
     assert page.locator(".ce-versions figure").count() == 5
     assert "Near infrared, red, green" in page.locator(".ce-versions").inner_text()
-    assert page.locator(".ce-versions img").evaluate_all("all => all.every(i => i.alt && i.naturalWidth > 0)")
+    page.wait_for_function("[...document.querySelectorAll('.ce-versions img')].every(i => i.alt && i.naturalWidth > 0)")
 
 
 def test_a_narrow_dark_page_does_not_scroll_sideways(page):
