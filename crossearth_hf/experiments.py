@@ -84,7 +84,7 @@ _SETTINGS: dict[str, Any] = {
     "rotate": True,
     "mixed_precision": "bf16",
 }
-# Streets follow a city's grid: without free rotation a model learns its compass directions as well.
+# Streets follow a city's grid, and every city's lies at another angle.
 _ROADS: dict[str, Any] = _SETTINGS | {"batch_size": 4, "scale_range": [0.6, 1.6], "rotation_degrees": 45.0}
 _DRAWN = (
     ("synth:desert-city:24", 0.06),

@@ -99,7 +99,8 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
         ({"style_block_size": 0}, "style_block_size is 0; it must be positive"),
         ({"lora_rank": 0}, "lora_rank is 0; it must be positive"),
         ({"lora_dropout": -0.5}, "lora_dropout is -0.5; it must lie between 0 and 1"),
-        ({"rotation_degrees": -1.0}, "rotation_degrees is -1.0; it must not be negative"),
+        ({"rotation_degrees": -1.0}, "rotation_degrees is -1.0; it must lie between 0 and 180"),
+        ({"rotation_degrees": float("inf")}, "rotation_degrees is inf; it must lie between 0 and 180"),
         ({"tracker": "abacus"}, "tracker is 'abacus'; it must be one of none, tensorboard"),
     ],
 )

@@ -157,6 +157,8 @@ class TrainConfig:
         self._require("save_every", whole_lines, f"must be a multiple of log_every ({self.log_every})")
         metric = self.ground_sampling_distance is None or not self.relative_to_crop
         self._require("ground_sampling_distance", metric, "needs relative_to_crop to be false: it fixes the scale")
+        half_turn = 0 <= self.rotation_degrees <= 180
+        self._require("rotation_degrees", half_turn, "must lie between 0 and 180")
         self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
         self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
@@ -201,7 +203,7 @@ _POSITIVE = (
     "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size",
     "backbone_lr_multiplier", "ground_sampling_distance",
 )  # fmt: skip
-_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers", "rotation_degrees")
+_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
 _PROBABILITIES = ("lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability")
 _CHOICES = {
     "objective": ("masks", "multitask", "reconstruct", "features"),

@@ -22,7 +22,6 @@ CASES = {
         Case("training512", "training", "large-512", size=512, window=512, stride=341, stays=False),
         Case("predict4096", "predict", BUNDLED, size=4096, window=256, stride=171),
         Case("predict8192", "predict", BUNDLED, size=8192, window=256, stride=171),
-        Case("predict4096-large", "predict", "large-512", size=4096, window=512, stride=341),
     )
 }
 QUICK = {
