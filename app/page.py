@@ -244,6 +244,8 @@ def _runs(
 ) -> Any:
     """The job of a start and a cancel button: one at a time on the whole server, progress over the first output."""
     start, stop, note = buttons
+    # Ahead of the run: the browser handles the listeners of a click in turn, each when the one before has ended.
+    start.click(None, None, note, js="() => ''")
     run = start.click(
         handler,
         inputs,
@@ -253,7 +255,6 @@ def _runs(
         concurrency_id="model",
         show_progress_on=outputs[0],
     )
-    start.click(lambda: "", None, note, queue=False, **_QUIET)
     stop.click(handlers.cancel, None, note, cancels=[run], queue=False, **_QUIET)
     return run
 

@@ -180,12 +180,16 @@ def test_cancelling(page, large_scene):
     press(page, "Make the map")
     page.get_by_text("windows, about").wait_for()
     press(page, "Cancel")
-    page.get_by_text("nothing is running any more").wait_for()
+    note = page.get_by_text("nothing is running any more")
+    note.wait_for()
+    page.wait_for_timeout(3000)
+    assert note.is_visible(), "it stays until something else is started"
     page.locator(".gallery-item").first.click()
     page.get_by_text("temperate-summer").first.wait_for()
     page.wait_for_timeout(1000)
     press(page, "Make the map")
     page.locator(".ce-view").wait_for()
+    assert note.count() == 0
 
 
 def test_cancelling_while_another_scene_is_mapped(page, browser, url, work, scene, large_scene):
