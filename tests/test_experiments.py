@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from crossearth_hf.ablation_report import summarize, write_ablation
 from crossearth_hf.errors import InputError
@@ -50,6 +51,13 @@ def test_variants_of_a_seed_differ_in_their_own_settings_alone():
         own = set(VARIANTS[name].settings) | ({"style_bank"} if config.style_probability else set())
         assert differing <= own | {"output_dir"} | ({"model"} if VARIANTS[name].peer else set())
     assert configs["crossearth"].style_bank == "out/dubai/style_bank.safetensors"
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.bfloat16, "bf16"), (torch.float32, "no")])
+def test_runs_compute_in_what_the_machine_does_well(monkeypatch, dtype, expected):
+    monkeypatch.setattr("crossearth_hf.experiments.fastest_dtype", lambda device: dtype)
+    config = run_config(plan(["cil"], ["full"], [0])[0], data=Path(), output=Path(), start=Path(), peer=Path())
+    assert config.mixed_precision == expected
 
 
 def test_no_experiment_trains_on_its_targets():
