@@ -2,8 +2,8 @@
 
 All variants of an experiment start from the same weights, see the same crops and make the same steps, in bfloat16 where
 the machine multiplies it in hardware. Scores are taken at a few checkpoints on the way: the headline is the last one;
-beside it stand the checkpoint chosen on the source's validation images and, labelled as an oracle, the one chosen on the
-target itself.
+beside it stand the checkpoint chosen on the source's validation images and, labelled as an oracle, that chosen on the
+target.
 """
 
 import dataclasses
