@@ -42,7 +42,7 @@ class Canvas:
 def sweep(path, model, *, window=64, stride=43, resolution=None, **options):
     with Scene(path, resolution=resolution) as scene:
         canvas = Canvas((scene.grid.height, scene.grid.width))
-        for run in joined(scene_parts(scene.grid, window, stride, 3)):
+        for run in joined(scene_parts(scene.grid, window, 3)):
             predict_part(scene, whole(run), model, PROCESSOR, canvas.write, window=window, stride=stride, **options)
     assert (canvas.writes == 1).all()
     return canvas
@@ -123,7 +123,7 @@ def test_parts_in_any_order_make_the_scene_to_the_last_bit(tmp_path, monkeypatch
     expected = sweep(path, model, **options)
     resolution = options.pop("resolution", None)
     with Scene(path, resolution=resolution) as scene:
-        cut = scene_parts(scene.grid, options["window"], options["stride"], 3)
+        cut = scene_parts(scene.grid, options["window"], 3)
         random.Random(0).shuffle(cut)
         canvas = Canvas(expected.labels.shape)
         for part in cut:
@@ -147,7 +147,7 @@ class BatchSensitive(ColourModel):
 
 def test_borders_of_parts(tmp_path):
     with Scene(write_raster(tmp_path / "a.tif", noise(3000, 2100)[:1], transform=None)) as scene:
-        cut = scene_parts(scene.grid, 64, 43, 3)
+        cut = scene_parts(scene.grid, 64, 3)
     borders = sorted({value for part in cut for value in (part.left, part.right)})
     assert borders == [0, 768, 1536, 2100]  # three columns of at most 16 windows, or the next multiple of 256
     assert sorted({value for part in cut for value in (part.top, part.bottom)}) == [0, 768, 1536, 2304, 3000]
@@ -162,7 +162,7 @@ def test_borders_of_parts(tmp_path):
 def test_few_windows_are_computed_twice(tmp_path, window, stride):
     grid = FakeGrid(50_000)
     once = len(window_starts(50_000, window, stride)) ** 2
-    cut = scene_parts(grid, window, stride, 6)
+    cut = scene_parts(grid, window, 6)
     swept = sum(count_windows(grid, whole(run), window, stride) for run in joined(cut))
     alone = sum(count_windows(grid, part, window, stride) for part in cut)
     assert swept <= 1.1 * once
@@ -176,7 +176,7 @@ class FakeGrid:
 
 def test_many_classes_make_narrow_columns():
     def widest(classes):
-        return max(part.right - part.left for part in scene_parts(FakeGrid(30_000), 512, 341, classes))
+        return max(part.right - part.left for part in scene_parts(FakeGrid(30_000), 512, classes))
 
     assert widest(6) == 7680  # a quarter of the scene, less than 16 windows
     assert widest(60) < 2048
@@ -224,7 +224,7 @@ def test_progress_counts_every_window(tmp_path):
     told, model = [], ColourModel()
     path = write_raster(tmp_path / "a.tif", noise(300, 1300))
     with Scene(path) as scene:
-        total = sum(count_windows(scene.grid, whole(run), 64, 43) for run in joined(scene_parts(scene.grid, 64, 43, 3)))
+        total = sum(count_windows(scene.grid, whole(run), 64, 43) for run in joined(scene_parts(scene.grid, 64, 3)))
     with counted_windows(total, shown=False, tell=lambda *numbers: told.append(numbers)) as count:
         sweep(path, model, on_batch=count)
     assert told[-1] == (total, total)
@@ -260,7 +260,7 @@ def test_what_a_thread_raises_ends_the_sweep(tmp_path, place, error):
     with Scene(path) as scene, pytest.raises(error):
         predict_part(
             scene,
-            whole(scene_parts(scene.grid, 64, 43, 3)),
+            whole(scene_parts(scene.grid, 64, 3)),
             Model(),
             PROCESSOR,
             lambda *_: raising("writer"),

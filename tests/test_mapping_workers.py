@@ -33,14 +33,18 @@ from crossearth_hf.mapping.workers import (
 def place(tmp_path_factory):
     """A folder with a model and a scene of six parts that has 16-bit bands, which are stretched, and a hole."""
     folder = tmp_path_factory.mktemp("workers")
-    torch.manual_seed(0)
-    config = tiny_config(encoder_layers=1, decoder_layers=2, encoder_feedforward_dim=16, dim_feedforward=16)
-    CrossEarthForSemanticSegmentation(config).save_pretrained(folder / "model")
-    CrossEarthImageProcessor().save_pretrained(folder / "model")
+    save_model(folder / "model", seed=0)
     pixels = np.random.default_rng(0).integers(1, 3000, (3, 1100, 900), dtype=np.uint16)
     pixels[:, 300:420, 400:600] = 0
     write_raster(folder / "scene.tif", pixels, nodata=0)
     return folder
+
+
+def save_model(folder, seed):
+    torch.manual_seed(seed)
+    config = tiny_config(encoder_layers=1, decoder_layers=2, encoder_feedforward_dim=16, dim_feedforward=16)
+    CrossEarthForSemanticSegmentation(config).save_pretrained(folder)
+    CrossEarthImageProcessor().save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,63 @@ def test_what_fails_on_a_worker_is_told_here(place, workers):
         make_map(place, "failed", run_parts=recorded(workers.runner(SceneSource(str(place / "none.tif"))), (jobs, [])))
     assert jobs
     assert not (place / "failed.tif").exists()
+
+
+def test_what_lasting_workers_know_under_a_name_may_change(workers, tmp_path):
+    def scene(seed):
+        write_raster(tmp_path / "new.tif", np.random.default_rng(seed).integers(0, 255, (3, 300, 280), dtype=np.uint8))
+        os.replace(tmp_path / "new.tif", tmp_path / "scene.tif")
+
+    scene(0)
+    save_model(tmp_path / "model", seed=0)
+    lasting = Workers(workers._client, ModelSource(str(tmp_path / "model"), "cpu", "auto"))
+    maps = []
+    for change in (lambda: None, lambda: scene(1), lambda: save_model(tmp_path / "model", seed=1)):
+        change()
+        with Scene(tmp_path / "scene.tif") as opened:
+            source = SceneSource.of(opened)
+        make_map(tmp_path, "lasting", run_parts=lasting.runner(source), device_type=lasting.device_type)
+        make_map(tmp_path, "alone")
+        maps.append(read(tmp_path, "alone"))
+        assert_same(read(tmp_path, "lasting"), maps[-1])
+    assert (maps[0][1] != maps[1][1]).any()
+    assert (maps[1][1] != maps[2][1]).any()
+
+
+def test_workers_refuse_what_is_not_the_same_everywhere(place, workers, monkeypatch):
+    other = SceneSource(str(place / "scene.tif"), version=(1, 2))
+    with pytest.raises(InputError, match="a worker finds another file"):
+        make_map(place, "refused", run_parts=workers.runner(other))
+    monkeypatch.setattr("crossearth_hf.mapping.one_scene.weights_digest", lambda model: "those of another release")
+    with pytest.raises(InputError, match="other weights on a worker"):
+        make_map(place, "refused", run_parts=workers.runner(SceneSource(str(place / "scene.tif"))))
+    assert not (place / "refused.tif").exists()
+
+
+def test_names_that_are_no_paths_reach_workers_as_they_are(place, monkeypatch):
+    monkeypatch.chdir(place)
+    with Scene("scene.tif") as scene:
+        assert SceneSource.of(scene).path == str(place / "scene.tif")
+    with Scene(f"GTIFF_DIR:1:{place / 'scene.tif'}") as scene:
+        source = SceneSource.of(scene)
+        assert (source.path, source.version) == (scene.path, None)
+
+
+def test_parts_of_another_device_are_not_used(place, workers):
+    def stop():
+        raise KeyboardInterrupt
+
+    def asked(device_type):
+        """Parts that were not there, of a job that ends after the first."""
+        record = [], []
+        runner = recorded(workers.runner(SceneSource(str(place / "scene.tif"))), record, stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_map(place, "device", run_parts=runner, device_type=device_type)
+        return len(record[0])
+
+    parts = asked("cuda")
+    assert asked("cuda") < parts
+    assert asked(workers.device_type) == parts
 
 
 class Future:

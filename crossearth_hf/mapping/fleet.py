@@ -153,7 +153,7 @@ class SceneMapper:
         self, scene: Scene, outputs: MapOutputs, *, progress: bool = True, on_windows: WindowCounter | None = None
     ) -> MapReport:
         """Maps an open scene; raises as `mapping.one_scene` and `Workers.runner` do."""
-        source = SceneSource(os.path.abspath(scene.path), tuple(scene.bands), self.resolution)
+        workers = self.workers
         return predict_map(
             scene,
             outputs,
@@ -165,7 +165,8 @@ class SceneMapper:
             tta=self.tta,
             progress=progress,
             on_windows=on_windows,
-            run_parts=None if self.workers is None else self.workers.runner(source),
+            run_parts=None if workers is None else workers.runner(SceneSource.of(scene, self.resolution)),
+            device_type=None if workers is None else workers.device_type,
         )
 
 

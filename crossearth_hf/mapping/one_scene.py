@@ -18,7 +18,7 @@ from ..labels import IGNORE_INDEX, LabelSet, label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_distinct, check_output, staged
 from .cog import BlockFile, Layer, Piece, map_layers, raster_reader, write_cog, write_mosaic
-from .part_jobs import PartJob, PartSettings, compute_run, discard, job_identity, kept_parts, part_jobs
+from .part_jobs import PartJob, PartSettings, compute_run, discard, job_identity, kept_parts, part_jobs, weights_digest
 from .parts import count_windows, joined, whole
 from .preview import draw_preview, panel_size
 from .sweep import counted_windows
@@ -143,6 +143,7 @@ def predict_map(
     progress: bool = True,
     on_windows: WindowCounter | None = None,
     run_parts: PartRunner | None = None,
+    device_type: str | None = None,
 ) -> MapReport:
     """Maps a scene to Cloud-Optimised GeoTIFFs on the scene's own grid, CRS and transform.
 
@@ -163,13 +164,15 @@ def predict_map(
         progress: Whether to show a progress bar.
         on_windows: Told the windows done and their total; what it raises ends the job and leaves no file.
         run_parts: Computes the parts elsewhere, with the result of this process; None to do it here.
+        device_type: The type of device on which the parts are computed; None for the model's.
 
     Raises:
         InputError: for a scene without a valid pixel, one that is damaged or changes, a full disk, too little memory.
     """
     start = time.perf_counter()
     label_set = label_set_for(model.config.id2label)
-    settings = PartSettings(window, stride, batch_size, tta, tuple(outputs.layers))
+    layers, device_type = tuple(outputs.layers), device_type or model.device.type
+    settings = PartSettings(window, stride, batch_size, tta, layers, weights_digest(model), device_type)
     identity = job_identity(scene, model, processor, settings)
     with bounded_cache(), kept_parts(outputs.map, identity) as folder:
         jobs = part_jobs(scene, folder, len(label_set.classes), settings)
@@ -184,8 +187,7 @@ def predict_map(
                 for job in run_parts(todo):
                     count(job.windows)
         scene.check_unchanged()
-        layers = [map_layers(label_set)[name] for name in outputs.layers]
-        tally = _write_map(scene, outputs, jobs, layers, label_set)
+        tally = _write_map(scene, outputs, jobs, [map_layers(label_set)[name] for name in layers], label_set)
     seconds = time.perf_counter() - start
     return MapReport(label_set, tally.pixels, tally.hectares, tally.without_data, seconds, tuple(outputs.files))
 

@@ -35,13 +35,22 @@ _IDENTITY, _BLOCKS, _LOCK = "job.json", "blocks.json", "lock"
 
 @dataclass(frozen=True)
 class PartSettings:
-    """How parts are computed, and the names of the layers to write; the rest as in `predict_part`."""
+    """How parts are computed.
+
+    Attributes:
+        window, stride, batch_size, tta: As in `predict_part`.
+        layers: Names of the layers to write.
+        weights: `weights_digest` of the model.
+        device_type: Where it runs.
+    """
 
     window: int
     stride: int
     batch_size: int
     tta: bool
     layers: tuple[str, ...]
+    weights: str
+    device_type: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def part_jobs(scene: Scene, folder: Path, classes: int, settings: PartSettings) 
     window, stride = settings.window, settings.stride
     return [
         PartJob(part, folder / f"{index:04d}", count_windows(scene.grid, part, window, stride), settings)
-        for index, part in enumerate(scene_parts(scene.grid, window, stride, classes))
+        for index, part in enumerate(scene_parts(scene.grid, window, classes))
     ]
 
 
@@ -92,7 +101,6 @@ def compute_part(
     scene: Scene,
     model: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
-    on_batch: Callable[[int], None] | None = None,
 ) -> None:
     """Computes a part unless it is finished; two processes that compute the same one do no harm.
 
@@ -102,13 +110,12 @@ def compute_part(
         model: In eval mode. Parts fit together to the last bit where all workers run the same weights in one precision
             on one type of device with one number of threads.
         processor: Gives the normalisation.
-        on_batch: Called with the number of windows after every batch.
 
     Raises:
         InputError: as `predict_part`; where the part cannot be written.
     """
     if not job.is_finished:
-        compute_run([job], scene, model, processor, on_batch)
+        compute_run([job], scene, model, processor)
 
 
 def compute_run(
@@ -268,20 +275,18 @@ def job_identity(
     processor: CrossEarthImageProcessor,
     settings: PartSettings,
 ) -> dict[str, Any]:
-    """What a map depends on: the file, how it is read, the weights, where and how they run, the settings."""
+    """What a map depends on: the file, how it is read, the model, how it runs."""
     return {
         "scene": [os.path.realpath(scene.path), scene.stamp, scene.bands],
         "grid": [scene.grid.width, scene.grid.height, list(scene.grid.transform)],
         "normalisation": [processor.image_mean, processor.image_std, processor.rescale_factor],
         "classes": list(model.config.id2label.values()),
-        "weights": _digest(model),
-        "device": model.device.type,
         "dtype": str(model.dtype),
         **asdict(settings),
     }
 
 
-def _digest(model: torch.nn.Module) -> str:
+def weights_digest(model: torch.nn.Module) -> str:
     """Tells weights apart, fast and the same on every device: from the sum of the bits of each tensor."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():

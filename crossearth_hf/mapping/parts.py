@@ -31,12 +31,12 @@ class Part:
     right: int
 
 
-def scene_parts(grid: Grid, window: int, stride: int, classes: int) -> list[Part]:
+def scene_parts(grid: Grid, window: int, classes: int) -> list[Part]:
     """The parts of a scene: columns sixteen windows wide from left to right, in each of them bands of twelve windows.
 
     Args:
         grid: `Scene.grid`.
-        window, stride: As `resolve_window` gives them.
+        window: As `resolve_window` gives it.
         classes: K, which narrows the columns where the sums of scores would take more than 384 MB.
     """
     side_y, _ = window_sides(grid.height, grid.width, window)

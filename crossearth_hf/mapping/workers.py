@@ -7,6 +7,7 @@ under the same paths. Models are loaded once per process.
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import fastest_dtype, load_model, resolve_device
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from .one_scene import PartRunner
-from .part_jobs import PartJob, compute_part
+from .part_jobs import PartJob, compute_part, weights_digest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -47,11 +48,22 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class SceneSource:
-    """What a worker opens: the arguments of `geotiff.Scene`; with more than three channels `bands` names them."""
+    """What a worker opens: the arguments of `geotiff.Scene`; with more than three channels `bands` names them.
+
+    Attributes:
+        version: Size and time of change of the file that is mapped; a worker refuses another one. None for any.
+    """
 
     path: str
     bands: tuple[int, ...] | None = None
     resolution: float | None = None
+    version: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, scene: Scene, resolution: float | None = None) -> "SceneSource":
+        """Where workers find a scene that is open here; `resolution` as it was opened with."""
+        path = os.path.abspath(scene.path) if os.path.exists(scene.path) else scene.path  # GDAL has other names too
+        return cls(path, tuple(scene.bands), resolution, _version(scene))
 
 
 class WorkersLost(InputError):
@@ -65,13 +77,18 @@ class Workers:
         client: Connected to the scheduler.
         model: What they load; of the type "auto" one worker decides for all.
 
+    Attributes:
+        model: The same, its type decided.
+        device_type: Where one of them runs it, and so all: "cpu", "cuda" or "mps".
+
     Raises:
         InputError: for workers that lack this package or the device.
     """
 
     def __init__(self, client: "Client", model: ModelSource) -> None:
         self._client = client
-        self.model = replace(model, dtype=_asked(client, model))
+        dtype, self.device_type = _asked(client, model)
+        self.model = replace(model, dtype=dtype)
         self._running: set[Any] = set()  # futures of parts, of all threads
         self._stopped = False
 
@@ -217,10 +234,10 @@ def _result(future: Any) -> Any:
     return future.result()
 
 
-def _asked(client: "Client", model: ModelSource) -> str:
-    """The type in which a worker would run the model; `InputError` where it cannot."""
+def _asked(client: "Client", model: ModelSource) -> tuple[str, str]:
+    """The type in which a worker would run the model, and that of its device; `InputError` where it cannot."""
     try:
-        return str(_result(client.submit(_resolved_dtype, model, pure=False)))
+        dtype, device_type = _result(client.submit(_resolved, model, pure=False))
     except InputError:
         raise
     except Exception as error:  # whatever a foreign environment makes of our code
@@ -228,12 +245,14 @@ def _asked(client: "Client", model: ModelSource) -> str:
         raise InputError(
             f"the workers cannot run this package ({reason}); install it on all machines, the scheduler's too"
         ) from error
+    return dtype, device_type
 
 
-def _resolved_dtype(model: ModelSource) -> str:
-    """The type in which to run the model on this worker."""
+def _resolved(model: ModelSource) -> tuple[str, str]:
+    """The type in which to run the model on this worker, and that of its device."""
     device = resolve_device(model.device)
-    return str(fastest_dtype(device)).removeprefix("torch.") if model.dtype == "auto" else model.dtype
+    dtype = str(fastest_dtype(device)).removeprefix("torch.") if model.dtype == "auto" else model.dtype
+    return dtype, device.type
 
 
 def _compute(job: PartJob, scene: SceneSource, model: ModelSource) -> str | None:
@@ -242,7 +261,7 @@ def _compute(job: PartJob, scene: SceneSource, model: ModelSource) -> str | None
 
     try:
         with _loading:  # threads of a worker share one model
-            network, processor = _loaded(model, get_worker().name)
+            network, processor = _loaded(model, job.settings.weights, get_worker().name)
         with bounded_cache():
             compute_part(job, _opened(scene, threading.get_ident()), network, processor)
     except InputError as error:
@@ -254,12 +273,20 @@ _loading = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _loaded(model: ModelSource, worker: object) -> tuple[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor]:
-    """The model, once per process."""
+def _loaded(
+    model: ModelSource, weights: str, worker: object
+) -> tuple[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor]:
+    """The model, once per process and version of its weights; `InputError` where it has others here."""
     disable_progress_bar()  # this terminal shows the progress of the whole
     if model.threads is not None:
         torch.set_num_threads(model.threads)
-    return load_model(model.name, device=_spread_device(model.device, worker), dtype=model.dtype)
+    network, processor = load_model(model.name, device=_spread_device(model.device, worker), dtype=model.dtype)
+    if weights_digest(network) != weights:
+        raise InputError(
+            f"the model {model.name or 'of the package'} has other weights on a worker than where the command runs; "
+            "bring all machines to the same version"
+        )
+    return network, processor
 
 
 def _spread_device(device: str, worker: object) -> str:
@@ -274,4 +301,16 @@ def _spread_device(device: str, worker: object) -> str:
 def _opened(scene: SceneSource, thread: int) -> Scene:
     """The scene, opened once per thread: GDAL's data sets are not shared, and the stretch is measured once."""
     channels = max(3, len(scene.bands or ()))
-    return Scene(scene.path, bands=scene.bands, resolution=scene.resolution, num_channels=channels)
+    opened = Scene(scene.path, bands=scene.bands, resolution=scene.resolution, num_channels=channels)
+    if scene.version is not None and _version(opened) != scene.version:
+        opened.close()
+        raise InputError(
+            f"a worker finds another file as {scene.path} than where the command runs; run again once all machines see "
+            "the same one"
+        )
+    return opened
+
+
+def _version(scene: Scene) -> tuple[int, ...] | None:
+    """What tells a file from another one under its path, on every machine: its number may differ between them."""
+    return None if scene.stamp is None else scene.stamp[:2]
