@@ -112,12 +112,12 @@ class Jobs:
         now = time.monotonic()
         self._remove(lambda job: job.finished is not None and now - job.finished > self.keep)
 
-    def sweep_forever(self, every: float = 60) -> None:
-        """Sweeps in the background until the process ends."""
+    def sweep_forever(self) -> None:
+        """Sweeps every minute in the background until the process ends."""
 
         def loop() -> None:
             while True:
-                time.sleep(every)
+                time.sleep(60)
                 self.sweep()
 
         threading.Thread(target=loop, daemon=True).start()

@@ -72,7 +72,9 @@ def load_models(names: Sequence[str] | None, device: str) -> dict[str, Model]:
     """Every model that visitors may choose, loaded once, under the name that the page shows."""
     if not names:
         return {BUNDLED_MODEL.name: load_model(None, device=device)}
-    return {Path(name).name if Path(name).is_dir() else name: load_model(name, device=device) for name in names}
+    short = [Path(name).resolve().name if Path(name).is_dir() else name for name in names]
+    labels = [name if short.count(label) > 1 else label for name, label in zip(names, short, strict=True)]
+    return {label: load_model(name, device=device) for name, label in zip(names, labels, strict=True)}
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _model(facts: CardFacts) -> str:
     trained_at = f", learned at {resolution:g} m a pixel" if resolution else ""
     rows = [
         ["classes", _classes_in_words(config.id2label[index] for index in sorted(config.id2label))],
-        ["input", f"RGB, windows of {config.image_size} px{trained_at}"],
+        ["input", f"{_channels(config.num_channels)}, windows of {config.image_size} px{trained_at}"],
         ["network", network],
         ["size", f"{facts.report.parameters / 1e6:.1f} M parameters in {facts.weight_bytes / 1e6:.1f} MB"],
         ["weights", f"SHA-256 `{facts.report.sha256}`"],
@@ -262,6 +262,8 @@ def _training_datasets(training: Mapping[str, Any] | None) -> set[str]:
 def _use(name: str, resolution: float | None) -> str:
     scaled = f" --resolution {resolution:g}" if resolution else ""
     return f"""\
+`{name}` stands for the path of this folder, or for OWNER/{name} on the Hub.
+
 ```bash
 crossearth predict SCENE.tif MAP.tif --model {name}{scaled}
 ```
@@ -272,6 +274,10 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 model = AutoModelForSemanticSegmentation.from_pretrained("{name}", trust_remote_code=True)
 processor = AutoImageProcessor.from_pretrained("{name}", trust_remote_code=True)
 ```"""
+
+
+def _channels(number: int) -> str:
+    return "RGB" if number == 3 else f"{number} bands, red, green and blue first"
 
 
 def _classes_in_words(names: Any) -> str:

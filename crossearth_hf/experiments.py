@@ -1,9 +1,9 @@
 """The evidence: variants of the method x seeds, on real imagery of domains unseen in training, in one harness.
 
-All variants of an experiment start from the same weights, see the same crops and make the same steps, in bfloat16 where
-the machine multiplies it in hardware. Scores are taken at a few checkpoints on the way: the headline is the last one;
-beside it stand the checkpoint chosen on the source's validation images and, labelled as an oracle, that chosen on the
-target.
+All variants of an experiment see the same crops and make the same steps, in bfloat16 where the machine multiplies it in
+hardware; those of CrossEarth start from the same weights. Scores are taken at a few checkpoints on the way: the last
+one is the headline; beside it stand the checkpoint chosen on the source's validation images and, labelled as an oracle,
+the one chosen on the target.
 """
 
 import dataclasses
@@ -27,10 +27,13 @@ from .labels import get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .outputs import staged
 from .training import TrainConfig, build_train_config
+from .training.config import defaults, to_json
+from .training.run_folder import HARMLESS_ON_RESUME
 from .training.trainer import train
 
 TILE = 256  # pixels, of the style bank
 LABELS = get_label_set("land-cover")
+_OF_THE_MACHINE = {"model", "train_data", "style_bank", "mixed_precision"}  # paths, and how fast it computes
 CHECKPOINTS = 2  # scored on the way, at equal distances; the last one included
 
 
@@ -61,7 +64,7 @@ class Experiment:
         validation: The source's own validation images, which choose a checkpoint and enter no mean.
         targets: Domains unseen in training; the headline is the mean over those named in `headline`.
         headline: Names of the targets whose mean is the generalisation score.
-        steps: Optimiser steps of every run: so many that a run ends within 20 minutes on two CPU cores.
+        steps: Optimiser steps of every run: so many that a run takes some 20 minutes on two CPU cores.
         settings: Fields of `TrainConfig` that all variants share.
     """
 
@@ -318,11 +321,17 @@ def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
     Returns:
         What `result.json` in the run's folder holds: the configuration, and per scored checkpoint its step and, for
         the validation images and every target, the scores of `labelled_scores`.
+
+    Raises:
+        InputError: as `train`; a finished run that had other settings.
+        FloatingPointError: the loss is no number.
     """
     folder = Path(config.output_dir)
     path = folder / "result.json"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
+        _require_same_settings(result["config"], config, path)
+        return result
     targets = (run.experiment.validation, *run.experiment.targets)
 
     def scorer(model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor) -> dict[str, Any]:
@@ -341,6 +350,17 @@ def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
     with staged([path]) as (temporary,):
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
+
+
+def _require_same_settings(finished: dict[str, Any], config: TrainConfig, path: Path) -> None:
+    now = json.loads(to_json(config))
+    before = defaults() | finished
+    for name in sorted(set(now) - HARMLESS_ON_RESUME - _OF_THE_MACHINE):
+        if before[name] != now[name]:
+            raise InputError(
+                f"{path} is a finished run with {name} {before[name]} where {now[name]} is asked for; remove it or "
+                "choose another --out"
+            )
 
 
 def finished_results(output: Path) -> list[dict[str, Any]]:

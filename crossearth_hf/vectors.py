@@ -73,8 +73,6 @@ def write_polygons(
     target: str | os.PathLike[str],
     grid: Grid,
     label_set: LabelSet,
-    *,
-    overwrite: bool = False,
 ) -> int:
     """Outlines a label map as a GeoPackage of polygons that touch without gaps or overlaps.
 
@@ -84,10 +82,10 @@ def write_polygons(
 
     Args:
         map_file: A label map, 255 without data, as `predict_map` writes it.
-        target: Ends in .gpkg. Fields: `class_id`, `class`, `color` (as #rrggbb) and `hectares` (null where unknown).
+        target: Ends in .gpkg, not there yet. Fields: `class_id`, `class`, `color` (as #rrggbb) and `hectares` (null
+            where unknown).
         grid: The map's grid.
         label_set: Names and colours of the classes.
-        overwrite: Whether an existing file may be replaced.
 
     Returns:
         Number of polygons.
@@ -95,7 +93,7 @@ def write_polygons(
     Raises:
         InputError: for a file that may not or cannot be written.
     """
-    path = check_output(target, (".gpkg",), overwrite=overwrite)
+    path = check_output(target, (".gpkg",), overwrite=False)
     zoom = max(1.0, max(grid.height, grid.width) / _LARGEST_SIDE)
     shape = (max(1, round(grid.height / zoom)), max(1, round(grid.width / zoom)))
     labels = read_band(Path(map_file), (0, 0, grid.height, grid.width), shape)

@@ -2,8 +2,10 @@
 
 import argparse
 import multiprocessing
+import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -42,26 +44,47 @@ def main() -> int:
     """Runs what is missing, then writes the table of all that is there."""
     options = parse()
     try:
-        runs = [] if options.table else plan(options.experiments, options.variants, options.seeds)
-        prepare_banks({run.experiment.name for run in runs}, options.data, options.out)
-        configs = [
-            run_config(run, data=options.data, output=options.out, start=options.start, peer=options.peer,
-                       steps=options.steps)
-            for run in runs
-        ]  # fmt: skip
-        threads = max(1, torch.get_num_threads() // options.workers)
-        with ProcessPoolExecutor(
-            options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
-        ) as pool:
-            jobs = [pool.submit(execute, run, config, options.data) for run, config in zip(runs, configs, strict=True)]
-            for job in tqdm(jobs, desc="ablation", unit="run", disable=not jobs):
-                job.result()
+        failed = [] if options.table else run_missing(options)
+        for sentence in failed:
+            print(f"error: {sentence}", file=sys.stderr)
         written = write_ablation(finished_results(options.out), options.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, BrokenProcessPool):  # Ctrl-C reaches the workers too, and may be seen there first
+        print("stopped; finished runs are kept, the same command goes on", file=sys.stderr)
+        return 130
     print(f"wrote {', '.join(map(str, written))}")
-    return 0
+    return 2 if failed else 0
+
+
+def run_missing(options: argparse.Namespace) -> list[str]:
+    """Runs every cell that is not finished; what is wrong with those that failed, when all others are done."""
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers} cannot run anything; give 1 or more")
+    runs = plan(options.experiments, options.variants, options.seeds)
+    prepare_banks({run.experiment.name for run in runs}, options.data, options.out)
+    places = {"data": options.data, "output": options.out, "start": options.start, "peer": options.peer}
+    configs = [run_config(run, steps=options.steps, **places) for run in runs]
+    threads = max(1, torch.get_num_threads() // options.workers)
+    failed = []
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), start_worker, (threads,)) as pool:
+        jobs = {pool.submit(execute, run, config, options.data): run for run, config in zip(runs, configs, strict=True)}
+        for job in tqdm(as_completed(jobs), desc="ablation", unit="run", total=len(jobs)):
+            try:
+                job.result()
+            except (InputError, FloatingPointError) as error:
+                failed.append(f"{jobs[job].folder(options.out)}: {error}")
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return failed
+
+
+def start_worker(threads: int) -> None:
+    """Ends with Ctrl-C at once, as after any kill the next run goes on, instead of turning to the next cell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

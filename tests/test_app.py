@@ -229,6 +229,21 @@ def test_examples_are_drawn_once(tmp_path):
         assert (other.pixels[0] != colours.pixels[2]).any()
 
 
+def test_models_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "load_model", lambda name, device: name)
+    for folder in ("a/best", "b/best", "b/other"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert settings.load_models(["a/best", "b/best", "b/other", "org/model"], "cpu") == {
+        "a/best": "a/best",
+        "b/best": "b/best",
+        "other": "b/other",
+        "org/model": "org/model",
+    }
+    monkeypatch.chdir("b/other")
+    assert settings.load_models(["."], "cpu") == {"other": "."}
+
+
 def test_the_work_folder_is_emptied_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setenv("GRADIO_EXAMPLES_CACHE", "")

@@ -38,7 +38,9 @@ def test_a_run_trains_the_peer_that_its_folder_holds(config, tmp_path):
     FeaturePyramidSegmenter(config).save_pretrained(tmp_path)
     labels = get_label_set("land-cover")
     values = {"model": str(tmp_path), "output_dir": str(tmp_path / "run"), "train_data": ["synth:desert-city:2"]}
+    values |= {"ground_sampling_distance": 0.5, "relative_to_crop": False}
     model = build_model(build_train_config(values | {"adaptation": "full"}), labels)
+    assert model.config.ground_sampling_distance == 0.5
     assert isinstance(model, FeaturePyramidSegmenter)
     assert model.classifier.out_channels == len(labels.classes)
     slow = param_groups(model, 0.05, 0.1)[2:]
@@ -46,3 +48,5 @@ def test_a_run_trains_the_peer_that_its_folder_holds(config, tmp_path):
     assert sum(len(group["params"]) for group in slow) == len(list(model.backbone.parameters()))
     with pytest.raises(InputError, match="adaptation 'full'"):
         build_model(build_train_config(values), labels)
+    with pytest.raises(InputError, match="leave gradient_checkpointing out"):
+        build_model(build_train_config(values | {"adaptation": "full", "gradient_checkpointing": True}), labels)

@@ -144,6 +144,7 @@ def test_a_killed_build_goes_on(tmp_path, several_shards, monkeypatch):
     process.start()
     records = tmp_path / "out/.loveda_rural-unfinished/records"
     while not list(records.glob("*.json")):
+        assert process.is_alive(), "the build ended before it was killed"
         time.sleep(0.02)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(process.pid, signal.SIGKILL)
@@ -160,7 +161,7 @@ def test_a_killed_build_goes_on(tmp_path, several_shards, monkeypatch):
 
 
 def slow_labels(pair, classes, real=loveda_reader._labels):
-    time.sleep(0.1)
+    time.sleep(0.5)
     return real(pair, classes)
 
 

@@ -1,4 +1,4 @@
-"""Plan, scores and table of the ablation, on counts worked by hand; the training itself is `test_training`'s."""
+"""Plan, scores and table of the ablation, on counts worked by hand, and a small cell from start to end."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_runs import make_workplace
 
 from crossearth_hf.ablation_report import summarize, write_ablation
 from crossearth_hf.errors import InputError
@@ -13,10 +14,16 @@ from crossearth_hf.experiments import (
     ALL_EXPERIMENTS,
     EXPERIMENTS,
     VARIANTS,
+    Experiment,
+    Run,
+    Target,
+    Variant,
+    execute,
     finished_results,
     labelled_scores,
     plan,
     run_config,
+    score,
 )
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.reporting.numbers import ABSENT
@@ -69,6 +76,47 @@ def test_no_experiment_trains_on_its_targets():
         assert experiment.validation.name not in experiment.headline
     assert EXPERIMENTS["dubai"].train[0][0] == "dubai:tile[1-6]_part00[1-8]"
     assert EXPERIMENTS["dubai"].targets[0].source == "dubai:tile[78]_*"
+
+
+SMALL = Experiment(
+    name="small",
+    train=(("data:[0-3]", 1.0),),
+    validation=Target("inside", "data:4", LAND_COVER.classes),
+    targets=(Target("outside", "data:5", LAND_COVER.classes),),
+    headline=("outside",),
+    steps=24,
+    settings={"batch_size": 2, "learning_rate": 1e-3},
+)
+
+
+def test_a_cell_goes_on_where_it_was_interrupted_and_is_not_repeated(tmp_path, monkeypatch):
+    make_workplace(tmp_path)
+
+    def cell(name, steps=None):
+        run = Run(SMALL, Variant("full", {"adaptation": "full"}), 1)
+        places = {"output": tmp_path / name, "start": tmp_path / "tiny.json", "peer": Path()}
+        return execute(run, run_config(run, data=tmp_path, steps=steps, **places), tmp_path)
+
+    whole = cell("whole")
+    scored = []
+
+    def interrupting(*args):
+        scored.append(args[2].name)
+        if len(scored) == 4:
+            raise KeyboardInterrupt
+        return score(*args)
+
+    monkeypatch.setattr("crossearth_hf.experiments.score", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        cell("killed")
+    resumed = cell("killed")
+    assert scored == ["inside", "outside"] * 3, "the first checkpoint's scores are kept"
+    assert [checkpoint["step"] for checkpoint in whole["checkpoints"]] == [12, 24]
+    assert resumed["checkpoints"] == whole["checkpoints"]
+    monkeypatch.setattr("crossearth_hf.experiments.train", None)
+    assert cell("killed") == resumed
+    with pytest.raises(InputError, match=r"result\.json is a finished run with steps 24 where 20 is asked for"):
+        cell("killed", steps=20)
 
 
 def test_unlabelled_classes_count_as_the_first_and_enter_no_mean():

@@ -266,7 +266,7 @@ def test_no_scheduler(monkeypatch, address):
 
 
 def test_a_scheduler_without_workers(monkeypatch):
-    monkeypatch.setattr("crossearth_hf.mapping.workers._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("crossearth_hf.mapping.workers._WORKERS_SECONDS", 0.5)
     source = ModelSource(None, "cpu", "float32")
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address=":0", protocol="tcp") as cluster,

@@ -178,15 +178,14 @@ def test_geotiff_round_trip(tmp_path):
 
 def test_scenes_are_not_overwritten_unasked(tmp_path):
     scene = generate_scene("river-delta", 0, 8, 8)
-    (tmp_path / "mine.tif").write_text("dear")
-    with pytest.raises(InputError, match=r"mine\.tif exists already"):
-        write_scene(scene, tmp_path / "new.tif", tmp_path / "mine.tif")
-    with pytest.raises(InputError, match="same file"):
-        write_scene(scene, tmp_path / "new.tif", tmp_path / "new.tif")
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.tif"]
-    assert (tmp_path / "mine.tif").read_text() == "dear"
-    write_scene(scene, tmp_path / "new.tif", tmp_path / "mine.tif", overwrite=True)
-    with rasterio.open(tmp_path / "mine.tif") as labels:
+    mine = tmp_path / "new_labels.tif"
+    mine.write_text("dear")
+    with pytest.raises(InputError, match=r"new_labels\.tif exists already"):
+        write_scene(scene, tmp_path / "new.tif")
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
+    assert mine.read_text() == "dear"
+    write_scene(scene, tmp_path / "new.tif", overwrite=True)
+    with rasterio.open(mine) as labels:
         assert np.array_equal(labels.read(1), scene.labels)
 
 

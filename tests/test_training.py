@@ -7,6 +7,7 @@ import random
 import signal
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,30 +200,33 @@ def test_a_log_line_that_a_kill_cut_short_does_not_stop_a_resume(workplace, tmp_
 # --- a kill at any moment
 
 
-def killed_after(seconds, config):
-    """Trains in a process of its own that gets SIGKILL after `seconds`, or never; whether that ended it."""
+def killed_after(lines, seconds, config):
+    """Trains in a process of its own, killed `seconds` after so many lines of its log; whether that ended it."""
     child = os.fork()
     if child == 0:
         try:
             training.train(config)
         finally:
             os._exit(0)
-    if seconds is not None:
+    log, status = Path(config.output_dir, "log.jsonl"), None
+    while status is None and (log.read_bytes().count(b"\n") if log.exists() else 0) < lines:
+        ended, code = os.waitpid(child, os.WNOHANG)
+        status = code if ended else None
+        time.sleep(0.005)
+    if status is None:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
 
 
 def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(workplace, tmp_path):
     changes = {"steps": 8, "save_every": 1, "eval_data": f"{workplace / 'data'}:5", "eval_every": 3}
-    started = time.monotonic()
-    killed_after(None, settings(workplace, tmp_path / "whole", **changes))  # a child too: as fast as those to be killed
-    whole = time.monotonic() - started
+    training.train(settings(workplace, tmp_path / "whole", **changes))
     config = settings(workplace, tmp_path / "killed", resume=True, **changes)
     moments = random.Random(5)
-    kills = sum(killed_after(moments.uniform(0.05, 0.6) * whole, config) for _ in range(4))
-    assert kills >= 2
+    kills = sum(killed_after(lines, moments.uniform(0, 0.1), config) for lines in (0, 1, 3, 6))
+    assert kills >= 3
     training.train(config)
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     for part in (".", "best", "checkpoint"):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_AHEAD = 2  # results
 
 
 class Background:
@@ -57,10 +58,8 @@ class Background:
             self._calls.popleft().result()
 
 
-def ahead(
-    prepare: Callable[[_Item], _Result], items: Iterable[_Item], depth: int = 2
-) -> Generator[_Result, None, None]:
-    """Yields `prepare(item)` of each item in order; the next `depth` results are prepared in another thread meanwhile.
+def ahead(prepare: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
+    """Yields `prepare(item)` of each item in order; the next two results are prepared in another thread meanwhile.
 
     Close the generator (`contextlib.closing`) where it may not be exhausted.
     """
@@ -69,7 +68,7 @@ def ahead(
         try:
             for item in items:
                 results.append(thread.submit(prepare, item))
-                if len(results) > depth:
+                if len(results) > _AHEAD:
                     yield results.popleft().result()
             while results:
                 yield results.popleft().result()

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # one class from Python 3.11 on
-_CONNECT_SECONDS = 30
+_CONNECT_SECONDS = 30  # to a scheduler, which may have to be reached through a tunnel
+_WORKERS_SECONDS = 30
 _LOCAL_SECONDS = 120  # where all cores are busy, processes start slowly
 _OPEN_SCENES = 8
 
@@ -193,7 +194,7 @@ def cluster_workers(address: str, model: ModelSource) -> Iterator[Workers]:
             ) from error
         with client:
             try:
-                client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+                client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
             except _TIMEOUTS as error:
                 raise InputError(f"{address} has no worker; start some with `dask worker {address}`") from error
             yield Workers(client, model)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..geotiff import write_geotiff
-from ..outputs import check_distinct, check_output, staged
+from ..outputs import check_output, staged
 from .domains import DOMAINS, Domain, Region
 from .drawing import draw, photograph
 from .plan import LABEL_SET, Canvas, make_plan
@@ -80,15 +80,12 @@ def generate_scene(domain: str, seed: int, height: int = 1024, width: int = 1024
     )
 
 
-def write_scene(
-    scene: SyntheticScene, path: str | Path, labels_path: str | Path | None = None, *, overwrite: bool = False
-) -> tuple[Path, Path]:
+def write_scene(scene: SyntheticScene, path: str | Path, *, overwrite: bool = False) -> tuple[Path, Path]:
     """Writes image and labels as georeferenced, tiled GeoTIFFs; the labels carry a colour table.
 
     Args:
         scene: What to write.
-        path: File of the image, .tif or .tiff.
-        labels_path: File of the labels; by default `path` with `_labels` before the suffix.
+        path: File of the image, .tif or .tiff; that of the labels has `_labels` before the suffix.
         overwrite: Whether existing files may be replaced.
 
     Returns:
@@ -98,9 +95,8 @@ def write_scene(
         InputError: If a file exists already or cannot be written; then neither is there that was not before.
     """
     path = Path(path)
-    labels_path = Path(labels_path or path.with_name(f"{path.stem}_labels{path.suffix}"))
+    labels_path = path.with_name(f"{path.stem}_labels{path.suffix}")
     targets = [check_output(target, (".tif", ".tiff"), overwrite=overwrite) for target in (path, labels_path)]
-    check_distinct([], targets)
     with staged(targets) as (image, labels):
         write_geotiff(image, scene.image.transpose(2, 0, 1), crs=scene.crs, transform=scene.transform)
         write_geotiff(labels, scene.labels[None], crs=scene.crs, transform=scene.transform, label_set=LABEL_SET)

@@ -177,7 +177,7 @@ def save_adapter(
         if ".lora_" in name or name.startswith(tuple(f"{module}." for module in trained))
     }
     save_file(kept, folder / "adapter_model.safetensors", {"format": "pt"})
-    config = _lora_config(model, lora)
+    config = _lora_config(lora)
     config.modules_to_save, config.base_model_name_or_path, config.inference_mode = trained, base, True
     config.save_pretrained(str(folder))
     model.config.save_pretrained(folder)
@@ -227,12 +227,12 @@ def _add_lora(model: CrossEarthPreTrainedModel, lora: LoraSettings) -> None:
             f"{', '.join(sorted({name.split('.')[-1] for name in linear}))}: choose among these"
         )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    peft.inject_adapter_in_model(_lora_config(model, lora), model, _NAME_IN_PEFT)
+    peft.inject_adapter_in_model(_lora_config(lora), model, _NAME_IN_PEFT)
     for parameter in trained:  # peft froze everything but its own
         parameter.requires_grad_(True)
 
 
-def _lora_config(model: CrossEarthPreTrainedModel, lora: LoraSettings) -> Any:
+def _lora_config(lora: LoraSettings) -> Any:
     import peft  # noqa: PLC0415
 
     names = "|".join(re.escape(target) for target in lora.targets)

@@ -38,18 +38,17 @@ def build_model(
             `adapt`.
     """
     labels = {"id2label": label_set.id2label, "label2id": label_set.label2id}
-    if _is_peer(config):
-        peer = _pretrained(config, FeaturePyramidSegmenter, labels)
-        _fit_bands(peer, config, tell)
-        return peer.requires_grad_(True)
-    multitask = config.objective in ("multitask", "reconstruct")
+    multitask, peer = config.objective in ("multitask", "reconstruct"), _is_peer(config)
     model_class = CrossEarthForMultiTaskTraining if multitask else CrossEarthForSemanticSegmentation
     if _from_scratch(config):
         model = _new(config, model_class, labels)
     else:
-        model = _pretrained(config, model_class, labels)
+        model = _pretrained(config, FeaturePyramidSegmenter if peer else model_class, labels)
     _fit_bands(model, config, tell)
-    adapt(model, config.adaptation, lora_settings(config))
+    if peer:
+        model.requires_grad_(True)
+    else:
+        adapt(model, config.adaptation, lora_settings(config))
     if config.objective == "reconstruct":
         train_features_alone(model)
     if config.ground_sampling_distance is not None:
@@ -101,6 +100,8 @@ def _is_peer(config: TrainConfig) -> bool:
             f"'{config.model}' is the convolutional peer, which knows no objective '{config.objective}' with "
             f"adaptation '{config.adaptation}'; train it with objective 'masks' and adaptation 'full'"
         )
+    if config.gradient_checkpointing:
+        raise InputError(f"'{config.model}' is the convolutional peer: leave gradient_checkpointing out, it has none")
     return True
 
 

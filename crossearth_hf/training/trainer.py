@@ -279,8 +279,8 @@ class Trainer:
             saved, kept = self.folder.checkpoint, self.folder.checkpoint.is_dir()
             raise FloatingPointError(
                 f"the {what} of step {self.step + 1} is {value.item()}; "
-                f"{f'the last good state is {saved}' if kept else 'nothing was saved yet'}: lower learning_rate or set "
-                "max_grad_norm, then go on with --resume"
+                f"{f'the last good state is {saved}' if kept else 'nothing was saved yet'}: train again in "
+                "another output_dir with a lower learning_rate or with max_grad_norm"
             )
 
     def _save_checkpoint(self) -> None:
