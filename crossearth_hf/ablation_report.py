@@ -17,6 +17,8 @@ Scores = dict[str, float]  # mean IoU per target
 BASE = "full"
 """The variant that others are compared with seed by seed: the same model without the method."""
 
+_PRECISIONS = {"no": "float32", "bf16": "bfloat16"}
+
 SELECTIONS: dict[str, str] = {
     "last": "last checkpoint",
     "source": "checkpoint chosen on the source's validation images",
@@ -52,7 +54,8 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         are the targets, the source's validation images and "unseen": the mean over the experiment's headline targets,
         computed per seed. The deviation is the sample's, None for a single seed. Beside them "gain": the same of the
         differences in "unseen" of the last checkpoint to `BASE` of the same seed, None where no seed is common. Runs
-        of a seed share crops and start, so that these differences spread less than the scores do.
+        of a seed share crops and start, so that these differences spread less than the scores do. "precisions": names
+        of those that the runs computed in.
     """
     summary: dict[str, Any] = {}
     for experiment in ALL_EXPERIMENTS.values():
@@ -64,7 +67,11 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if not runs:
                 continue
             gains = [_unseen(run, experiment) - base[run["seed"]] for run in runs if run["seed"] in base]
-            rows[variant] = {"seeds": len(runs), "gain": list(spread(gains)) if gains else None} | {
+            rows[variant] = {
+                "seeds": len(runs),
+                "gain": list(spread(gains)) if gains else None,
+                "precisions": sorted({_PRECISIONS[run["config"]["mixed_precision"]] for run in runs}),
+            } | {
                 selection: _spread([_with_headline(select(run, experiment.validation.name), experiment.headline)
                                     for run in runs])
                 for selection, select in _SELECT.items()
@@ -133,7 +140,16 @@ def _table(name: str, rows: dict[str, Any]) -> str:
         others = [_cell(row[selection]["unseen"]) for selection in ("source", "oracle")]
         inside = _cell(row["last"][experiment.validation.name])
         lines.append([variant, str(row["seeds"]), *last, *others, f"({inside})"])
-    return f"**{name}**\n\n{markdown_rows(lines)}"
+    return f"**{name}**\n\n{markdown_rows(lines)}{_precisions(rows)}"
+
+
+def _precisions(rows: dict[str, Any]) -> str:
+    """A line below the table where its rows were not all computed in one precision."""
+    groups: dict[str, list[str]] = {}
+    for variant, row in rows.items():
+        groups.setdefault(" and ".join(row["precisions"]), []).append(variant)
+    parts = [f"{', '.join(variants)} in {precision}" for precision, variants in groups.items()]
+    return f"\n\nComputed by machines of two kinds: {'; '.join(parts)}." if len(groups) > 1 else ""
 
 
 def _cell(value: Sequence[float | None]) -> str:
