@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-browser test-min docs clean
 
@@ -24,7 +25,7 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # The app in a real browser: `apt-get install chromium` first.
 test-browser: .venv/dev
@@ -39,7 +40,7 @@ test-browser: .venv/dev
 	touch $@
 
 test-min: .venv-min/done
-	.venv-min/bin/pytest
+	.venv-min/bin/pytest $(SIDE_BY_SIDE)
 
 docs: .venv/dev
 	$(BIN)/python scripts/api_reference.py docs/api

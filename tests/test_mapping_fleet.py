@@ -34,7 +34,7 @@ class Model(ColourModel):
 class Threads:
     """Stands in for `Workers`: computes parts where they are asked for, and remembers in which threads."""
 
-    slots = 2
+    slots, device_type = 2, "cpu"
 
     def __init__(self, model):
         self.model, self.threads, self.stopped = model, set(), False
