@@ -149,7 +149,7 @@ def _precisions(rows: dict[str, Any]) -> str:
     for variant, row in rows.items():
         groups.setdefault(" and ".join(row["precisions"]), []).append(variant)
     parts = [f"{', '.join(variants)} in {precision}" for precision, variants in groups.items()]
-    return f"\n\nComputed by machines of two kinds: {'; '.join(parts)}." if len(groups) > 1 else ""
+    return f"\n\nPrecision: {'; '.join(parts)}." if len(groups) > 1 else ""
 
 
 def _cell(value: Sequence[float | None]) -> str:

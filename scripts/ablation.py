@@ -52,7 +52,11 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, BrokenProcessPool):  # Ctrl-C reaches the workers too, and may be seen there first
-        print("stopped; finished runs are kept, the same command goes on", file=sys.stderr)
+        print(
+            "stopped, by Ctrl-C or because a worker was ended, as too little memory does; finished runs are kept, the "
+            "same command goes on",
+            file=sys.stderr,
+        )
         return 130
     print(f"wrote {', '.join(map(str, written))}")
     return 2 if failed else 0

@@ -174,14 +174,14 @@ def test_gains_are_taken_seed_by_seed(tmp_path):
     table = (tmp_path / "ablation.md").read_text()
     assert f"| full | 3 | 20.0 ± 10.0 | {ABSENT} |" in table
     assert "| crossearth | 3 | 24.0 ± 8.5 | +4.0 ± 1.7 |" in table
-    assert "Computed" not in table
+    assert "Precision" not in table
     assert "| full+esi | 1 | 10.0 | -10.0 |" in table
 
 
 def test_mixed_precisions_are_told(tmp_path):
     write_ablation([result("rein", 0, (0.5, 0.3), precision="no"), result("full", 0, (0.5, 0.3))], tmp_path)
     table = (tmp_path / "ablation.md").read_text()
-    assert "Computed by machines of two kinds: rein in float32; full in bfloat16." in table
+    assert "Precision: rein in float32; full in bfloat16." in table
 
 
 def test_the_table_is_of_all_that_is_finished(tmp_path):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # one class from Python 3.11 on
-_CONNECT_SECONDS = 30  # to a scheduler, which may have to be reached through a tunnel
-_WORKERS_SECONDS = 30
+_CONNECT_SECONDS = 30  # to a scheduler
+_WORKERS_SECONDS = 30  # until it has one
 _LOCAL_SECONDS = 120  # where all cores are busy, processes start slowly
 _OPEN_SCENES = 8
 
