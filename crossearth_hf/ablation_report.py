@@ -53,20 +53,26 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         experiment -> variant -> {"seeds": count, "last" / "source" / "oracle": {column: [mean, deviation]}}; columns
         are the targets, the source's validation images and "unseen": the mean over the experiment's headline targets,
         computed per seed. The deviation is the sample's, None for a single seed. Beside them "gain": the same of the
-        differences in "unseen" of the last checkpoint to `BASE` of the same seed, None where no seed is common. Runs
-        of a seed share crops and start, so that these differences spread less than the scores do. "precisions": names
-        of those that the runs computed in.
+        differences in "unseen" of the last checkpoint to `BASE` of the same seed and start, None where there is none.
+        Such runs share crops too, so that these differences spread less than the scores do; the peer has a start of
+        its own. "precisions": names of those that the runs computed in.
     """
     summary: dict[str, Any] = {}
+    every_variant = VARIANTS | TRIED
     for experiment in ALL_EXPERIMENTS.values():
         every = [run for run in results if run["experiment"] == experiment.name]
-        base = {run["seed"]: _unseen(run, experiment) for run in every if run["variant"] == BASE}
+        base = {run["seed"]: run for run in every if run["variant"] == BASE}
         rows: dict[str, Any] = {}
-        for variant in VARIANTS | TRIED:
+        for variant in every_variant:
             runs = [run for run in every if run["variant"] == variant]
             if not runs:
                 continue
-            gains = [_unseen(run, experiment) - base[run["seed"]] for run in runs if run["seed"] in base]
+            pairs = [(run, base[run["seed"]]) for run in runs if run["seed"] in base]
+            gains = [
+                _unseen(run, experiment) - _unseen(other, experiment)
+                for run, other in pairs
+                if run["start"] == other["start"] or every_variant[variant].peer
+            ]
             rows[variant] = {
                 "seeds": len(runs),
                 "gain": list(spread(gains)) if gains else None,

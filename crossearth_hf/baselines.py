@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .configuration_crossearth import CrossEarthConfig
 from .image_processing_crossearth import semantic_scores
+from .loss_crossearth import process_mean
 from .modeling_crossearth import CrossEarthPreTrainedModel, CrossEarthSegmentationOutput
 from .modeling_efficientnet_lite import EfficientNetLite
 
@@ -73,7 +74,7 @@ class FeaturePyramidSegmenter(CrossEarthPreTrainedModel):
         logits = _resize(logits, labels.shape[-2:])
         # A sum over labelled pixels, so that a batch without any gives 0 rather than a division by nothing.
         loss = F.cross_entropy(logits, labels, ignore_index=self.config.ignore_value, reduction="sum")
-        return loss / (labels != self.config.ignore_value).sum().clamp(min=1)
+        return loss / process_mean((labels != self.config.ignore_value).sum().float()).clamp(min=1)
 
 
 def _block(width: int) -> nn.Sequential:

@@ -10,14 +10,13 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .data import all_images, load_source
+from .digests import file_sha256
 from .earth_style import EarthStyle, StyleBank
 from .errors import InputError
 from .evaluation import labelled_scores, predict_confusion
@@ -26,14 +25,15 @@ from .inference import fastest_dtype, resolve_device
 from .labels import get_label_set
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .outputs import staged
+from .style_bank import embed_rasters, find_rasters
 from .training import TrainConfig, build_train_config
 from .training.config import defaults, to_json
 from .training.run_folder import HARMLESS_ON_RESUME
 from .training.trainer import train
 
-TILE = 256  # pixels, of the style bank
 LABELS = get_label_set("land-cover")
 _OF_THE_MACHINE = {"model", "train_data", "style_bank", "mixed_precision"}  # paths, and how fast it computes
+_WEIGHTS = "model.safetensors"
 CHECKPOINTS = 2  # scored on the way, at equal distances; the last one included
 
 
@@ -185,7 +185,8 @@ class Variant:
 STYLE: dict[str, Any] = {"style_probability": 0.1, "style_alpha": 0.1}
 STRONG: dict[str, Any] = {"style_probability": 0.5, "style_alpha": 0.5}
 RESIDUAL: dict[str, Any] = {"style_residual": True}
-OPEN: dict[str, Any] = {"style_bank": None}  # that of the package: other regions and sensors, no target among them
+# The package's bank: other regions and sensors, no target of `EXPERIMENTS` among them.
+OPEN: dict[str, Any] = {"style_bank": None}
 FULL: dict[str, Any] = {"adaptation": "full"}
 REIN: dict[str, Any] = {"adaptation": "rein"}
 MIM: dict[str, Any] = {"objective": "multitask"}
@@ -216,6 +217,8 @@ TRIED = {
         Variant("full+esi-residual-quarter", FULL | STRONG | RESIDUAL | {"style_probability": 0.25}),
         Variant("full+esi-open", FULL | STRONG | RESIDUAL | OPEN),
         Variant("full+esi-residual-whole", FULL | STRONG | RESIDUAL | {"style_alpha": 1.0}),
+        Variant("full+mim-few", FULL | MIM | {"mim_mask_ratio": 0.3}),
+        Variant("full+mim-weak", FULL | MIM | {"mim_weight": 0.1}),
     )
 }
 """Variants that were tried and not taken."""
@@ -286,51 +289,53 @@ def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, s
     return build_train_config(values)
 
 
-@torch.inference_mode()
 def prepare_banks(experiments: Iterable[str], data: Path, output: Path) -> None:
-    """Computes the style bank of each experiment from its training sources alone, where it is not there yet."""
+    """Computes the style bank of each experiment from the imagery it trains on, where it is not there yet.
+
+    No target and no drawing is in it: it is to know what real sensors see.
+    """
     for name in experiments:
         path = output / name / "style_bank.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            predictor, tiles = EarthStyle.from_file().predictor, []
-            train = ALL_EXPERIMENTS[name].train
-            sources = [load_source(located(source, data), LABELS) for source, _ in train]
-            for image in all_images(sources):
-                tiles += _tiles(image.read()[0])
-            embeddings = torch.cat([predictor(torch.stack(tiles[i : i + 16])) for i in range(0, len(tiles), 16)])
-            StyleBank.from_embeddings(embeddings, [source for source, _ in train]).save(path)
+            sources = [source for source, _ in ALL_EXPERIMENTS[name].train if not _is_drawn(source)]
+            rasters = [path for source in sources for path in _rasters(source, data)]
+            embeddings = embed_rasters(rasters, EarthStyle.from_file().predictor)
+            StyleBank.from_embeddings(embeddings, sources).save(path)
 
 
-def _tiles(pixels: np.ndarray) -> list[torch.Tensor]:
-    """(3, 256, 256) parts in [0, 1] of (H, W, 3) uint8 pixels, side by side; what is left at the border is left out."""
-    height, width = pixels.shape[:2]
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
-    corners = product(range(0, height - TILE + 1, TILE), range(0, width - TILE + 1, TILE))
-    return [image[:, row : row + TILE, column : column + TILE] for row, column in corners]
+def _rasters(source: str, data: Path) -> list[Path]:
+    """Image files of a source of an experiment."""
+    folder, _, pattern = source.partition(":")
+    return find_rasters(f"{data / folder / 'images'}:{pattern or '*'}")
+
+
+def _is_drawn(source: str) -> bool:
+    return source.startswith("synth:")
 
 
 def located(source: str, data: Path) -> str:
     """A source of an experiment with the folder of the data sets before it; generated scenes need none."""
-    return source if source.startswith("synth:") else str(data / source)
+    return source if _is_drawn(source) else str(data / source)
 
 
 def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
     """Trains and scores one cell, or reads the result of one that is finished; goes on where a killed one stopped.
 
     Returns:
-        What `result.json` in the run's folder holds: the configuration, and per scored checkpoint its step and, for
-        the validation images and every target, the scores of `labelled_scores`.
+        What `result.json` in the run's folder holds: the configuration, SHA-256 of the weights that it started from
+        ("start"), and per scored checkpoint its step and, for the validation images and every target, the scores of
+        `labelled_scores`.
 
     Raises:
-        InputError: as `train`; a finished run that had other settings.
+        InputError: as `train`; a finished run that had other settings or started from other weights.
         FloatingPointError: the loss is no number.
     """
     folder = Path(config.output_dir)
-    path = folder / "result.json"
+    path, start = folder / "result.json", _digest(config)
     if path.exists():
         result = json.loads(path.read_text(encoding="utf-8"))
-        _require_same_settings(result["config"], config, path)
+        _require_same_settings(result, config, start, path)
         return result
     targets = (run.experiment.validation, *run.experiment.targets)
 
@@ -343,6 +348,7 @@ def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
         "experiment": run.experiment.name,
         "variant": run.variant.name,
         "seed": run.seed,
+        "start": start,
         "config": dataclasses.asdict(config),
         "training_seconds": round(sum(line["seconds"] for line in lines if "loss" in line), 1),
         "checkpoints": [{"step": line["step"], "scores": line["eval"]} for line in lines if "eval" in line],
@@ -352,9 +358,15 @@ def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
     return result
 
 
-def _require_same_settings(finished: dict[str, Any], config: TrainConfig, path: Path) -> None:
-    now = json.loads(to_json(config))
-    before = defaults() | finished
+def _digest(config: TrainConfig) -> str | None:
+    """SHA-256 of the weights that a run starts from; None for one from scratch."""
+    weights = Path(config.model) / _WEIGHTS
+    return file_sha256(weights) if weights.is_file() else None
+
+
+def _require_same_settings(finished: dict[str, Any], config: TrainConfig, start: str | None, path: Path) -> None:
+    now = json.loads(to_json(config)) | {"start": start}
+    before = defaults() | finished["config"] | {"start": finished["start"]}
     for name in sorted(set(now) - HARMLESS_ON_RESUME - _OF_THE_MACHINE):
         if before[name] != now[name]:
             raise InputError(

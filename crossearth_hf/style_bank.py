@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -17,14 +17,13 @@ from .earth_style import EarthStyle, StyleBank
 from .errors import InputError
 from .geotiff import Scene, bounded_cache
 from .outputs import check_distinct, check_output, staged
-from .style_networks import STYLE_SIZE
+from .style_networks import STYLE_SIZE, Predictor
 
 TILE = 256
 """Side in pixels of the tiles: what the published style predictor saw."""
 SCALES = (1, 2, 4)
 """Tiles are cut at these multiples of `TILE` and averaged down to it: a bank holds styles of several resolutions."""
 
-_SMALLEST = 32  # pixels on a side: one position of the predictor's last feature map
 _VALID_SHARE = 0.9
 _BATCH = 16
 
@@ -99,7 +98,11 @@ def find_rasters(folder: str | os.PathLike[str]) -> list[Path]:
 
 @torch.inference_mode()
 def embed_rasters(
-    paths: Sequence[Path], predictor: nn.Module, *, bands: Sequence[int] | None = None, step: int = TILE
+    paths: Sequence[Path],
+    predictor: Predictor,
+    *,
+    bands: Sequence[int] | None = None,
+    step: int = TILE,
 ) -> Tensor:
     """Style embeddings of the tiles of all rasters.
 
@@ -120,19 +123,19 @@ def embed_rasters(
         for path in tqdm(paths, desc="styles", unit="image", disable=None):
             with Scene(path, bands=bands) as scene:
                 for scale in SCALES:
-                    tiles = list(_tiles(scene, scale, step))
+                    tiles = list(_tiles(scene, scale, step, predictor.smallest_image))
                     embeddings += [predictor(torch.stack(tiles[i : i + _BATCH])) for i in range(0, len(tiles), _BATCH)]
     return torch.cat(embeddings)
 
 
-def _tiles(scene: Scene, scale: int, step: int) -> Iterator[Tensor]:
+def _tiles(scene: Scene, scale: int, step: int, smallest: int) -> Iterator[Tensor]:
     """(3, h, w) RGB in [0, 1]: windows of `scale` x 256 pixels full of data, averaged down to 256.
 
-    An image smaller than a tile is one tile at scale 1 and none beyond.
+    An image smaller than a tile is one tile at scale 1, if its sides have `smallest` pixels, and none beyond.
     """
     grid, side = scene.grid, scale * TILE
     height, width = min(side, grid.height), min(side, grid.width)
-    if min(height, width) < (_SMALLEST if scale == 1 else side):
+    if min(height, width) < (smallest if scale == 1 else side):
         return
     for row, col in product(_starts(grid.height, height, scale * step), _starts(grid.width, width, scale * step)):
         window = scene.read(row, col, height, width)

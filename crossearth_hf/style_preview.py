@@ -79,7 +79,7 @@ def draw_style_preview(
         draws: Rows.
 
     Raises:
-        InputError: a block larger than the image, a negative seed, no draw.
+        InputError: a block larger than the image, an image too small for the networks, a negative seed, no draw.
     """
     clean = torch.from_numpy(np.array(pixels, dtype=np.float32) / 255)[None]  # (1, 3, H, W)
     height, width = clean.shape[-2:]
@@ -87,13 +87,13 @@ def draw_style_preview(
         raise InputError(f"seed {seed} with {draws} draws gives no picture; a seed is 0 or more, and draws 1 or more")
     try:
         drawn = [StyleDraw.from_seed(image_seed(seed, i), settings, height, width) for i in range(draws)]
+        with torch.inference_mode():
+            pictures = [style.render(clean, draw.noise[None], settings.alpha, settings.residual) for draw in drawn]
     except ValueError as error:
         raise InputError(str(error)) from error
-    rows = []
-    for draw in drawn:
-        with torch.inference_mode():
-            styled = style.render(clean, draw.noise[None], settings.alpha, settings.residual)
-        rows.append([clean, styled, torch.where(draw.keep, clean, styled)])
+    rows = [
+        [clean, styled, torch.where(draw.keep, clean, styled)] for draw, styled in zip(drawn, pictures, strict=True)
+    ]
     share = f"{100 * settings.mask_ratio:g} % of {settings.block_size} px blocks"
     return _grid(rows, ["original", f"Earth style, alpha {settings.alpha:g}", f"mix: {share}"])
 

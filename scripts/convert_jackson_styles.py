@@ -87,6 +87,8 @@ def convert(folder: Path) -> EarthStyle:
         style.transfer.load_state_dict(transfer_state(states["transformer"]))
     except KeyError as error:
         raise InputError(f"{folder} lacks {error}; give the checkpoints of philipjackson/style-augmentation") from error
+    except InputError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{folder} holds weights of another network ({error})") from error
     return style
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bank = StyleBank.from_embeddings(embed_rasters(find_rasters(options.imagery), style.predictor))
             style.replace_bank(bank.mean, bank.covariance, count=bank.count, sources=[options.imagery])
         style.save(target)
-    except InputError as error:
+    except ValueError as error:  # an InputError, or too few tiles for a bank
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"wrote {target}: styles of {', '.join(style.bank.sources)}")

@@ -14,10 +14,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossearth_hf.earth_style import EarthStyle, StyleBank
 from crossearth_hf.style_bank import TILE, embed_rasters, find_rasters
+from crossearth_hf.style_networks import Predictor
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Area:
     bands: Sequence[int] | None = None
     step: int = TILE
 
-    def embed(self, data: Path, predictor: nn.Module) -> Tensor:
+    def embed(self, data: Path, predictor: Predictor) -> Tensor:
         """(N, 100)."""
         return embed_rasters(find_rasters(data / self.rasters), predictor, bands=self.bands, step=self.step)
 
@@ -101,7 +102,7 @@ def transfer_state(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def earth_bank(data: Path, predictor: nn.Module) -> StyleBank:
+def earth_bank(data: Path, predictor: Predictor) -> StyleBank:
     """The bank of `IMAGERY`, in which every area weighs the same, however many tiles it has."""
     embeddings = [area.embed(data, predictor) for area in IMAGERY]
     weights = torch.cat([torch.full((len(part),), 1 / len(part)) for part in embeddings])

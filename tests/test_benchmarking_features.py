@@ -47,6 +47,20 @@ def test_a_vector_per_labelled_class(places):
     assert features_of(labels, classes=["green"])[1].tolist() == [1]
 
 
+def test_a_processor_that_styles_in_training_styles_nothing_here(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        benchmark_features, "mask_features", lambda _, pixels: seen.append(pixels) or torch.zeros(1, 2, 16, 16)
+    )
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    images = [ArrayPair("a", image, np.ones((64, 64), np.uint8))]
+    task = folder_task("x", "x", ScoredModel().config, window=64, stride=64)
+    for styled in (False, True):
+        processor = CrossEarthImageProcessor(do_earth_style_injection=styled, style_probability=1.0, style_alpha=1.0)
+        domain_features(ScoredModel(), processor, task, images)
+    assert torch.equal(*seen)
+
+
 def test_cells_weigh_by_their_share_and_the_middle_is_seen(places):
     labels = np.full((32, 200), 255, np.uint8)
     labels[:, 68:102] = 1  # the window starts at 68: eight cells and a half

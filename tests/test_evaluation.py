@@ -42,10 +42,10 @@ def half_bright(height, width):
     return ArrayPair("half", image, labels)
 
 
-def scored(model, images, **options):
+def scored(model, images, processor=None, **options):
     """The report of a model on images."""
     confusion = evaluation.predict_confusion(
-        model, CrossEarthImageProcessor(), images, LAND_COVER, progress=False, **options
+        model, processor or CrossEarthImageProcessor(), images, LAND_COVER, progress=False, **options
     )
     return evaluation.report(confusion, LAND_COVER)
 
@@ -77,6 +77,12 @@ def test_images_are_scaled_and_scores_brought_back(scale, seen):
     assert shapes == {seen}
     assert report["pixels"] == 39 * 48
     assert report["iou"]["land"] > 0.85  # all but the columns that bilinear scores blend
+
+
+def test_a_processor_that_styles_in_training_styles_no_image_that_is_scored():
+    styling = CrossEarthImageProcessor(do_earth_style_injection=True, style_probability=1.0, style_alpha=1.0)
+    pair, options = half_bright(40, 48), {"window": 32, "stride": 16}
+    assert scored(BrightnessModel(), [pair], styling, **options) == scored(BrightnessModel(), [pair], **options)
 
 
 def test_images_that_know_their_pixel_size_are_scored_at_the_models():

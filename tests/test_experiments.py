@@ -1,18 +1,22 @@
 """Plan, scores and table of the ablation, on counts worked by hand, and a small cell from start to end."""
 
+import dataclasses
 import json
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_runs import make_workplace
 
 from crossearth_hf.ablation_report import summarize, write_ablation
+from crossearth_hf.earth_style import EarthStyle, StyleBank
 from crossearth_hf.errors import InputError
 from crossearth_hf.experiments import (
     ALL_EXPERIMENTS,
-    EXPERIMENTS,
     VARIANTS,
     Experiment,
     Run,
@@ -22,6 +26,7 @@ from crossearth_hf.experiments import (
     finished_results,
     labelled_scores,
     plan,
+    prepare_banks,
     run_config,
     score,
 )
@@ -67,15 +72,52 @@ def test_runs_compute_in_what_the_machine_does_well(monkeypatch, dtype, expected
     assert config.mixed_precision == expected
 
 
-def test_no_experiment_trains_on_its_targets():
-    for experiment in ALL_EXPERIMENTS.values():
-        folders = {source.partition(":")[0] for source, _ in experiment.train}
-        for target in experiment.targets:
-            assert target.source.partition(":")[0] not in folders - {"dubai"}
-        assert set(experiment.headline) <= {target.name for target in experiment.targets}
-        assert experiment.validation.name not in experiment.headline
-    assert EXPERIMENTS["dubai"].train[0][0] == "dubai:tile[1-6]_part00[1-8]"
-    assert EXPERIMENTS["dubai"].targets[0].source == "dubai:tile[78]_*"
+NAMES = {
+    "dubai": [f"tile{tile}_part{part:03}" for tile in range(1, 9) for part in range(1, 10)],
+    "epfl_roads": [f"{number:03}" for number in range(1, 101)],
+    "cil_roads": [f"{number:03}" for number in range(144)],
+    "harvey_uav": ["any"],
+    "indonesia_bt": ["any"],
+}
+
+
+def images_of(source):
+    """(folder, name) of the images that a source of an experiment stands for."""
+    folder, _, pattern = source.partition(":")
+    return {(folder, name) for name in NAMES.get(folder, []) if fnmatch(name, pattern or "*")}
+
+
+@pytest.mark.parametrize("experiment", ALL_EXPERIMENTS.values(), ids=lambda each: each.name)
+def test_no_experiment_trains_on_its_targets(experiment):
+    trained = {image for source, _ in experiment.train for image in images_of(source)}
+    validation = images_of(experiment.validation.source)
+    assert trained
+    assert validation
+    assert not trained & validation
+    for target in experiment.targets:
+        assert images_of(target.source)
+        assert not images_of(target.source) & (trained | validation)
+    assert set(experiment.headline) <= {target.name for target in experiment.targets}
+    assert experiment.validation.name not in experiment.headline
+
+
+def test_the_names_of_the_images_are_those_of_the_data(shared):
+    for folder in ("dubai", "epfl_roads", "cil_roads"):
+        assert {path.stem for path in (shared / "data" / folder / "images").iterdir()} == set(NAMES[folder]), folder
+
+
+def test_the_bank_of_a_run_is_of_its_imagery_alone(tmp_path, monkeypatch):
+    make_workplace(tmp_path)
+    small = dataclasses.replace(SMALL, train=(*SMALL.train, ("synth:desert-city:2", 0.5)))
+    monkeypatch.setitem(ALL_EXPERIMENTS, "small", small)
+    prepare_banks(["small"], tmp_path, tmp_path / "out")
+    bank = StyleBank.from_file(tmp_path / "out" / "small" / "style_bank.safetensors")
+    assert (bank.count, bank.sources) == (4, ("data:[0-3]",))
+    images = [np.asarray(Image.open(tmp_path / "data" / "images" / f"{index}.png")) for index in range(4)]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        embeddings = EarthStyle.from_file().predictor(pixels)
+    torch.testing.assert_close(bank.mean, embeddings.mean(0), rtol=1e-4, atol=1e-4)
 
 
 SMALL = Experiment(
@@ -92,9 +134,9 @@ SMALL = Experiment(
 def test_a_cell_goes_on_where_it_was_interrupted_and_is_not_repeated(tmp_path, monkeypatch):
     make_workplace(tmp_path)
 
-    def cell(name, steps=None):
+    def cell(name, steps=None, start="tiny.json"):
         run = Run(SMALL, Variant("full", {"adaptation": "full"}), 1)
-        places = {"output": tmp_path / name, "start": tmp_path / "tiny.json", "peer": Path()}
+        places = {"output": tmp_path / name, "start": tmp_path / start, "peer": Path()}
         return execute(run, run_config(run, data=tmp_path, steps=steps, **places), tmp_path)
 
     whole = cell("whole")
@@ -117,6 +159,12 @@ def test_a_cell_goes_on_where_it_was_interrupted_and_is_not_repeated(tmp_path, m
     assert cell("killed") == resumed
     with pytest.raises(InputError, match=r"result\.json is a finished run with steps 24 where 20 is asked for"):
         cell("killed", steps=20)
+    # The same from weights that somebody has trained: another start.
+    assert resumed["start"] is None
+    (tmp_path / "trained").mkdir()
+    shutil.copy(tmp_path / "whole" / "small" / "full" / "seed1" / "model.safetensors", tmp_path / "trained")
+    with pytest.raises(InputError, match=r"is a finished run with start None where [0-9a-f]{64} is asked for"):
+        cell("killed", start="trained")
 
 
 def test_unlabelled_classes_count_as_the_first_and_enter_no_mean():
@@ -129,13 +177,14 @@ def test_unlabelled_classes_count_as_the_first_and_enter_no_mean():
     assert scores["mean_iou"] == pytest.approx((6 / 11 + 8 / 12) / 2)
 
 
-def result(variant, seed, *checkpoints, precision="bf16"):
+def result(variant, seed, *checkpoints, precision="bf16", start="a"):
     """A run on EPFL whose checkpoints scored (validation, target)."""
     scores = [{"EPFL 90-99": {"mean_iou": inside}, "CIL": {"mean_iou": target}} for inside, target in checkpoints]
     return {
         "experiment": "epfl",
         "variant": variant,
         "seed": seed,
+        "start": start,
         "config": {"mixed_precision": precision},
         "checkpoints": [{"step": step, "scores": score} for step, score in enumerate(scores)],
     }
@@ -176,6 +225,16 @@ def test_gains_are_taken_seed_by_seed(tmp_path):
     assert "| crossearth | 3 | 24.0 ± 8.5 | +4.0 ± 1.7 |" in table
     assert "Precision" not in table
     assert "| full+esi | 1 | 10.0 | -10.0 |" in table
+
+
+def test_gains_are_taken_from_one_start_and_the_peer_has_its_own():
+    results = [result("full", seed, (0.5, 0.2), start="b" if seed else "a") for seed in (0, 1)]
+    results += [result(variant, seed, (0.5, 0.3)) for variant in ("rein", "efficientnet-fpn") for seed in (0, 1)]
+    results.append(result("lora", 1, (0.5, 0.3)))
+    rows = summarize(results)["epfl"]
+    assert rows["rein"]["gain"] == [pytest.approx(0.1), None]  # seed 0 alone
+    assert rows["efficientnet-fpn"]["gain"] == pytest.approx([0.1, 0])
+    assert rows["lora"]["gain"] is None
 
 
 def test_mixed_precisions_are_told(tmp_path):

@@ -11,6 +11,8 @@ from crossearth_hf.earth_style import EarthStyle, StyleBank
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import write_geotiff
 from crossearth_hf.style_bank import embed_rasters, find_rasters, load_earth_style, write_style_bank
+from crossearth_hf.style_networks import InceptionStylePredictor as Inception
+from crossearth_hf.style_networks import StylePredictor
 
 RNG = np.random.default_rng(0)
 PLACE = {"crs": "EPSG:32632", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
@@ -25,17 +27,17 @@ def blotches(height, width, bands=3):
 class Recorder(torch.nn.Module):
     """A predictor that keeps what it is shown and answers with the mean colour."""
 
-    def __init__(self):
+    def __init__(self, smallest_image):
         super().__init__()
-        self.tiles = []
+        self.tiles, self.smallest_image = [], smallest_image
 
     def forward(self, images):
         self.tiles += list(images)
         return images.mean(dim=(2, 3)).repeat(1, 34)[:, :100]
 
 
-def embedded(path, **options):
-    recorder = Recorder()
+def embedded(path, smallest_image=32, **options):
+    recorder = Recorder(smallest_image)
     with torch.inference_mode():
         embeddings = embed_rasters([path], recorder, **options)
     assert len(embeddings) == len(recorder.tiles)
@@ -61,6 +63,9 @@ def test_images_smaller_than_a_tile_are_one_tile(tmp_path):
     assert [tile.shape for tile in embedded(tmp_path / "strip.jpg")] == [(3, 100, 256)] * 2
     Image.fromarray(np.zeros((20, 300, 3), np.uint8)).save(tmp_path / "line.png")
     assert embedded(tmp_path / "line.png") == []
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "small.png")
+    found = [len(embedded(tmp_path / "small.png", kind.smallest_image)) for kind in (StylePredictor, Inception)]
+    assert found == [1, 0]
 
 
 def test_16_bit_bands_are_chosen_and_stretched(tmp_path):

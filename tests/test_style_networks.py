@@ -278,11 +278,14 @@ def test_checkpoints_that_are_others(published, tmp_path, capsys):
     out = tmp_path / "out.safetensors"
     assert jackson.main([str(tmp_path), str(out)]) == 2
     assert "checkpoint_embeddings.pth does not exist" in capsys.readouterr().err
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "lone.png")
+    assert jackson.main([str(published[0]), str(out), "--imagery", f"{tmp_path}:lone"]) == 2
+    assert capsys.readouterr().err == "error: a style bank of 1 embeddings has no covariance; give at least 2\n"
     for path in published[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "checkpoint_transformer.pth").write_bytes(b"no weights")
     assert jackson.main([str(tmp_path), str(out)]) == 2
-    assert "is no checkpoint of plain tensors" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'checkpoint_transformer.pth'} is no checkpoint of")
     torch.save({"state_dict_ghiasi": {}}, tmp_path / "checkpoint_transformer.pth")
     assert jackson.main([str(tmp_path), str(out)]) == 2
     assert "lacks 'layers.0.conv.weight'" in capsys.readouterr().err

@@ -72,6 +72,7 @@ MISTAKES = {
     "no block": ({"block_size": 0}, "block_size 0"),
     "seed": ({"seed": -1, "block_size": 8}, "seed -1"),
     "draws": ({"draws": 0, "block_size": 8}, "0 draws"),
+    "small": ({"block_size": 2}, "an image of 4 x 4 pixels is too small for the style transfer"),
     "bank": ({"bank": "none"}, "none does not exist"),
     "bands": ({"bands": [1, 2, 7]}, "bands 1,2,7 do not fit"),
 }
@@ -80,6 +81,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_write_nothing(tmp_path, pixels, name):
     options, sentence = MISTAKES[name]
+    pixels = pixels[:, :4, :4] if name == "small" else pixels
     Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "scene.png")
     with pytest.raises(InputError, match=sentence):
         write_style_preview(tmp_path / "scene.png", tmp_path / "out.png", **options)

@@ -214,6 +214,7 @@ def test_images_smaller_than_the_crop_are_padded(settings):
     assert item["pixel_values"].shape == (3, 48, 48)
     assert (item["labels"][:height, :width] == 2).all()
     assert (item["pixel_values"][:, :height, :width] != 0).all()
+    assert torch.equal(item["valid"], item["labels"] == 2)
     for axis_rest in (np.s_[height:, :], np.s_[:, width:]):
         assert (item["labels"][axis_rest] == 255).all()
         assert (item["pixel_values"][(slice(None), *axis_rest)] == 0).all()
@@ -254,6 +255,7 @@ def test_pixels_without_data_become_the_mean_and_unlabelled():
     for index in range(30):
         empty = crops[index]["labels"] == 255
         assert int(empty.sum()) == 20 * 64
+        assert torch.equal(crops[index]["valid"], ~empty)
         assert (crops[index]["pixel_values"][:, empty] == 0).all()
         assert (crops[index]["pixel_values"][:, ~empty] != 0).all()
 

@@ -101,6 +101,10 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
         ({"lora_dropout": -0.5}, "lora_dropout is -0.5; it must lie between 0 and 1"),
         ({"rotation_degrees": -1.0}, "rotation_degrees is -1.0; it must lie between 0 and 180"),
         ({"rotation_degrees": float("inf")}, "rotation_degrees is inf; it must lie between 0 and 180"),
+        ({"fourier_probability": 0.5, "batch_size": 1}, "fourier_probability is 0.5; it needs a batch_size above 1"),
+        ({"mim_weight": 0.5}, "mim_weight is 0.5; it must be left out with objective 'masks', which hides no blocks"),
+        ({"mim_mask_ratio": 2.0, "objective": "multitask"}, "mim_mask_ratio is 2.0; it must lie between 0 and 1"),
+        ({"output_dir": "./tiny"}, "output_dir is './tiny'; it must be another folder than that of the model"),
         ({"tracker": "abacus"}, "tracker is 'abacus'; it must be one of none, tensorboard"),
     ],
 )

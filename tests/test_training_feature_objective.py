@@ -31,14 +31,16 @@ def test_a_perfect_prediction_costs_nothing_and_its_opposite_two(objective, monk
         assert float(objective(images).loss.detach()) == pytest.approx(cost, abs=1e-5)
 
 
-def test_blocks_are_masked_by_torchs_generator(objective):
-    images, seen = torch.randn(2, 3, 128, 64), []
+def test_blocks_are_masked_by_the_seeds_of_the_images(objective):
+    images, seen = torch.randn(2, 3, 128, 80), []
     objective.model.backbone.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        objective(images)
-    assert torch.equal(seen[0], seen[1])
-    assert not torch.equal(seen[0], seen[2])
+    for seeds in ([1, 2], [1, 3]):
+        objective(images, torch.tensor(seeds))
+    objective(images[:1], torch.tensor([1]))
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert torch.equal(seen[0][0], seen[2][0])
+    assert not torch.equal(seen[0][1], seen[1][1])
+    images, seen[0] = images[..., :64], seen[0][..., :64]
     blocks = [value.unfold(2, 32, 32).unfold(3, 32, 32) for value in (images, seen[0])]  # (B, 3, 4, 2, 32, 32)
     masked = (blocks[1] == 0).all(-1).all(-1).all(1)  # (B, 4, 2)
     assert 0 < masked.sum() < masked.numel()

@@ -17,7 +17,8 @@ def crops():
     pixels = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std))
     labels = torch.arange(6)[:, None, None].expand(6, 32, 32) % 5
-    return {"pixel_values": (pixels - mean) / std, "labels": labels, "index": torch.arange(100, 106)}, pixels
+    batch = {"pixel_values": (pixels - mean) / std, "labels": labels, "index": torch.arange(100, 106)}
+    return batch | {"valid": torch.ones(6, 32, 32, dtype=torch.bool)}, pixels
 
 
 PROCESSOR = CrossEarthImageProcessor()
@@ -33,7 +34,7 @@ def test_every_objective_gets_its_own_arguments(crops):
     expected = {
         "masks": {"pixel_values", "labels", "seeds"},
         "multitask": {"pixel_values", "labels", "seeds"},
-        "features": {"pixel_values"},
+        "features": {"pixel_values", "seeds"},
         "reconstruct": {"pixel_values", "seeds"},
     }
     for objective, names in expected.items():
@@ -80,3 +81,16 @@ def test_the_fourier_mix_is_a_style_too(crops):
     mean, std = (torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std))
     mixed = (mix_amplitudes(pixels, 0.5, seeds) - mean) / std
     torch.testing.assert_close(inputs["pixel_values"][styled], mixed[styled], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("style", [{"style_probability": 1.0, "style_mask_ratio": 1.0}, {"fourier_probability": 1.0}])
+def test_pixels_without_data_stay_the_mean_colour(crops, style):
+    batch, _ = crops
+    batch["valid"][:4, :, 20:] = False
+    batch["valid"][4] = False
+    batch["pixel_values"] = batch["pixel_values"] * batch["valid"][:, None]
+    inputs = maker(objective="multitask", **style)(batch)
+    assert inputs["styled"].tolist() == [True] * 4 + [False, True]
+    assert (inputs["pixel_values"][~batch["valid"][:, None].expand(-1, 3, -1, -1)] == 0).all()
+    changed = (inputs["pixel_values"] != batch["pixel_values"]).any(dim=1)
+    assert (changed.flatten(1).float().mean(1) > 0.5).tolist() == inputs["styled"].tolist()

@@ -26,6 +26,18 @@ def test_a_checkpoint_replaces_the_last_one(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint"}
 
 
+def test_a_model_or_a_log_of_another_run_is_not_overwritten(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.log({"step": 1})
+    folder.prepare(resume=True)  # of a run that was killed before its first checkpoint
+    with pytest.raises(InputError, match="already holds a run; continue it with --resume"):
+        folder.prepare(resume=False)
+    (tmp_path / "config.json").write_text("{}")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="already holds a model and no checkpoint of it; name another"):
+            folder.prepare(resume=resume)
+
+
 @pytest.mark.parametrize("moves", [0, 1, 2])
 def test_whenever_the_exchange_stops_a_complete_checkpoint_is_found(tmp_path, monkeypatch, moves):
     folder, left = saved(RunFolder(tmp_path), 1), [moves]

@@ -153,7 +153,7 @@ def test_reconstruction_needs_no_labels_and_warms_up_a_multitask_run(workplace, 
     assert values[-1] < 0.9 * values[0]
     assert "loss_class" not in log_lines(warm)[0]
     changes = {"model": str(warm), "objective": "multitask", "style_probability": 0.5, "style_block_size": 16}
-    changes |= {"eval_data": f"{workplace / 'data'}:5", "steps": 2}
+    changes |= {"eval_data": f"{workplace / 'data'}:5", "steps": 2, "mim_mask_ratio": 0.3, "mim_weight": 0.5}
     run = training.train(settings(workplace, tmp_path / "run", **changes))
     parts = {"loss_class", "loss_mask", "loss_dice", "loss_reconstruct_masked", "loss_reconstruct_styled"}
     first = log_lines(run)[0]
@@ -161,7 +161,8 @@ def test_reconstruction_needs_no_labels_and_warms_up_a_multitask_run(workplace, 
     assert first["loss"] == pytest.approx(sum(v for k, v in first.items() if k.startswith("loss_")), rel=1e-5)
     saved = load_file(run / "model.safetensors")
     assert any(key.startswith("multitask.") for key in saved)
-    _, info = CrossEarthForSemanticSegmentation.from_pretrained(run, output_loading_info=True)
+    loaded, info = CrossEarthForSemanticSegmentation.from_pretrained(run, output_loading_info=True)
+    assert (loaded.config.mim_mask_ratio, loaded.config.mim_weight, loaded.config.mim_block_size) == (0.3, 0.5, 16)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert log_lines(run)[-1]["eval"]["pixels"] == 6400
 
@@ -180,6 +181,8 @@ def test_styles_change_the_loss_and_a_resume_repeats_them(workplace, finished, t
     [
         ({"style_block_size": 65}, "style_block_size is 65; it must not exceed the crop's 64 pixels"),
         ({"style_bank": "nowhere.safetensors"}, "style_bank: nowhere.safetensors does not exist"),
+        ({"style_networks": "nowhere.safetensors"}, "style_networks, style_bank: nowhere.safetensors does not exist"),
+        ({"objective": "multitask", "mim_block_size": 80}, "mim_block_size is 80; it must not exceed the crop's 64"),
     ],
 )
 def test_styles_that_do_not_fit(workplace, tmp_path, changes, message):

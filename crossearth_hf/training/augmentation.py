@@ -66,7 +66,8 @@ class TrainingCrops(Dataset):
     """Endless random crops of several sources, addressed by a running index.
 
     Item `index` is {"pixel_values": (C, size, size) float32 normalised, "labels": (size, size) int64, 255 ignored,
-    "index": () int64}. Pixels without data are 0 after normalisation, their labels 255.
+    "valid": (size, size) bool, "index": () int64}. Pixels without data, those beyond the image among them, are not
+    valid: 0 after normalisation, their labels 255.
 
     Args:
         sources: Labelled images per source, or a stream of them.
@@ -213,7 +214,7 @@ def photometric_distortion(image: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def to_tensors(crop: Crop, settings: CropSettings) -> dict[str, torch.Tensor]:
-    """Normalises a crop and pads it right and bottom to `settings.size`: pixels with 0, labels with 255."""
+    """Normalises a crop and pads it right and bottom to `settings.size`: pixels with 0, labels with 255, not valid."""
     h, w = crop.labels.shape
     normalized = normalize_pixels(
         torch.from_numpy(crop.image.transpose(2, 0, 1).copy()),
@@ -226,7 +227,9 @@ def to_tensors(crop: Crop, settings: CropSettings) -> dict[str, torch.Tensor]:
     pixel_values[:, :h, :w] = normalized
     labels = torch.full((settings.size, settings.size), IGNORE_INDEX)
     labels[:h, :w] = torch.from_numpy(crop.labels.astype(np.int64, order="C"))
-    return {"pixel_values": pixel_values, "labels": labels}
+    valid = torch.zeros(settings.size, settings.size, dtype=torch.bool)
+    valid[:h, :w] = torch.from_numpy(crop.valid.copy())
+    return {"pixel_values": pixel_values, "labels": labels, "valid": valid}
 
 
 def _image_counts(sources: Sequence[Source]) -> list[int]:

@@ -53,8 +53,12 @@ class TrainConfig:
         style_mask_ratio: Share of the blocks that show the restyled image.
         style_block_size: Side of a block in pixels.
         style_residual: Whether what the style changes is added to the image, which keeps its finest detail.
-        style_bank: File with the styles (`crossearth style-bank`); the bank that comes with the package if not given.
-        fourier_probability: Share of the images that get another's low frequencies, see `fourier_style`; 0 for none.
+        style_bank: File with the styles (`crossearth style-bank`); that in the file of the networks if not given.
+        style_networks: File with the style networks (`EarthStyle.save`); those of the package if not given.
+        fourier_probability: Share of the images that get the low frequencies of another of their batch, see
+            `fourier_style`; 0 for none.
+        mim_mask_ratio, mim_block_size, mim_weight: Of masked image modelling, see `CrossEarthConfig`, into which they
+            are written; the model's own if not given.
         steps: Optimiser steps of this run.
         schedule_steps: Steps after which the learning rate reaches 0 (`steps` if not given). The published runs stop
             at 30,000 of 40,000.
@@ -108,7 +112,11 @@ class TrainConfig:
     style_block_size: int = 64
     style_residual: bool = False
     style_bank: str | None = None
+    style_networks: str | None = None
     fourier_probability: float = 0.0
+    mim_mask_ratio: float | None = None
+    mim_block_size: int | None = None
+    mim_weight: float | None = None
     steps: int = 30_000
     schedule_steps: int | None = None
     batch_size: int = 4
@@ -141,11 +149,13 @@ class TrainConfig:
         for name in _POSITIVE:
             self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "must be positive")
         for name in _NOT_NEGATIVE:
-            self._require(name, getattr(self, name) >= 0, "must not be negative")
+            self._require(name, (getattr(self, name) or 0) >= 0, "must not be negative")
         for name, choices in _CHOICES.items():
             self._require(name, getattr(self, name) in choices, f"must be one of {', '.join(choices)}")
         for name in _PROBABILITIES:
-            self._require(name, 0 <= getattr(self, name) <= 1, "must lie between 0 and 1")
+            self._require(name, 0 <= (getattr(self, name) or 0) <= 1, "must lie between 0 and 1")
+        apart = not self.model or Path(self.model).resolve() != Path(self.output_dir).resolve()
+        self._require("output_dir", apart, "must be another folder than that of the model to start from")
         self._require("train_data", bool(self.train_data), "needs at least one source")
         weights = self.train_weights
         fits = not weights or (len(weights) == len(self.train_data) and min(weights) >= 0 and sum(weights) > 0)
@@ -162,6 +172,11 @@ class TrainConfig:
         self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
         self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
+        partner = not self.fourier_probability or self.batch_size > 1
+        self._require("fourier_probability", partner, "needs a batch_size above 1: it mixes images of a batch")
+        for name in ("mim_mask_ratio", "mim_block_size", "mim_weight"):
+            used = getattr(self, name) is None or self.hides_blocks
+            self._require(name, used, f"must be left out with objective '{self.objective}', which hides no blocks")
         styled = bool(self.style_probability) and self.num_channels > 3
         self._require("style_probability", not styled, "must be 0 with more than three bands: Earth styles are of RGB")
         computed = self.frozen_dtype == "float32" or self.mixed_precision == "bf16"
@@ -184,6 +199,11 @@ class TrainConfig:
         return self.objective in ("masks", "multitask")
 
     @property
+    def hides_blocks(self) -> bool:
+        """Whether masked image modelling is part of the objective."""
+        return self.objective in ("multitask", "reconstruct")
+
+    @property
     def num_channels(self) -> int:
         """Channels of the images: those of `bands` where they are more than RGB."""
         return max(3, len(self.bands))
@@ -200,11 +220,15 @@ class TrainConfig:
 
 _POSITIVE = (
     "steps", "schedule_steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "crop_size", "eval_scale",
-    "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size",
+    "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size", "mim_block_size",
     "backbone_lr_multiplier", "ground_sampling_distance",
 )  # fmt: skip
-_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
-_PROBABILITIES = ("lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability")
+_NOT_NEGATIVE = ("mim_weight", "weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
+_PROBABILITIES = (
+    "lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability", "mim_mask_ratio",
+)  # fmt: skip
+MODEL_FIELDS = ("ground_sampling_distance", "mim_mask_ratio", "mim_block_size", "mim_weight")
+"""Fields that are written into the model's configuration where they are given."""
 _CHOICES = {
     "objective": ("masks", "multitask", "reconstruct", "features"),
     "adaptation": ADAPTATIONS,

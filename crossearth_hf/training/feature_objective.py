@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..loss_crossearth import process_mean
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
+from ..modeling_multitask import visible_blocks
 
 MASK_RATIO = 0.5
 BLOCK = 32  # pixels
@@ -40,20 +42,23 @@ class MaskedFeaturePrediction(nn.Module):
         width = self.model.config.backbone_config.hidden_size
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(self.teacher.widths[-2:])))
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> CrossEarthSegmentationOutput:
+    def forward(self, pixel_values: Tensor, seeds: Tensor | None = None) -> CrossEarthSegmentationOutput:
         """One minus the cosine between predicted features and those of the clean image, mean over all patches.
 
+        Features are standardised over the batch, that of all processes.
+
         Args:
-            pixel_values: (B, 3, H, W) normalised; H and W multiples of 32. Masked blocks become the mean colour.
-            labels: Ignored.
+            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16. Hidden blocks become the mean colour.
+            seeds: (B,) int64 >= 0: an image's mask then depends on its own seed alone.
         """
+        batch, _, height, width = pixel_values.shape
         with torch.no_grad():
             target = self.model.backbone.patch_features(self.teacher(pixel_values)).float()  # (B, C, h, w)
-            target = (target - target.mean(dim=(0, 2, 3), keepdim=True)) / target.std(dim=(0, 2, 3), keepdim=True)
-        shape = [pixel_values.shape[0], 1, *(side // BLOCK for side in pixel_values.shape[-2:])]
-        kept = (torch.rand(shape) >= MASK_RATIO).to(pixel_values)
-        kept = kept.repeat_interleave(BLOCK, dim=2).repeat_interleave(BLOCK, dim=3)
-        features = self.model(pixel_values * kept, return_dict=True)
+            target = target - process_mean(target.mean(dim=(0, 2, 3), keepdim=True))
+            target = target / process_mean(target.square().mean(dim=(0, 2, 3), keepdim=True)).sqrt()
+        numbers = None if seeds is None else seeds.tolist()
+        visible = visible_blocks((batch, height, width), MASK_RATIO, BLOCK, numbers).to(pixel_values.device)
+        features = self.model(pixel_values * visible[:, None], return_dict=True)
         tokens = features.last_hidden_state[:, self.model.backbone.num_prefix_tokens :]  # (B, N, D)
         predicted = self.head(tokens).float()  # (B, N, C)
         loss = 1 - F.cosine_similarity(predicted, target.flatten(2).transpose(1, 2), dim=-1).mean()

@@ -12,6 +12,8 @@ BAND = 0.02
 def mix_amplitudes(images: Tensor, probability: float, seeds: Sequence[int]) -> Tensor:
     """Gives images the low-frequency amplitudes of another image of the batch; the phases, and so the shapes, stay.
 
+    In a run of several processes the batch is that of one of them.
+
     Args:
         images: (B, C, H, W) in [0, 1]; every channel is mixed by itself.
         probability: Share of the images that are mixed.

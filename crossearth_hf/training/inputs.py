@@ -47,31 +47,37 @@ class InputMaker:
         """Arguments of the forward pass.
 
         Args:
-            batch: "pixel_values" (B, C, H, W) normalised, "labels" (B, H, W), and "index" (B,): the crops' numbers.
+            batch: "pixel_values" (B, C, H, W) normalised, "labels" (B, H, W), "valid" (B, H, W) bool, and "index" (B,):
+                the crops' numbers.
         """
         objective, crops = self.config.objective, batch["index"].tolist()
         inputs: dict[str, Any] = {"pixel_values": batch["pixel_values"]}
         if self.config.needs_labels:
             inputs["labels"] = batch["labels"]
-        if objective in ("masks", "multitask", "reconstruct"):
-            inputs["seeds"] = torch.tensor([self._seed(crop, POINTS_AND_MASKS) for crop in crops])
+        inputs["seeds"] = torch.tensor([self._seed(crop, POINTS_AND_MASKS) for crop in crops])
         if self.style is not None or self.config.fourier_probability:
-            mixed, styled = self._styled(batch["pixel_values"], [self._seed(crop, STYLE) for crop in crops])
+            seeds = [self._seed(crop, STYLE) for crop in crops]
+            mixed, styled = self._styled(batch["pixel_values"], batch["valid"], seeds)
             inputs["pixel_values"] = mixed
             if objective == "multitask":
                 inputs |= {"clean_pixel_values": batch["pixel_values"], "styled": styled}
         return inputs
 
-    def _styled(self, pixel_values: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) normalised images with styles, and (B,) which have one; the others do not change at all."""
+    def _styled(self, pixel_values: Tensor, valid: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) normalised images with styles, and (B,) which have one; the others do not change at all.
+
+        Nor do pixels without data, which the style networks see as the mean colour (ours).
+        """
         mean, std = (pixel_values.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         pixels = mixed = (pixel_values * std + mean).clamp(0, 1)
         if self.style is not None:
             mixed, _ = self.style.inject(mixed, self.settings, seeds)
         if self.config.fourier_probability:
             mixed = mix_amplitudes(mixed, self.config.fourier_probability, seeds)
-        styled = (mixed != pixels).flatten(1).any(dim=1)
-        return torch.where(styled[:, None, None, None], (mixed - mean) / std, pixel_values), styled
+        changed = (mixed != pixels) & valid[:, None]
+        styled = changed.flatten(1).any(dim=1)
+        replaced = styled[:, None, None, None] & valid[:, None]
+        return torch.where(replaced, (mixed - mean) / std, pixel_values), styled
 
     def _seed(self, crop: int, purpose: int) -> int:
         """A seed of 63 bits that only the run's seed, the crop's number and the purpose decide."""
@@ -87,6 +93,6 @@ def _load_style(config: TrainConfig, crop_size: int) -> EarthStyle | None:
             f"style_block_size is {config.style_block_size}; it must not exceed the crop's {crop_size} pixels"
         )
     try:
-        return EarthStyle.from_file(bank=config.style_bank)
+        return EarthStyle.from_file(config.style_networks, bank=config.style_bank)
     except ValueError as error:
-        raise InputError(f"style_bank: {error}") from error
+        raise InputError(f"style_networks, style_bank: {error}") from error

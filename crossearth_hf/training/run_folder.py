@@ -45,14 +45,17 @@ class RunFolder:
         self._log = self.path / "log.jsonl"
 
     def prepare(self, *, resume: bool) -> None:
-        """Makes the folder; raises `InputError` if that fails or if it holds a run that is not to be resumed."""
+        """Makes the folder; `InputError` if that fails, if it holds a run that is not to be resumed or only a model."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
             raise InputError(f"output_dir {self.path} cannot be written: {error.strerror}; name another") from error
-        if (self.checkpoint.exists() or self._outgoing.exists()) and not resume:
+        saved = self.checkpoint.exists() or self._outgoing.exists()
+        if not saved and (self.path / "config.json").exists():
+            raise InputError(f"{self.path} already holds a model and no checkpoint of it; name another output_dir")
+        if (saved or self._log.exists()) and not resume:
             raise InputError(f"{self.path} already holds a run; continue it with --resume or name another output_dir")
 
     def recover(self) -> None:

@@ -19,7 +19,7 @@ from ..memory import keep_freed_memory, return_freed_memory
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
 from ..modeling_multitask import CrossEarthForMultiTaskTraining
 from .adaptation import LoraSettings, adapt, extend_channels, train_features_alone
-from .config import TrainConfig
+from .config import MODEL_FIELDS, TrainConfig
 
 _CLASSIFIERS = ("class_predictor.", "classifier.")  # of CrossEarth and of the peer
 
@@ -38,8 +38,8 @@ def build_model(
             `adapt`.
     """
     labels = {"id2label": label_set.id2label, "label2id": label_set.label2id}
-    multitask, peer = config.objective in ("multitask", "reconstruct"), _is_peer(config)
-    model_class = CrossEarthForMultiTaskTraining if multitask else CrossEarthForSemanticSegmentation
+    peer = _is_peer(config)
+    model_class = CrossEarthForMultiTaskTraining if config.hides_blocks else CrossEarthForSemanticSegmentation
     if _from_scratch(config):
         model = _new(config, model_class, labels)
     else:
@@ -51,8 +51,7 @@ def build_model(
         adapt(model, config.adaptation, lora_settings(config))
     if config.objective == "reconstruct":
         train_features_alone(model)
-    if config.ground_sampling_distance is not None:
-        model.config.ground_sampling_distance = config.ground_sampling_distance
+    _set_fields(model, config)
     if config.frozen_dtype == "bfloat16":
         _round_frozen_layers(model)
     if config.gradient_checkpointing:
@@ -135,6 +134,17 @@ def _fit_bands(model: CrossEarthPreTrainedModel, config: TrainConfig, tell: Call
     if channels < wanted:
         extend_channels(model, wanted)
         tell(f"'{config.model}' is extended from {channels} to {wanted} channels")
+
+
+def _set_fields(model: CrossEarthPreTrainedModel, config: TrainConfig) -> None:
+    """Writes what `config` says of the model itself; `InputError` for hidden blocks larger than the crops."""
+    for name in MODEL_FIELDS:
+        value = getattr(config, name)
+        if value is not None:
+            setattr(model.config, name, value)
+    crop, block = config.crop_size or model.config.image_size, model.config.mim_block_size
+    if config.mim_block_size and block > crop:
+        raise InputError(f"mim_block_size is {block}; it must not exceed the crop's {crop} pixels")
 
 
 def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, Any]) -> Any:

@@ -3,7 +3,8 @@
 A run is a pure function of its configuration. Crops, styles, masks and the loss's random points depend on the seed and
 on the number of the crop alone: a resumed run repeats the uninterrupted one to the last bit, and several processes make
 the steps that one would make on the same global batch. Their losses agree up to rounding, since the loss averages over
-all processes (`loss_crossearth`); dropout is the exception, drawn per pass and process (the published model has none).
+all processes (`loss_crossearth`). Two things are exceptions: dropout, drawn per pass and process (the published model
+has none), and the Fourier style mix, whose partners are images of the same process.
 The price is a generator per image instead of one for all: a run draws other points than the original's would, from the
 same distribution, and they cost some kernel launches more.
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 STYLE_SIZE = 100
 
-_SMALLEST_INCEPTION = 43  # what its strides and unpadded borders leave one pixel of
 _SMALLEST = 5  # the mirrored borders of the style transfer need two pixels at a quarter of the size
 
 # MobileNetV2 (Sandler et al., CVPR 2018): expansion, channels and stride of each inverted residual block.
@@ -56,7 +55,13 @@ class InvertedResidual(nn.Module):
 
 
 class StylePredictor(nn.Module):
-    """P_s: an image -> its style embedding of 100 numbers; a MobileNetV2 whose batch norms are folded into it."""
+    """P_s: an image -> its style embedding of 100 numbers; a MobileNetV2 whose batch norms are folded into it.
+
+    Attributes:
+        smallest_image: Side in pixels below which there is less than one position of the last feature map.
+    """
+
+    smallest_image = 32
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +101,12 @@ class InceptionStylePredictor(nn.Sequential):
     """P_s in the original size: Inception-v3 (Szegedy et al., CVPR 2016) up to its last 17 x 17 block.
 
     The batch norms, and the scaling of pixels from [0, 1] to [-1, 1], are folded into the convolutions.
+
+    Attributes:
+        smallest_image: Side in pixels of which its strides and unpadded borders leave one pixel.
     """
+
+    smallest_image = 43
 
     def __init__(self) -> None:
         stem = [
@@ -110,7 +120,7 @@ class InceptionStylePredictor(nn.Sequential):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> (B, 100); `ValueError` for images of less than 43 pixels on a side."""
-        if min(images.shape[-2:]) < _SMALLEST_INCEPTION:
+        if min(images.shape[-2:]) < self.smallest_image:
             height, width = images.shape[-2:]
             raise ValueError(
                 f"an image of {height} x {width} pixels is too small for Inception-v3: give at least 43 x 43"
@@ -260,7 +270,10 @@ def _mirrored_conv(in_channels: int, out_channels: int, size: int, *, stride: in
     return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, padding_mode="reflect", bias=bias)
 
 
-def style_networks(architecture: str) -> tuple[nn.Module, StyleTransfer]:
+Predictor = StylePredictor | InceptionStylePredictor
+
+
+def style_networks(architecture: str) -> tuple[Predictor, StyleTransfer]:
     """Predictor and transfer: "mobile" (Magenta's, 2.5 M weights) or "original" (that of Jackson et al., 11 M)."""
     if architecture == "mobile":
         return StylePredictor(), StyleTransfer()
@@ -269,4 +282,4 @@ def style_networks(architecture: str) -> tuple[nn.Module, StyleTransfer]:
     raise ValueError(f"style networks '{architecture}' are unknown; the known ones are mobile and original")
 
 
-__all__ = ["STYLE_SIZE", "InceptionStylePredictor", "StylePredictor", "StyleTransfer", "style_networks"]
+__all__ = ["STYLE_SIZE", "InceptionStylePredictor", "Predictor", "StylePredictor", "StyleTransfer", "style_networks"]
