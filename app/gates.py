@@ -1,7 +1,9 @@
 """What keeps the server from fetching addresses that a caller names: gradio would, for files given as URLs."""
 
 import json
+import re
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,8 +19,8 @@ class NoFetching:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Looks at the path, and at the body unless it is an upload."""
-        path = scope.get("path", "")
-        refused = "/proxy=" in path or ("file=" in path and ":/" in path)
+        path = unquote(re.sub("%(25)+", "%", scope.get("path", "")))  # however often it was encoded
+        refused = "/proxy=" in path or (":/" in path and ("file=" in path or "file/" in path))
         if not refused and scope["type"] == "http" and scope["method"] == "POST" and not _is_upload(scope):
             body = await _read(receive)
             refused = body is None or _names_address(body)
@@ -56,11 +58,13 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _names_address(body: bytes) -> bool:
-    """Whether a JSON body holds a file whose path is an address."""
+    """Whether a JSON body holds a file whose path is an address, or may hold one too deep to be found."""
     try:
         return _holds_address(json.loads(body))
-    except (ValueError, RecursionError):  # not JSON: gradio refuses it
+    except ValueError:  # not JSON: gradio refuses it
         return False
+    except RecursionError:  # nested so deep that nobody can tell
+        return True
 
 
 def _holds_address(value: Any) -> bool:

@@ -18,18 +18,11 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning
 
+from crossearth_hf.builders.rasters import SIGNATURE_BYTES, raster_driver
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene, bounded_cache
 from crossearth_hf.grid import GDAL_ERRORS
 
-_SIGNATURES = {  # after a TIFF's follows a zero, at which GDAL's search for texts such as <VRTDataset ends
-    b"II*\x00": "GTiff",
-    b"MM\x00*": "GTiff",
-    b"II+\x00": "GTiff",
-    b"MM\x00+": "GTiff",
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-}
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
 
 _LARGEST_BLOCK = 64e6  # pixels times bands; GDAL decodes a block as a whole, and again for every window
@@ -117,11 +110,12 @@ def _bring_in(upload: Path, target: Path, limits: Limits) -> None:
 def _driver(path: Path) -> str:
     """The GDAL driver for a file's first bytes."""
     with path.open("rb") as file:
-        start = file.read(4)
-    for signature, driver in _SIGNATURES.items():
-        if start.startswith(signature):
-            return driver
-    raise InputError("the file is neither a GeoTIFF nor a JPEG nor a PNG, whatever its name; export it as one of these")
+        driver = raster_driver(file.read(SIGNATURE_BYTES))
+    if driver is None:
+        raise InputError(
+            "the file is neither a GeoTIFF nor a JPEG nor a PNG, whatever its name; export it as one of these"
+        )
+    return driver
 
 
 def _check_pixels(height: int, width: int, limits: Limits) -> None:

@@ -62,7 +62,8 @@ def write_model_card(
     card = _existing_card(target, overwrite) or _new_card(folder.resolve().name, template)
     data = cast(ModelCardData, card.data)
     name = data.model_name = data.model_name or folder.resolve().name
-    data.license = licence or data.license
+    if licence and licence != data.license:
+        data.license, data.license_name, data.license_link = licence, None, None  # the latter two told of the former
     report, seeds = gather(folder, reports, name)
     facts = CardFacts(
         name=name,

@@ -78,15 +78,20 @@ def publish(
         InputError: a folder that does not load or has no card, a data set whose licence forbids publishing, a
             repository that is public although `private`, a refusal of the Hub.
     """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise InputError(f"'{repo_id}' is no name of a repository; write ORGANISATION/NAME") from error
+    check_repository(repo_id)
     upload = plan_upload(folder)
     notes = _check_dataset(upload, private) if dataset else _check_model(upload)
     if really:
         _push(upload, repo_id, "dataset" if dataset else "model", private, api or HfApi())
     return Upload(upload.folder, upload.files, upload.left_out, tuple(notes))
+
+
+def check_repository(repo_id: str) -> None:
+    """Raises `InputError` for what is no name of a repository on the Hub."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"'{repo_id}' is no name of a repository; write ORGANISATION/NAME") from error
 
 
 def plan_upload(folder: str | os.PathLike[str]) -> Upload:

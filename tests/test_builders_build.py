@@ -160,6 +160,26 @@ def test_a_killed_build_goes_on(tmp_path, several_shards, monkeypatch):
     assert names(tmp_path / "out/loveda_rural") == sorted(["build.json", *(shard["file"] for shard in done["shards"])])
 
 
+def test_one_build_at_a_time_writes_a_folder(tmp_path, several_shards, monkeypatch):
+    loveda(tmp_path / "raw", LOVEDA)
+    monkeypatch.setattr(loveda_reader, "_labels", slow_labels)
+    monkeypatch.setattr("crossearth_hf.builders.build._LOCK_SECONDS", 0.1)
+    first = multiprocessing.get_context("fork").Process(
+        target=build_loveda, args=(tmp_path / "raw", tmp_path / "out"), kwargs={"workers": 1}
+    )
+    first.start()
+    while not list(tmp_path.glob("out/.loveda_rural-unfinished/records/*.json")):
+        assert first.is_alive(), "the build ended before the second began"
+        time.sleep(0.02)
+    loveda(tmp_path / "others", LOVEDA, size=32)
+    with pytest.raises(InputError, match=r"another build is writing .*out; wait for it or name another folder"):
+        build_loveda(tmp_path / "others", tmp_path / "out", overwrite=True)
+    first.join()
+    assert first.exitcode == 0
+    assert build_loveda(tmp_path / "raw", tmp_path / "out").kept == ("loveda_rural",)
+    assert names(tmp_path / "out") == ["README.md", "loveda_rural", "preview.png"]
+
+
 def slow_labels(pair, classes, real=loveda_reader._labels):
     time.sleep(0.5)
     return real(pair, classes)
@@ -192,6 +212,15 @@ def test_existing_domains_are_kept_or_replaced_on_request(tmp_path):
     other = build_loveda(tmp_path / "raw", tmp_path / "out", overwrite=True)
     assert other.builds["loveda_rural"]["fingerprint"] != first.builds["loveda_rural"]["fingerprint"]
     assert names(tmp_path / "out") == ["README.md", "loveda_rural", "preview.png"]
+
+
+@pytest.mark.parametrize("content", ["{no json", '{"a":' * 100_000])
+def test_a_build_that_cannot_be_told_is_one_sentence(tmp_path, content):
+    loveda(tmp_path / "raw", LOVEDA)
+    (tmp_path / "out/loveda_rural").mkdir(parents=True)
+    (tmp_path / "out/loveda_rural/build.json").write_text(content)
+    with pytest.raises(InputError, match=r"build.json cannot be read .*; build the domain again"):
+        build_loveda(tmp_path / "raw", tmp_path / "out")
 
 
 def test_a_damaged_image_is_named(tmp_path):

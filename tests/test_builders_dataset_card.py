@@ -57,6 +57,16 @@ def test_domains_of_several_builds_share_a_card(tmp_path):
     assert "It does not allow passing the images on" in card.text
 
 
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}])
+def test_a_folder_holds_one_data_set_for_its_card_states_one_licence(built, tmp_path, flags):
+    potsdam(tmp_path / "other", tiles=("2_10",), size=(40, 50))
+    card = (built.out_dir / "README.md").read_text()
+    with pytest.raises(InputError, match=r"holds loveda_urban of the data set loveda.*a folder per data set"):
+        build_dataset("potsdam", tmp_path / "other", built.out_dir, allow_incomplete=True, **flags)
+    assert (built.out_dir / "README.md").read_text() == card
+    assert not list(built.out_dir.glob("*potsdam*"))
+
+
 def test_a_card_written_by_hand_is_kept(tmp_path):
     loveda(tmp_path / "raw", NAMES)
     (tmp_path / "out").mkdir()
@@ -150,6 +160,19 @@ def test_a_build_is_not_pushed_to_a_public_repository(tmp_path, hub, capsys):
     assert hub.sent is None
     assert "me/loveda exists and is public" in capsys.readouterr().err
     assert (tmp_path / "out" / "loveda_rural" / "build.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--push", "my name"), "'my name' is no name of a repository; write ORGANISATION/NAME"),
+        (("--path", "images=A", "--path", "images=B"), "--path names images twice; give each key one place"),
+    ],
+)
+def test_flags_are_checked_before_the_build(tmp_path, hub, capsys, flags, sentence):
+    assert build_by_command(tmp_path, "--allow-incomplete", *flags) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_may_not_be_passed_on_stays_private(tmp_path):

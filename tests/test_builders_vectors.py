@@ -78,3 +78,12 @@ def test_shapes_move_to_the_crs_of_the_image(tmp_path):
     ):
         path.write_text(content)
         np.testing.assert_array_equal(burn_polygons(read_geometries(file, "Polygon", METRES), METRES), expected)
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])  # newer versions of Python parse the first
+def test_collections_nested_too_deep(tmp_path, depth):
+    path = tmp_path / "a.geojson"
+    collections = '{"type": "GeometryCollection", "geometries": [' * depth + "]}" * depth
+    path.write_text(f'{{"features": [{{"geometry": {collections}}}]}}')
+    with pytest.raises(InputError, match=r"a.geojson is no GeoJSON of Polygons .*; download it again"):
+        read_geometries(RawFile("a.geojson", path, None, 0), "Polygon", METRES)

@@ -250,6 +250,21 @@ def test_a_persons_text_survives(tmp_path, saved, write_report):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.md", "new", "report"]
 
 
+def test_another_licence_takes_the_name_of_the_old_one_with_it(tmp_path, saved, write_report):
+    report, out = write_report({"P(i)2V": entry()}), tmp_path / "card.md"
+    write_model_card(saved[0], [report], out=out, licence="other")
+    own = "license: other\nlicense_name: see-card\nlicense_link: https://example.org/terms\n"
+    out.write_text(out.read_text().replace("license: other\n", own))
+    for same in (None, "other"):
+        text, data = read(write_model_card(saved[0], [report], out=out, licence=same))
+        assert (data["license"], data["license_name"]) == ("other", "see-card")
+        assert "weights | see-card" in text
+    text, data = read(write_model_card(saved[0], [report], out=out, licence="cc-by-4.0"))
+    assert data["license"] == "cc-by-4.0"
+    assert not {"license_name", "license_link"} & data.keys()
+    assert "weights | cc-by-4.0" in text
+
+
 def test_a_card_written_by_hand_is_not_lost(tmp_path, saved, write_report):
     out, report = tmp_path / "card.md", write_report({"P(i)2V": entry()})
     out.write_text("---\nlicense: mit\n---\n# mine\n")

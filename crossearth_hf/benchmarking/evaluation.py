@@ -36,7 +36,7 @@ class EvaluationSettings:
         batch_size: Windows per forward pass.
         device, dtype: As in `inference.load_model`; of several processes each takes its own device.
         examples: Images to keep per target, with truth and prediction.
-        features: Whether to keep features of class regions, see `benchmark_features`.
+        features: Whether to keep features of class regions, see `domain_features`.
         selection: Key of `SELECTIONS`: how the checkpoint was chosen.
         resamples: Of the bootstrap.
         overwrite: Whether entries that are finished are scored again.
@@ -73,7 +73,7 @@ def evaluate(
 
     Args:
         model: Folder or Hub id of a CrossEarth model.
-        plan: Makes the targets, see `benchmark_tasks`.
+        plan: Makes the targets, see `scenario_task` and `folder_task`.
         out: Folder of the report; made if it is not there, added to if it is the same model's.
         settings: The rest.
 

@@ -97,7 +97,7 @@ def fingerprint(digests: Iterable[str]) -> str:
 
 
 def summarize(counts: Sequence[ImageCounts], task: Task, resamples: int) -> dict[str, Any]:
-    """Scores, intervals, reliability and images of a report's entry; see `benchmark_report` for the form.
+    """Scores, intervals, reliability and images of a report's entry; see `report_folder` for the form.
 
     Means are over the scored classes that are labelled or predicted anywhere.
     """

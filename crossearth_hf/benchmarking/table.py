@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..reporting.numbers import ABSENT, percent, percent_interval
 from ..reporting.reading import Entry, Report
-from .report_folder import SELECTIONS
+from .report_folder import SELECTIONS, means
 
 _TITLES = (
     "target", "images", "mean IoU", "foreground IoU", "boundary IoU", "mean F1", "accuracy", "calibration error",
@@ -22,8 +22,8 @@ def terminal_table(report: Report) -> str:
             continue
         rows += [(title,), *(_row(entry) for entry in entries)]
         if unseen:
-            scores = [score for entry in entries if (score := entry.scores["mean_iou"]) is not None]
-            rows.append((f"mean of {len(scores)}", "", percent(sum(scores) / len(scores) if scores else None)))
+            mean = means({entry.name: vars(entry) for entry in entries})["unseen"]
+            rows.append((f"mean of {len(mean['targets'])}", "", percent(mean["mean_iou"])))
         notes += [note for entry in entries for note in _notes(entry)]
     if report.selection == SELECTIONS["oracle"]:
         notes.append("The checkpoint was chosen on the target itself: an oracle, no result.")

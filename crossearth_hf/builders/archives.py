@@ -91,6 +91,8 @@ class RawFile:
 
 
 READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, ZlibError, NotImplementedError, RuntimeError)
+JSON_ERRORS = (OSError, ValueError, RecursionError)
+"""What a JSON file raises that cannot be read, is none, or is nested deeper than Python follows."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..benchmark_datasets import get_dataset
 from ..benchmarks import VERSION, Domain, domains_of
@@ -25,6 +28,8 @@ from .readers import READERS
 from .shards import ShardRecord, build_shards, features
 
 _SOFTWARE = ("crossearth-hf", "datasets", "pyarrow", "pillow", "numpy", "rasterio")
+_LOCK = ".lock"
+_LOCK_SECONDS = 2  # the workers of a killed build end, and let go of it, within one
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,12 @@ def build_dataset(
 
     Raises:
         InputError: see `RawFolder.open` and `plan_domain`; unknown names; raw files that cannot be used; a domain that
-            exists and differs; a folder or disk that refuses. Existing domains stay as they are.
+            exists and differs; a folder that holds another data set, or that another build writes; a folder or disk
+            that refuses. Existing domains stay as they are.
     """
     features(is_plain=True)
     chosen = _chosen_domains(name, domains)
-    target = _check_target(Path(out_dir), Path(raw_dir), overwrite=overwrite, workers=workers)
+    target = _check_target(name, Path(out_dir), Path(raw_dir), overwrite=overwrite, workers=workers)
     raw, reader = RawFolder.open(raw_dir), READERS[name]
     overrides = {key: RawFolder.open(path) for key, path in _check_paths(name, paths or {}).items()}
     sources = [_found(domain, reader, raw, overrides) for domain in chosen]
@@ -99,20 +105,21 @@ def build_dataset(
         plan_domain(domain, source, headers, allow_incomplete=allow_incomplete)
         for domain, source in zip(chosen, sources, strict=True)
     ]
-    kept = tuple(plan.domain.name for plan in plans if _is_kept(target / plan.domain.name, plan, overwrite))
     try:
         target.mkdir(exist_ok=True)
-        for plan in plans:
-            if plan.domain.name not in kept:
-                _build_domain(plan, target, raw, workers)
-            shutil.rmtree(_stage(plan, target), ignore_errors=True)
-        write_card(target)
+        with _alone_in(target):
+            kept = tuple(plan.domain.name for plan in plans if _is_kept(target / plan.domain.name, plan, overwrite))
+            for plan in plans:
+                if plan.domain.name not in kept:
+                    _build_domain(plan, target, raw, workers)
+                shutil.rmtree(_stage(plan, target), ignore_errors=True)
+            write_card(target)
+            builds = {domain.name: read_build(target / domain.name) for domain in chosen}
     except OSError as error:
         raise InputError(
             f"{target} cannot be written: {error.strerror or error}; what is finished is kept: free space and run the "
             "command again"
         ) from error
-    builds = {domain.name: read_build(target / domain.name) for domain in chosen}
     return BuildReport(name, target, builds, kept)
 
 
@@ -146,7 +153,7 @@ def _check_paths(name: str, paths: Mapping[str, str | os.PathLike[str]]) -> Mapp
     return paths
 
 
-def _check_target(out_dir: Path, raw_dir: Path, *, overwrite: bool, workers: int) -> Path:
+def _check_target(name: str, out_dir: Path, raw_dir: Path, *, overwrite: bool, workers: int) -> Path:
     if workers < 1:
         raise InputError(f"{workers} workers must be at least 1")
     if os.path.realpath(out_dir) == os.path.realpath(raw_dir):
@@ -154,8 +161,26 @@ def _check_target(out_dir: Path, raw_dir: Path, *, overwrite: bool, workers: int
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(f"{out_dir} is a file; name a folder to write")
     target = check_place(out_dir, overwrite=True, parents=True)
-    check_card(target, overwrite=overwrite)
+    check_card(target, name, overwrite=overwrite)
     return target
+
+
+@contextmanager
+def _alone_in(target: Path) -> Iterator[None]:
+    """Keeps other builds out of a folder; a killed one gives the lock back, file systems without locks do without."""
+    lock = FileLock(target / _LOCK, timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another build is writing {target}; wait for it or name another folder") from error
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (target / _LOCK).unlink()
+        lock.release()
 
 
 def _is_kept(folder: Path, plan: Plan, overwrite: bool) -> bool:

@@ -27,8 +27,18 @@ _HUB_LICENCES = {
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
-def check_card(folder: Path, *, overwrite: bool) -> None:
-    """Raises `InputError` if the folder has a README.md that was written by hand, unless it may be replaced."""
+def check_card(folder: Path, dataset: str, *, overwrite: bool) -> None:
+    """Raises `InputError` if a folder cannot get the card of a data set.
+
+    It holds a domain of another one, for a card states one licence; or a README.md that was written by hand, unless it
+    may be replaced.
+    """
+    for name, domain in DOMAINS.items():
+        if domain.dataset != dataset and (folder / name / BUILD_FILE).is_file():
+            raise InputError(
+                f"{folder} holds {name} of the data set {domain.dataset}, and a card states the licence of one; name a "
+                f"folder per data set, such as {folder / dataset}"
+            )
     card = folder / CARD_FILE
     if card.exists() and not overwrite and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"{card} was not written by a build; add --overwrite to replace it or name another folder")

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from ..digests import file_sha256
 from ..errors import InputError
 from ..labels import IGNORE_INDEX
+from .archives import JSON_ERRORS
 from .plan import Plan, PlannedImage, Shard, process_context, worker_pool
 from .rasters import encode_image, encode_labels, open_raster
 
@@ -239,7 +240,7 @@ def _record(folder: Path, shard: Shard) -> ShardRecord | None:
     try:
         record = ShardRecord(**json.loads((folder / "records" / f"{shard.file}.json").read_text(encoding="utf-8")))
         return record if (folder / "data" / shard.file).stat().st_size == record.bytes else None
-    except (OSError, ValueError, TypeError):
+    except (*JSON_ERRORS, TypeError):
         return None
 
 

@@ -13,7 +13,7 @@ from rasterio.warp import transform_geom
 
 from ..errors import InputError
 from ..grid import GDAL_ERRORS, Grid
-from .archives import RawFile
+from .archives import JSON_ERRORS, RawFile
 
 _LONGITUDE_LATITUDE = "OGC:CRS84"  # GeoJSON without a "crs" member (RFC 7946)
 _WHOLE = {"LineString": "MultiLineString", "Polygon": "MultiPolygon"}  # part -> collection of such parts
@@ -44,7 +44,7 @@ def read_geometries(file: RawFile, kind: str, grid: Grid) -> list[Geometry]:
         shapes = [part for feature in data["features"] for part in _parts(feature.get("geometry"), kind)]
         moved = transform_geom(crs, grid.crs, shapes) if shapes else []
         inside = [_touches(shape, grid) for shape in moved]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, CRSError, *GDAL_ERRORS) as error:
+    except (*JSON_ERRORS, KeyError, TypeError, IndexError, AttributeError, CRSError, *GDAL_ERRORS) as error:
         raise InputError(f"{file} is no GeoJSON of {kind}s ({error}); download it again") from error
     if moved and not any(inside):
         raise InputError(f"the shapes of {file} all lie outside its image; the two do not belong together")

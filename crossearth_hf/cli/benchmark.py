@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -60,16 +61,26 @@ def add_build_dataset(subparsers: Any) -> None:
 
 def _build_dataset(arguments: argparse.Namespace) -> None:
     from ..builders import build_dataset  # noqa: PLC0415
+    from ..publishing import check_repository, publish  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     options = {name: value for name, value in vars(arguments).items() if name not in ("run", "push", "paths")}
-    report = build_dataset(paths=dict(arguments.paths), **options)
+    paths = _by_name(arguments.paths, "--path", "give each key one place")
+    if arguments.push is not None:
+        check_repository(arguments.push)  # before the long work
+    report = build_dataset(paths=paths, **options)
     print(report.table())
     if arguments.push is not None:
-        from ..publishing import publish  # noqa: PLC0415
-
         print(publish(report.out_dir, arguments.push, dataset=True, private=True, really=True).describe())
         print(f"pushed to {arguments.push}")
+
+
+def _by_name(assigned: Sequence[tuple[str, Any]], flag: str, remedy: str) -> dict[str, Any]:
+    """What a repeated flag has assigned; `InputError` where it names something twice."""
+    keys = [key for key, _ in assigned]
+    if len(set(keys)) < len(keys):
+        raise InputError(f"{flag} names {max(keys, key=keys.count)} twice; {remedy}")
+    return dict(assigned)
 
 
 def add_evaluate(subparsers: Any) -> None:
@@ -196,10 +207,6 @@ def _report(arguments: argparse.Namespace) -> None:
     from ..reporting.report import write_report  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
-    names = [name for name, _ in arguments.groups]
-    if len(set(names)) < len(names):
-        raise InputError(f"--group names {max(names, key=names.count)} twice; put all its reports into one")
-    written = write_report(
-        arguments.reports, arguments.out, groups=dict(arguments.groups), overwrite=arguments.overwrite
-    )
+    groups = _by_name(arguments.groups, "--group", "put all its reports into one")
+    written = write_report(arguments.reports, arguments.out, groups=groups, overwrite=arguments.overwrite)
     print("\n".join(f"wrote {path}" for path in written))
