@@ -1,4 +1,4 @@
-"""Rasters in, GeoTIFF out: with `bands`, `grid` and `mapping.cog`, the only user of rasterio.
+"""Rasters in, GeoTIFF out: what every reader of scenes and every writer of maps takes of rasterio.
 
 A `Scene` reads windows of anything GDAL opens as 8-bit RGB with a validity mask; its `Grid` travels on to the maps
 made from it. Georeferencing is copied, never recomputed.
@@ -8,7 +8,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -61,8 +61,8 @@ class Scene:
     colour bands the first is used as grey. For more than three channels: those asked for, else the first ones in their
     order. Palettes are expanded; alpha is validity, not a colour, unless it is asked for. A pixel is valid where any
     chosen band has data (nodata value or mask), alpha is not 0, and, for floats, all bands are finite.
-    Data other than 8-bit are stretched per band between their 2nd and 98th percentiles (our choice), measured ONCE
-    per scene on a decimated read, so windows have no seams.
+    Data other than 8-bit are stretched per band between the 2nd and 98th percentiles (our choice) of the pixels where
+    that band has data, measured ONCE per scene on a decimated read, so windows have no seams.
 
     Args:
         path: Anything that GDAL opens.
@@ -72,7 +72,8 @@ class Scene:
         num_channels: What a model takes, 3 or more.
 
     Attributes:
-        stamp: Size in bytes, time of change in nanoseconds and number of the file as opened; None for what is no file.
+        stamps: Of every file that GDAL reads for the scene, a VRT's sources too: size in bytes, time of change in
+            nanoseconds and number as opened; None for what is no file.
 
     Raises:
         InputError: for a file that cannot be read, complex numbers, wrong bands, an unsuitable resolution.
@@ -87,9 +88,10 @@ class Scene:
         num_channels: int = 3,
     ) -> None:
         self.path = os.fspath(path)
-        self.stamp = _stamp(self.path)
+        before = _stamp(self.path)  # the others are known, and read, only once this one is open
         source = _open(self.path)
         try:
+            self.stamps = {path: _stamp(path) for path in _files(source)} | {self.path: before}
             self.bands = choose_bands(source, bands, num_channels)
             self._palette = palette_of(source, self.bands)
             self.native_grid = Grid.of(source)
@@ -116,9 +118,10 @@ class Scene:
         self._source.close()
 
     def check_unchanged(self) -> None:
-        """Raises `InputError` where the file is no longer the one that was opened, or grew or shrank since then."""
-        if _stamp(self.path) != self.stamp:
-            raise InputError(f"{self.path} changed or vanished while it was read; run again once it is complete")
+        """Raises `InputError` where a file of the scene is no longer the one that was opened, or grew or shrank."""
+        for path, stamp in self.stamps.items():
+            if _stamp(path) != stamp:
+                raise InputError(f"{path} changed or vanished while it was read; run again once it is complete")
 
     @property
     def is_resampled(self) -> bool:
@@ -156,7 +159,8 @@ class Scene:
 
     def read_valid(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """(height, width) bool validity of a window of `native_grid`."""
-        return self._read_values(self._source, Window(col, row, width, height), (height, width))[1]
+        _, masks = self._read_values(self._source, Window(col, row, width, height), (height, width))
+        return np.any(masks, axis=0)
 
     def thumbnail(self, longest: int) -> Raster:
         """The whole scene as RGB at its own grid, averaged down to at most `longest` pixels on its longer side."""
@@ -176,7 +180,8 @@ class Scene:
         self, data: Any, window: Window, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
     ) -> tuple[np.ndarray, np.ndarray]:
         """(C, *shape) uint8 and (*shape) bool of a window."""
-        values, valid = self._read_values(data, window, shape, resampling)
+        values, masks = self._read_values(data, window, shape, resampling)
+        valid = np.any(masks, axis=0)
         if self._palette is not None:
             colours = self._palette[values[0]]  # (H, W, 4)
             return np.ascontiguousarray(colours[..., :3].transpose(2, 0, 1)), valid
@@ -187,7 +192,7 @@ class Scene:
     def _read_values(
         self, data: Any, window: Window, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Raw values (bands, *shape) and validity (*shape) of a window."""
+        """Raw values (bands, *shape) of a window, and where each band has data: (bands, *shape) bool."""
         if self._palette is not None:
             resampling = Resampling.nearest
         try:
@@ -195,22 +200,22 @@ class Scene:
             values = np.stack(
                 [data.read(band, window=window, out_shape=shape, resampling=resampling) for band in self.bands]
             )
-            valid = data.read_masks(self.bands, window=window, out_shape=values.shape).any(axis=0)
+            masks = data.read_masks(self.bands, window=window, out_shape=values.shape) > 0
             alpha = alpha_band(data)
             if alpha is not None and alpha not in self.bands:
-                valid &= data.read(alpha, window=window, out_shape=shape) > 0
+                masks &= data.read(alpha, window=window, out_shape=shape) > 0
         except GDAL_ERRORS as error:
             raise InputError(f"{self.path} is damaged or cut off ({_cause(error)}); copy it again") from error
         if np.issubdtype(values.dtype, np.floating):
-            valid &= np.isfinite(values).all(axis=0)
+            masks &= np.isfinite(values).all(axis=0)
         if self._palette is not None:
-            valid &= self._palette[values[0], 3] > 0
-        return values, valid
+            masks &= self._palette[values[0], 3] > 0
+        return values, masks
 
     def _stretched(self, values: np.ndarray) -> np.ndarray:
         """(bands, H, W) of any real type -> uint8, by the one stretch of the scene."""
         if self._stretch is None:
-            low, high = np.percentile(self._sample(), _STRETCH_PERCENTILES, axis=1)
+            low, high = np.transpose([np.percentile(values, _STRETCH_PERCENTILES) for values in self._sample()])
             self._stretch = low, np.where(high > low, high, low + 1)
         low, high = (limit[:, None, None] for limit in self._stretch)
         scaled = np.nan_to_num(values.astype(np.float64), copy=False, posinf=0, neginf=0)
@@ -220,20 +225,22 @@ class Scene:
         scaled *= 255
         return np.rint(scaled, out=scaled).astype(np.uint8)
 
-    def _sample(self) -> np.ndarray:
-        """(bands, N) valid values spread over the whole scene."""
+    def _sample(self) -> list[np.ndarray]:
+        """For each band (N,) values spread over the whole scene, where it has data; if nowhere, where others have."""
         source = self._source
         factor = max(1.0, max(source.width, source.height) / _STRETCH_SIDE)
         shape = (max(1, round(source.height / factor)), max(1, round(source.width / factor)))
-        values, valid = self._read_values(source, Window(0, 0, source.width, source.height), shape)
-        if valid.any():
-            return values[:, valid].astype(np.float64)
-        for row in range(0, source.height, TILE):  # specks of data that decimation missed
-            height = min(TILE, source.height - row)
-            values, valid = self._read_values(source, Window(0, row, source.width, height), (height, source.width))
+        whole = Window(0, 0, source.width, source.height)
+        rows = range(0, source.height, TILE)
+        strips = [Window(0, row, source.width, min(TILE, source.height - row)) for row in rows]
+        # The strips are for specks of data that decimation missed.
+        for window, size in [(whole, shape), *((strip, (strip.height, strip.width)) for strip in strips)]:
+            values, masks = self._read_values(source, window, size)
+            valid = np.any(masks, axis=0)
             if valid.any():
-                return values[:, valid].astype(np.float64)
-        return np.zeros((len(self.bands), 1))
+                chosen = (mask if mask.any() else valid for mask in masks)
+                return [band[mask].astype(np.float64) for band, mask in zip(values, chosen, strict=True)]
+        return [np.zeros(1)] * len(self.bands)
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
@@ -244,11 +251,23 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
+def _files(source: Any) -> list[str]:
+    """The files that GDAL reads for a dataset, those of VRTs in a VRT too, of which it names the VRT alone."""
+    found, waiting = dict.fromkeys(source.files), list(source.files)
+    while waiting:
+        path = waiting.pop()
+        if path.lower().endswith(".vrt") and path != source.name:
+            with suppress(*GDAL_ERRORS), rasterio.open(path) as inner:  # reading says what is wrong with it
+                waiting += [name for name in inner.files if name not in found]
+                found |= dict.fromkeys(inner.files)
+    return list(found)
+
+
 def _open(path: str) -> Any:
     """A rasterio dataset; raises `InputError` saying why there is none."""
+    ignore_missing_georeference()
     try:
-        with quiet():
-            source = rasterio.open(path)
+        source = rasterio.open(path)
     except GDAL_ERRORS as error:
         raise InputError(_why_unreadable(path)) from error
     if source.count == 0:
@@ -301,7 +320,8 @@ def bounded_cache() -> rasterio.Env:
 def read_band(path: Path, window: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
     """Nearest values (*shape) of the first band of a file in a window (row, col, height, width), fractions allowed."""
     row, col, height, width = window
-    with quiet(), rasterio.open(path) as source:
+    ignore_missing_georeference()
+    with rasterio.open(path) as source:
         return source.read(1, window=Window(col, row, width, height), out_shape=shape)
 
 
@@ -332,7 +352,7 @@ def write_geotiff(
     target = check_output(path, (".tif", ".tiff"), overwrite=overwrite)
     count, height, width = pixels.shape
     grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
-    with staged([target]) as (stage,), write_errors(target), quiet():
+    with staged([target]) as (stage,), write_errors(target):
         with create_geotiff(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set) as dataset:
             dataset.write(pixels)
         check_written(stage, [Block.of(0, 0, pixels)])
@@ -350,6 +370,7 @@ def create_geotiff(
     **options: Any,
 ) -> Any:
     """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent."""
+    ignore_missing_georeference()
     dataset = rasterio.open(
         path,
         "w",
@@ -404,12 +425,19 @@ def check_written(path: Path, blocks: Iterable[Block]) -> None:
                 raise RasterioIOError("what was written cannot be read again")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences rasterio's warning about rasters without a georeference, which are welcome here; not for threads."""
-    with warnings.catch_warnings():
+def ignore_missing_georeference() -> None:
+    """Silences rasterio's warning about rasters without a georeference, which are welcome here, for this process.
+
+    For good, once a raster is opened: threads that leave `warnings.catch_warnings` in another order than they entered
+    it take away each other's filters, or leave them behind.
+    """
+    applying = (
+        action
+        for action, message, kind, module, _ in warnings.filters
+        if message is module is None and issubclass(NotGeoreferencedWarning, kind)
+    )
+    if next(applying, None) != "ignore":
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class WindowScorer:
         if self._largest is None:
             try:
                 return _scores(self._model, crops)
-            except (InputError, MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
             # Outside the handler, for the error holds on to the tensors of the failed pass.
@@ -164,7 +164,7 @@ class WindowScorer:
                 torch.cuda.empty_cache()
         try:
             return torch.cat([_scores(self._model, group) for group in crops.split(self._largest)])
-        except (InputError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
             reason = _does_not_fit(crops[: self._largest])
@@ -173,9 +173,8 @@ class WindowScorer:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was short: torch has a class of errors for accelerators only."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    said = isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "out of memory" in str(error))
-    return said or isinstance(error, kinds) or isinstance(error.__cause__, kinds)
+    said = "allocate memory" in str(error) or "out of memory" in str(error)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def _does_not_fit(crops: Tensor) -> str:
@@ -187,13 +186,7 @@ def _does_not_fit(crops: Tensor) -> str:
 
 def _scores(model: CrossEarthForSemanticSegmentation, crops: Tensor) -> Tensor:
     """(b, K, H, W) float32 scores of (b, 3, H, W) crops in the model's own precision."""
-    try:
-        outputs = model(pixel_values=crops.to(model.dtype))
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"{len(crops)} windows of {crops.shape[-2]} x {crops.shape[-1]} do not fit into the memory of "
-            f"{crops.device}; choose a smaller batch size or window"
-        ) from error
+    outputs = model(pixel_values=crops.to(model.dtype))
     size = (crops.shape[-2], crops.shape[-1])
     return semantic_scores(outputs.class_queries_logits, outputs.masks_queries_logits, size).float()
 

@@ -10,6 +10,13 @@ from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
 CLASSES = ("red", "green", "blue")
 
 
+class Config(SimpleNamespace):
+    """Fields of a configuration."""
+
+    def to_dict(self) -> dict[str, object]:
+        return dict(vars(self))
+
+
 class ColourModel(nn.Module):
     """One query per class; its mask at full resolution is the sigmoid of `sharpness` times the channel, in 0..1."""
 
@@ -18,7 +25,7 @@ class ColourModel(nn.Module):
 
     def __init__(self, sharpness: float = 8.0, patch_sensitive: float = 0.0) -> None:
         super().__init__()
-        self.config = SimpleNamespace(
+        self.config = Config(
             num_labels=3, num_channels=3, id2label=dict(enumerate(CLASSES)), image_size=64, window_stride=43
         )
         self.sharpness = sharpness

@@ -13,6 +13,7 @@ from PIL import Image
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
+from crossearth_hf.data.image_files import IMAGE_SUFFIXES
 from crossearth_hf.geotiff import write_geotiff
 from crossearth_hf.mapping import resolution_advice
 
@@ -168,6 +169,25 @@ def test_several_scenes_lists_and_items(workplace, scenes, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
     assert predict_many(workplace, tmp_path / "none.txt", tmp_path / "none") == 2
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+@pytest.mark.parametrize("arguments", [["a.tif", "bad.tif"], ["list.txt"], ["../other", "south/b.tif"]])
+def test_maps_do_not_take_the_place_of_scenes(workplace, scenes, tmp_path, monkeypatch, capsys, arguments, flags):
+    monkeypatch.chdir(scenes)
+    (scenes / "list.txt").write_text("a.tif\nbad.tif\n")
+    (tmp_path / "other/south").mkdir(parents=True)
+    (tmp_path / "other/south/b.tif").write_bytes((scenes / "a.tif").read_bytes())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert predict_many(workplace, *arguments, ".", *flags) == 2
+    assert "is the same file as" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_the_help_names_what_a_folder_is_searched_for(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    assert set(IMAGE_SUFFIXES) <= set(re.findall(r"\.\w+", capsys.readouterr().out))
 
 
 def test_every_option_of_one_scene(workplace, tmp_path):

@@ -1,6 +1,8 @@
 """Reading rasters of every kind and writing GeoTIFFs, judged by rasterio and numpy."""
 
 import shutil
+import threading
+import warnings
 import zipfile
 
 import numpy as np
@@ -123,6 +125,17 @@ def test_nan_is_not_data_and_does_not_spoil_the_stretch(tmp_path):
     np.testing.assert_array_equal(
         raster.pixels[0, 10], np.rint(np.clip((values[0, 10] - low) / (high - low), 0, 1) * 255)
     )
+
+
+def test_a_band_is_stretched_by_its_own_data(tmp_path):
+    values = np.random.default_rng(0).uniform(0, 3000, (4, 100, 200)).astype(np.float32)
+    values[2, :, :10] = values[3] = -9999  # 5 % of a band, and a whole one
+    pixels = read_all(save(tmp_path / "a.tif", values, nodata=-9999), num_channels=4).pixels
+    for band, own in ((1, slice(None)), (2, slice(10, None))):
+        low, high = np.percentile(values[band, :, own].astype(float), [2, 98])
+        expected = np.rint(np.clip((values[band].astype(float) - low) / (high - low), 0, 1) * 255)
+        np.testing.assert_array_equal(pixels[band], expected)
+    assert (pixels[3] == 0).all()
 
 
 def test_specks_of_data_set_the_stretch(tmp_path):
@@ -249,6 +262,30 @@ def test_a_file_that_changes_while_it_is_open_is_told(tmp_path, noise, change):
             scene.check_unchanged()
 
 
+def mosaic(path, source):
+    """A VRT of the one band of `source`."""
+    path.write_text(
+        '<VRTDataset rasterXSize="70" rasterYSize="50"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>{source}</SourceFilename><SourceBand>1</SourceBand>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.tif.msk", "a.vrt"])
+def test_a_mosaic_of_mosaics_changes_with_what_it_is_made_of(tmp_path, noise, name):
+    path = save(tmp_path / "a.tif", noise[:1])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as target:
+        target.write_mask(noise[0] > 9)
+    outer = mosaic(tmp_path / "b.vrt", mosaic(tmp_path / "a.vrt", path))
+    with Scene(path if name.endswith("msk") else outer) as scene:
+        scene.read(0, 0, 50, 70)
+        scene.check_unchanged()
+        replace(tmp_path / name)
+        with pytest.raises(InputError, match=f"{name} changed or vanished"):
+            scene.check_unchanged()
+
+
 def test_what_is_no_file_does_not_change(tmp_path, noise):
     save(tmp_path / "a.tif", noise)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -256,6 +293,37 @@ def test_what_is_no_file_does_not_change(tmp_path, noise):
     with Scene(f"/vsizip/{tmp_path}/a.zip/a.tif") as scene:
         scene.check_unchanged()
         assert scene.read(0, 0, 50, 70).valid.all()
+
+
+def test_threads_open_pictures_without_a_place_in_silence(tmp_path, noise, monkeypatch):
+    path = save(tmp_path / "a.png", noise[:3], driver="PNG", crs=None, transform=None)
+    opened, both_open, first_is_done = rasterio.open, threading.Barrier(2, timeout=20), threading.Event()
+    failures = []
+
+    def slowly(*arguments, **options):
+        """Both threads are at it before one is through, and the second opens its file only then."""
+        if both_open.wait():
+            first_is_done.wait(20)
+        return opened(*arguments, **options)
+
+    def read():
+        try:
+            Scene(path).close()
+        except Warning as warning:
+            failures.append(warning)
+        first_is_done.set()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr(rasterio, "open", slowly)
+        threads = [threading.Thread(target=read) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(DeprecationWarning):
+            warnings.warn("the filters of others are as they were", DeprecationWarning, stacklevel=1)
+    assert failures == []
 
 
 def test_every_kind_of_real_raster_opens(shared):

@@ -145,8 +145,9 @@ def test_short_memory_halves_the_batch_once(error, capsys):
 @pytest.mark.parametrize("error", SHORTAGES)
 @pytest.mark.parametrize("count", [1, 4])
 def test_half_a_batch_is_the_last_try(error, count):
-    with pytest.raises(InputError, match="smaller batch size or window"):
+    with pytest.raises(InputError, match="smaller batch size or window") as refused:
         WindowScorer(SmallMemory(0, error))(torch.zeros(count, 3, 32, 32))
+    assert refused.value.__cause__ is error
 
 
 def test_other_failures_are_not_taken_for_short_memory():

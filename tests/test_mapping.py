@@ -176,6 +176,27 @@ def test_full_disk_in_the_middle(tmp_path, folder):
         assert list(folder.iterdir()) == []
 
 
+def test_what_a_killed_run_has_left_is_replaced_and_nothing_else(scene, folder):
+    """The map is the first file to be moved into its place."""
+    (folder / ".map.tif.parts").mkdir()
+    (folder / "confidence.tif").write_text("of somebody else")
+    with pytest.raises(InputError, match=r"confidence.tif exists already"):
+        make_map(scene[0], folder)
+    (folder / "map.tif").write_text("new")
+    make_map(scene[0], folder)
+    np.testing.assert_array_equal(read(folder / "map.tif"), scene[1])
+    with pytest.raises(InputError, match=r"map.tif exists already"):
+        make_map(scene[0], folder)
+
+
+def test_more_classes_than_a_map_can_hold(scene, folder):
+    model = ColourModel()
+    model.config.id2label = {index: f"class {index}" for index in range(256)}
+    with pytest.raises(InputError, match="256 classes and a map holds at most 255"):
+        make_map(scene[0], folder, model=model)
+    assert list(folder.iterdir()) == []
+
+
 def test_what_was_computed_survives_a_disk_that_fills_at_the_end(scene, folder, monkeypatch, capsys):
     def full(target, *_):
         raise InputError(f"{target.name} cannot be written (No space left on device), nothing was changed")

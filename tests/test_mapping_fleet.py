@@ -144,10 +144,10 @@ def test_an_interrupted_job_is_finished_by_the_next(scenes, tmp_path):
 
 
 def test_files_that_a_killed_run_has_left_are_replaced(scenes, tmp_path):
-    """Killed between the moves of confidence and map, or of an old map's successors: the parts still stand."""
+    """Killed between the moves of map and confidence, or of an old map's successors: the parts still stand."""
     folders = MapFolders.checked(tmp_path / "maps", confidence=tmp_path / "sure")
     run(scenes, folders)
-    (tmp_path / "maps/a.tif").unlink()
+    (tmp_path / "sure/a.tif").unlink()
     for name in ("a", "b"):
         (tmp_path / f"maps/.{name}.tif.parts").mkdir()
     (tmp_path / "maps/b.tif").write_text("old")

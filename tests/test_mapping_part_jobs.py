@@ -6,16 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
+from conftest import VIT, tiny_config
 from filelock import FileLock
 from rasters import write_raster
 from stub_model import ColourModel
 
-from crossearth_hf import CrossEarthImageProcessor
+import crossearth_hf
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene
+from crossearth_hf.inference import load_model
 from crossearth_hf.mapping import MapOutputs, parts, predict_map
-from crossearth_hf.mapping.part_jobs import compute_part
+from crossearth_hf.mapping.part_jobs import compute_part, model_digest
 
 PROCESSOR = CrossEarthImageProcessor()
 
@@ -61,7 +65,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def make_map(place, model=None, *, name="map", resolution=None, **options):
+def make_map(place, model=None, *, name="map", resolution=None, processor=PROCESSOR, **options):
     outputs = MapOutputs.checked(
         place / "scene.tif",
         place / "out" / f"{name}.tif",
@@ -71,7 +75,7 @@ def make_map(place, model=None, *, name="map", resolution=None, **options):
     )
     with Scene(place / "scene.tif", resolution=resolution) as scene:
         settings = {"window": 64, "stride": 43, "progress": False} | options
-        return predict_map(scene, outputs, model or Weighted(), PROCESSOR, **settings)
+        return predict_map(scene, outputs, model or Weighted(), processor, **settings)
 
 
 def read(place, name="map"):
@@ -159,35 +163,59 @@ def test_parts_in_the_middle_are_filled_in(place):
     assert_same(read(place), read(place, "expected"))
 
 
-def overwrite_scene(place):
-    with rasterio.open(place / "scene.tif", "r+") as scene:
+def overwrite(path):
+    with rasterio.open(path, "r+") as scene:
         scene.write(np.full((600, 400), 7, np.uint8), 2)
 
 
 CHANGES = {
-    "weights": {"model": 2.0},
+    "weights": {"weight": 2.0},
+    "configuration": {"config": {"num_attention_heads": 2}},
+    "normalisation": {"processor": CrossEarthImageProcessor(image_mean=[0.5, 0.5, 0.5])},
+    "version of the package": {},
     "window": {"window": 80},
     "stride": {"stride": 40},
     "batch size": {"batch_size": 3},
     "flips": {"tta": True},
     "scene": {},
+    "source of a mosaic": {},
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_another_job_uses_no_old_parts(place, change):
+def test_another_job_uses_no_old_parts(place, change, monkeypatch):
+    if change == "source of a mosaic":
+        (place / "scene.tif").rename(place / "source.tif")
+        rasterio.shutil.copy(place / "source.tif", place / "scene.tif", driver="VRT")
     with pytest.raises(KeyboardInterrupt):
         make_map(place, Broken(20))
     assert hidden(place)
     options = dict(CHANGES[change])
-    if change == "scene":
-        overwrite_scene(place)
-    model, fresh = (Weighted(options.get("model", 1.0)) for _ in range(2))
-    options.pop("model", None)
+    if change in ("scene", "source of a mosaic"):
+        overwrite(place / f"{change.split()[0]}.tif")
+    if change == "version of the package":
+        monkeypatch.setattr(crossearth_hf, "__version__", "another")
+    weight, config = options.pop("weight", 1.0), options.pop("config", {})
+    model, fresh = (Weighted(weight) for _ in range(2))
+    for each in (model, fresh):
+        vars(each.config).update(config)
     make_map(place, model, **options)
     make_map(place, fresh, name="fresh", **options)
     assert len(model.batches) == len(fresh.batches)
     assert_same(read(place), read(place, "fresh"))
+
+
+def test_a_model_is_the_same_one_wherever_it_lies(tmp_path, config):
+    PROCESSOR.save_pretrained(tmp_path / "one")
+    CrossEarthForSemanticSegmentation(config).save_pretrained(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = (load_model(tmp_path / name, device="cpu") for name in ("one", "two"))
+    assert model_digest(*one) == model_digest(*two)
+    heads = {"backbone_config": VIT | {"num_attention_heads": 2}}
+    for change in ({"out_indices": (0, 1, 2, 2)}, heads, {"group_norm_groups": 4}):
+        other = CrossEarthForSemanticSegmentation(tiny_config(**change)).eval()
+        other.load_state_dict(one[0].state_dict())
+        assert model_digest(other, PROCESSOR) != model_digest(*one)
 
 
 def test_nothing_is_left_where_no_part_was_finished(place):

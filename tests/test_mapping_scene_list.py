@@ -85,8 +85,8 @@ def test_several_arguments_of_all_kinds(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["in", "b.tif"], "in/b.tif and b.tif would both be written as b"),
-        (["twins"], "would both be written as a"),
+        (["in", "b.tif"], "would both be written as b; name the folder that holds both"),
+        (["twins"], "would both be written as a; move one of them away, or list the scenes to map in a .txt file"),
         (["empty"], "holds no raster"),
         (["empty.txt"], "lists no scene"),
         (["none.txt"], "cannot be read: No such file"),

@@ -3,12 +3,14 @@
 import os
 import signal
 import time
+import zipfile
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import tiny_config
+from conftest import VIT, tiny_config
 from distributed import KilledWorker, LocalCluster
 from rasters import write_raster
 
@@ -40,11 +42,11 @@ def place(tmp_path_factory):
     return folder
 
 
-def save_model(folder, seed):
+def save_model(folder, seed, image_mean=0.5, **changes):
     torch.manual_seed(seed)
-    config = tiny_config(encoder_layers=1, decoder_layers=2, encoder_feedforward_dim=16, dim_feedforward=16)
-    CrossEarthForSemanticSegmentation(config).save_pretrained(folder)
-    CrossEarthImageProcessor().save_pretrained(folder)
+    sizes = {"encoder_layers": 1, "decoder_layers": 2, "encoder_feedforward_dim": 16, "dim_feedforward": 16}
+    CrossEarthForSemanticSegmentation(tiny_config(**sizes | changes)).save_pretrained(folder)
+    CrossEarthImageProcessor(image_mean=[image_mean] * 3).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,15 @@ def test_what_lasting_workers_know_under_a_name_may_change(workers, tmp_path):
     save_model(tmp_path / "model", seed=0)
     lasting = Workers(workers._client, ModelSource(str(tmp_path / "model"), "cpu", "auto"))
     maps = []
-    for change in (lambda: None, lambda: scene(1), lambda: save_model(tmp_path / "model", seed=1)):
+    two_heads = VIT | {"num_attention_heads": 2}
+    changes = (
+        lambda: None,
+        lambda: scene(1),
+        lambda: save_model(tmp_path / "model", seed=1),
+        lambda: save_model(tmp_path / "model", seed=1, backbone_config=two_heads),
+        lambda: save_model(tmp_path / "model", seed=1, backbone_config=two_heads, image_mean=0.2),
+    )
+    for change in changes:
         change()
         with Scene(tmp_path / "scene.tif") as opened:
             source = SceneSource.of(opened)
@@ -164,16 +174,15 @@ def test_what_lasting_workers_know_under_a_name_may_change(workers, tmp_path):
         make_map(tmp_path, "alone")
         maps.append(read(tmp_path, "alone"))
         assert_same(read(tmp_path, "lasting"), maps[-1])
-    assert (maps[0][1] != maps[1][1]).any()
-    assert (maps[1][1] != maps[2][1]).any()
+    assert all((earlier[1] != later[1]).any() for earlier, later in pairwise(maps))
 
 
 def test_workers_refuse_what_is_not_the_same_everywhere(place, workers, monkeypatch):
-    other = SceneSource(str(place / "scene.tif"), version=(1, 2))
+    other = SceneSource(str(place / "scene.tif"), version="another")
     with pytest.raises(InputError, match="a worker finds another file"):
         make_map(place, "refused", run_parts=workers.runner(other))
-    monkeypatch.setattr("crossearth_hf.mapping.one_scene.weights_digest", lambda model: "those of another release")
-    with pytest.raises(InputError, match="other weights on a worker"):
+    monkeypatch.setattr("crossearth_hf.mapping.one_scene.model_digest", lambda *_: "that of another release")
+    with pytest.raises(InputError, match="other weights or settings on a worker"):
         make_map(place, "refused", run_parts=workers.runner(SceneSource(str(place / "scene.tif"))))
     assert not (place / "refused.tif").exists()
 
@@ -183,8 +192,11 @@ def test_names_that_are_no_paths_reach_workers_as_they_are(place, monkeypatch):
     with Scene("scene.tif") as scene:
         assert SceneSource.of(scene).path == str(place / "scene.tif")
     with Scene(f"GTIFF_DIR:1:{place / 'scene.tif'}") as scene:
-        source = SceneSource.of(scene)
-        assert (source.path, source.version) == (scene.path, None)
+        assert SceneSource.of(scene).path == scene.path
+    with zipfile.ZipFile("scene.zip", "w") as archive:
+        archive.write("scene.tif")
+    with Scene("/vsizip/scene.zip/scene.tif") as scene:
+        assert SceneSource.of(scene) == SceneSource(scene.path, (1, 2, 3))
 
 
 def test_parts_of_another_device_are_not_used(place, workers):

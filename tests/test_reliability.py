@@ -50,15 +50,16 @@ def test_an_ended_run_leaves_nothing_broken_and_the_next_one_finishes(trials, na
     assert command.problems == []
 
 
-def test_a_map_that_is_killed_between_any_two_of_its_last_steps(trials, tmp_path):
+@pytest.mark.parametrize("name", ["predict", "predict-new"])
+def test_a_map_that_is_killed_between_any_two_of_its_last_steps(trials, tmp_path, name):
     """Moves and removals at the end of `predict`: too short for random moments to hit them all."""
-    command = trials("predict")
+    command = trials(name)
     for operation in range(max(1, command.operations - 9), command.operations + 1):
         folder = tmp_path / f"{operation}"
         folder.mkdir()
         kill = partial(signal.raise_signal, signal.SIGKILL)
-        assert command.wait(reliability.start("predict", command.root, folder, at=operation, act=kill)) == -9
-        assert command.wait(reliability.start("predict", command.root, folder)) == 0, command.last_words(folder)
+        assert command.wait(reliability.start(name, command.root, folder, at=operation, act=kill)) == -9
+        assert command.wait(reliability.start(name, command.root, folder)) == 0, command.last_words(folder)
         assert reliability.contents(folder) == command.wanted
         assert reliability.hidden(folder) == []
 

@@ -23,7 +23,7 @@ import rasterio
 import torch
 from affine import Affine
 
-from crossearth_hf import CrossEarthImageProcessor
+from crossearth_hf import CrossEarthConfig, CrossEarthImageProcessor
 from crossearth_hf.geotiff import Scene
 from crossearth_hf.mapping import MapOutputs, predict_map
 from crossearth_hf.memory import keep_freed_memory
@@ -35,7 +35,7 @@ keep_freed_memory()  # as the command does
 
 class Free(torch.nn.Module):
     device, dtype = torch.device("cpu"), torch.float32
-    config = SimpleNamespace(num_labels=6, id2label={i: f"class {i}" for i in range(6)})
+    config = CrossEarthConfig(num_labels=6)
 
     def forward(self, pixel_values):
         masks = pixel_values[:, :, ::4, ::4].repeat(1, 2, 1, 1)

@@ -75,7 +75,7 @@ class Command:
     """A command on miniature inputs.
 
     Attributes:
-        name: As a person types it.
+        name: As a person types it; "-new" for results that replace nothing.
         run: Runs it with the current folder for its results; returns the exit code.
         is_unit: Patterns of what appears as a whole: a file, or a folder with all in it.
         earlier: By pattern of a file: whether (file, that of a finished run) is a complete earlier state.
@@ -142,15 +142,17 @@ def make_commands(root: Path) -> dict[str, Command]:
     def command(*arguments: str) -> Callable[[], int]:
         return lambda: _exit_code(main, [argument.format(root) for argument in arguments])
 
-    predict = ("--model", "{}/model", "--device", "cpu", "--overwrite", "--preview", "p.png", "--confidence", "c.tif")
+    new = ("map.tif", "--model", "{}/model", "--device", "cpu", "--preview", "p.png", "--confidence", "c.tif")
+    predict = (*new, "--overwrite")
     convert = ("--config", "{}/given.yaml", "--overwrite", "--label-set", "isprs")
     commands = (
         Command(
             "predict",
-            command("predict", "{}/scenes/scene.tif", "map.tif", *predict),
+            command("predict", "{}/scenes/scene.tif", *predict),
             keeps=(".map.tif.parts",),
-            before=command("predict", "{}/scenes/other.tif", "map.tif", *predict),
+            before=command("predict", "{}/scenes/other.tif", *predict),
         ),
+        Command("predict-new", command("predict", "{}/scenes/scene.tif", *new), keeps=(".map.tif.parts",)),
         Command(
             "convert",
             command("convert", "{}/source.pth", "out", *convert),

@@ -20,9 +20,9 @@ Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same
 
 Several scenes, a folder, a list (NAME.txt, a path per line) or STAC items (NAME.json, NAME.geojson with links to
 files on this machine) are mapped into the folder MAP, each under its own name: north/a.jp2 of a folder to
-MAP/north/a.tif, a STAC item to MAP/ID.tif. --confidence, --probabilities and --preview then name folders too. Maps
-that stand are skipped, so that the same command finishes a job that was interrupted; a scene that fails does not stop
-the others."""
+MAP/north/a.tif, a STAC item to MAP/ID.tif. A folder is searched for files that end in .jpg, .jpeg, .png, .tif, .tiff,
+.vrt, .jp2 or .img. --confidence, --probabilities and --preview then name folders too. Maps that stand are skipped, so
+that the same command finishes a job that was interrupted; a scene that fails does not stop the others."""
 
 
 def add_predict(subparsers: Any) -> None:
@@ -117,6 +117,7 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     outputs = [arguments.map, *(folder for folder in extras.values() if folder is not None)]
     scenes = list_scenes(arguments.scene, outputs, asset=arguments.asset)
     folders = MapFolders.checked(arguments.map, **extras)
+    folders.check_inputs(scenes)
     waiting = scenes if arguments.overwrite else folders.unfinished(scenes)
     if len(waiting) < len(scenes):
         say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps stand already and are skipped")

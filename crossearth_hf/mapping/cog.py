@@ -14,7 +14,7 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from ..errors import InputError
-from ..geotiff import TILE, Block, check_written, create_geotiff, quiet, write_errors
+from ..geotiff import TILE, Block, check_written, create_geotiff, ignore_missing_georeference, write_errors
 from ..grid import GDAL_ERRORS, Grid
 from ..labels import IGNORE_INDEX, LabelSet
 
@@ -57,7 +57,7 @@ class BlockFile:
 
     Args:
         path: GeoTIFF to write.
-        grid: Size and georeference, of which it has one: rasterio warns of others, and this may run in a thread.
+        grid: Size and georeference.
         layer: What it holds.
 
     Attributes:
@@ -112,7 +112,7 @@ def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Sequence[Piece]) 
         InputError: where it cannot be written.
     """
     template = path.with_name(f"empty-{path.name}.tif")
-    with write_errors(path), quiet():
+    with write_errors(path):
         _create(template, grid, layer, sparse_ok=True).close()
         rasterio.shutil.copy(template, path, driver="VRT")  # GDAL writes georeference, colours and names in its way
         tree = ElementTree.parse(path)
@@ -137,7 +137,8 @@ def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block])
         InputError: where the disk is full or the file cannot be written.
     """
     categorical = layer.label_set is not None
-    with write_errors(target), quiet():
+    ignore_missing_georeference()
+    with write_errors(target):
         rasterio.shutil.copy(
             source,
             target,
@@ -156,7 +157,8 @@ def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block])
 @contextmanager
 def raster_reader(path: Path) -> Iterator[RasterReader]:
     """Opens a working file or mosaic for reading; what it yields raises `InputError` where that fails."""
-    with quiet(), rasterio.open(path) as source:
+    ignore_missing_georeference()
+    with rasterio.open(path) as source:
 
         def read(window: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
             row, col, height, width = window

@@ -15,7 +15,7 @@ from ..geotiff import Scene
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import WindowCounter
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import check_place
+from ..outputs import check_distinct, check_place
 from .one_scene import MapOutputs, MapReport, predict_map, resolution_advice
 from .part_jobs import parts_folder
 from .scene_list import ListedScene
@@ -65,6 +65,13 @@ class MapFolders:
             preview=None if preview is None else _made(preview),
         )
 
+    def check_inputs(self, scenes: Sequence[ListedScene]) -> None:
+        """Raises `InputError` where a file of results is one of the scenes."""
+        sources = {os.path.realpath(scene.source): scene.source for scene in scenes}
+        for scene in scenes:
+            for file in filter(os.path.exists, self._files(scene).files):
+                check_distinct([sources.get(os.path.realpath(file), scene.source)], [file])
+
     def unfinished(self, scenes: Sequence[ListedScene]) -> list[ListedScene]:
         """The scenes of which not all files stand, or of which parts are left."""
         return [scene for scene in scenes if not _is_finished(self._files(scene))]
@@ -73,19 +80,18 @@ class MapFolders:
         """The files of a scene, checked, in sub-folders made for them.
 
         Raises:
-            InputError: for files that cannot be written, or some that stand already, unless a broken run has left them.
+            InputError: for files that cannot be written, or some that stand already, as `MapOutputs.checked` says.
         """
         files = self._files(scene)
         for path in files.files:
             check_place(path, overwrite=True, parents=True)
-        is_broken_off = parts_folder(files.map).exists()  # by a kill, perhaps after some of the files were moved
         return MapOutputs.checked(
             scene.source,
             files.map,
             confidence=files.confidence,
             probabilities=files.probabilities,
             preview=files.preview,
-            overwrite=overwrite or is_broken_off,
+            overwrite=overwrite,
         )
 
     def _files(self, scene: ListedScene) -> MapOutputs:

@@ -18,7 +18,17 @@ from ..labels import IGNORE_INDEX, LabelSet, label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_distinct, check_output, staged
 from .cog import BlockFile, Layer, Piece, map_layers, raster_reader, write_cog, write_mosaic
-from .part_jobs import PartJob, PartSettings, compute_run, discard, job_identity, kept_parts, part_jobs, weights_digest
+from .part_jobs import (
+    PartJob,
+    PartSettings,
+    compute_run,
+    discard,
+    job_identity,
+    kept_parts,
+    model_digest,
+    part_jobs,
+    parts_folder,
+)
 from .parts import count_windows, joined, whole
 from .preview import draw_preview, panel_size
 from .sweep import counted_windows
@@ -70,13 +80,16 @@ class MapOutputs:
             confidence: Ends in .tif or .tiff.
             probabilities: Ends in .tif or .tiff.
             preview: Ends in .png.
-            overwrite: Whether existing files may be replaced.
+            overwrite: Whether existing files may be replaced. Those that a killed run has left may be in any case: the
+                map, the first to be moved into its place, stands beside its parts.
 
         Raises:
             InputError: for a path that cannot or must not be written.
         """
         named = [path for path in (map_path, confidence, probabilities, preview) if path is not None]
-        check_distinct([scene], [Path(os.path.realpath(path)) for path in named])
+        targets = [Path(os.path.realpath(path)) for path in named]
+        check_distinct([scene], targets)
+        overwrite = overwrite or (targets[0].exists() and parts_folder(targets[0]).exists())
         return cls(
             check_output(map_path, _TIFF, overwrite=overwrite),
             None if confidence is None else check_output(confidence, _TIFF, overwrite=overwrite),
@@ -167,13 +180,19 @@ def predict_map(
         device_type: The type of device on which the parts are computed; None for the model's.
 
     Raises:
-        InputError: for a scene without a valid pixel, one that is damaged or changes, a full disk, too little memory.
+        InputError: for more than 255 classes, a scene without a valid pixel, one that is damaged or changes, a full
+            disk, too little memory.
     """
     start = time.perf_counter()
     label_set = label_set_for(model.config.id2label)
+    if len(label_set.classes) > IGNORE_INDEX:
+        raise InputError(
+            f"the model has {len(label_set.classes)} classes and a map holds at most {IGNORE_INDEX}, as 255 marks "
+            "pixels without data; choose a model of fewer classes"
+        )
     layers, device_type = tuple(outputs.layers), device_type or model.device.type
-    settings = PartSettings(window, stride, batch_size, tta, layers, weights_digest(model), device_type)
-    identity = job_identity(scene, model, processor, settings)
+    settings = PartSettings(window, stride, batch_size, tta, layers, model_digest(model, processor), device_type)
+    identity = job_identity(scene, model, settings)
     with bounded_cache(), kept_parts(outputs.map, identity) as folder:
         jobs = part_jobs(scene, folder, len(label_set.classes), settings)
         todo = [job for job in jobs if not job.is_finished]

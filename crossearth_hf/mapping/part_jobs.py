@@ -18,6 +18,8 @@ import torch
 from affine import Affine
 from filelock import FileLock, Timeout
 
+import crossearth_hf
+
 from ..errors import InputError
 from ..geotiff import Block, Scene
 from ..grid import Grid
@@ -29,8 +31,8 @@ from .cog import BlockFile, Layer, Piece, map_layers
 from .parts import Part, count_windows, scene_parts, whole
 from .sweep import predict_part
 
-_ANYWHERE = Affine(2, 0, 0, 0, -2, 0)  # parts need some georeference: see `BlockFile`
 _IDENTITY, _BLOCKS, _LOCK = "job.json", "blocks.json", "lock"
+_INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "transformers_version"}  # change no answer
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PartSettings:
     Attributes:
         window, stride, batch_size, tta: As in `predict_part`.
         layers: Names of the layers to write.
-        weights: `weights_digest` of the model.
+        model: `model_digest` of the model.
         device_type: Where it runs.
     """
 
@@ -49,7 +51,7 @@ class PartSettings:
     batch_size: int
     tta: bool
     layers: tuple[str, ...]
-    weights: str
+    model: str
     device_type: str
 
 
@@ -189,7 +191,7 @@ class _PartWriter:
             self._folder = Path(tempfile.mkdtemp(prefix=f"{job.folder.name}-", dir=job.folder.parent))
         self._job, self._files = job, []
         part = job.part
-        grid = Grid(part.right - part.left, part.bottom - part.top, None, _ANYWHERE)
+        grid = Grid(part.right - part.left, part.bottom - part.top, None, Affine.identity())
         for layer in self._layers:
             self._files.append(BlockFile(_file(self._folder, layer.name), grid, layer))
         return job
@@ -272,29 +274,35 @@ def discard(jobs: Sequence[PartJob]) -> None:
 def job_identity(
     scene: Scene,
     model: CrossEarthForSemanticSegmentation,
-    processor: CrossEarthImageProcessor,
     settings: PartSettings,
 ) -> dict[str, Any]:
-    """What a map depends on: the file, how it is read, the model, how it runs."""
+    """What a map depends on: the files, how they are read, the model, how it runs."""
     return {
-        "scene": [os.path.realpath(scene.path), scene.stamp, scene.bands],
+        "scene": [os.path.realpath(scene.path), list(scene.stamps.values()), scene.bands],
         "grid": [scene.grid.width, scene.grid.height, list(scene.grid.transform)],
-        "normalisation": [processor.image_mean, processor.image_std, processor.rescale_factor],
-        "classes": list(model.config.id2label.values()),
         "dtype": str(model.dtype),
         **asdict(settings),
     }
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """Tells weights apart, fast and the same on every device: from the sum of the bits of each tensor."""
-    digest = hashlib.sha256()
+def model_digest(model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor) -> str:
+    """Tells models apart by what decides their answers: configuration, weights, normalisation, version of the package.
+
+    Weights enter fast and the same on every device: by the sum of the bits of each tensor.
+    """
+    config = json.loads(json.dumps(model.config.to_dict(), default=str), object_hook=_lasting)
+    normalisation = [processor.image_mean, processor.image_std, processor.rescale_factor]
+    digest = hashlib.sha256(json.dumps([crossearth_hf.__version__, config, normalisation], sort_keys=True).encode())
     for name, tensor in model.state_dict().items():
         bits = tensor.detach().contiguous().flatten().view(torch.uint8)
         wide = bits.numel() % 8 == 0 and bits.storage_offset() % 8 == 0
         total = (bits.view(torch.int64) if wide else bits).sum(dtype=torch.int64)  # wide integers are far faster
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {int(total)}\n".encode())
     return digest.hexdigest()
+
+
+def _lasting(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in _INCIDENTAL}
 
 
 def _clear(folder: Path, identity: str) -> None:

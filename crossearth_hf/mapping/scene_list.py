@@ -54,7 +54,8 @@ def names_many(named: Sequence[str], target: str) -> bool:
 def list_scenes(named: Sequence[str], outputs: Sequence[Path], *, asset: str | None = None) -> list[ListedScene]:
     """The scenes that a person named, in the order named, folders by name.
 
-    - A folder gives every raster in it and in its sub-folders, hidden ones excepted; names keep the sub-folders.
+    - A folder gives every file in it and in its sub-folders that ends in .jpg, .jpeg, .png, .tif, .tiff, .vrt, .jp2 or
+      .img, hidden ones excepted; names keep the sub-folders.
     - NAME.txt gives one scene per line, relative to the file; blank lines and lines that start with # are skipped.
     - NAME.json or NAME.geojson is a STAC item or a FeatureCollection of items, each named by its id.
     - Everything else is a raster.
@@ -76,10 +77,13 @@ def list_scenes(named: Sequence[str], outputs: Sequence[Path], *, asset: str | N
     seen: dict[str, str] = {}
     for scene in scenes:
         if scene.name in seen:
-            raise InputError(
-                f"{seen[scene.name]} and {scene.source} would both be written as {scene.name}; name the folder that "
-                "holds both, or map them into two folders"
+            first = seen[scene.name]
+            remedy = (
+                "move one of them away, or list the scenes to map in a .txt file"
+                if os.path.dirname(first) == os.path.dirname(scene.source)
+                else "name the folder that holds both, or map them into two folders"
             )
+            raise InputError(f"{first} and {scene.source} would both be written as {scene.name}; {remedy}")
         seen[scene.name] = scene.source
     return scenes
 

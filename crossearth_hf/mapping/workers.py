@@ -6,6 +6,7 @@ under the same paths. Models are loaded once per process.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import signal
@@ -25,7 +26,7 @@ from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import fastest_dtype, load_model, resolve_device
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from .one_scene import PartRunner
-from .part_jobs import PartJob, compute_part, weights_digest
+from .part_jobs import PartJob, compute_part, model_digest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -52,13 +53,13 @@ class SceneSource:
     """What a worker opens: the arguments of `geotiff.Scene`; with more than three channels `bands` names them.
 
     Attributes:
-        version: Size and time of change of the file that is mapped; a worker refuses another one. None for any.
+        version: Digest of sizes and times of change of the scene's files; a worker refuses others. None for any.
     """
 
     path: str
     bands: tuple[int, ...] | None = None
     resolution: float | None = None
-    version: tuple[int, ...] | None = None
+    version: str | None = None
 
     @classmethod
     def of(cls, scene: Scene, resolution: float | None = None) -> "SceneSource":
@@ -262,7 +263,7 @@ def _compute(job: PartJob, scene: SceneSource, model: ModelSource) -> str | None
 
     try:
         with _loading:  # threads of a worker share one model
-            network, processor = _loaded(model, job.settings.weights, get_worker().name)
+            network, processor = _loaded(model, job.settings.model, get_worker().name)
         with bounded_cache():
             compute_part(job, _opened(scene, threading.get_ident()), network, processor)
     except InputError as error:
@@ -275,17 +276,17 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _loaded(
-    model: ModelSource, weights: str, worker: object
+    model: ModelSource, digest: str, worker: object
 ) -> tuple[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor]:
-    """The model, once per process and version of its weights; `InputError` where it has others here."""
+    """The model, once per process and `model_digest`; `InputError` where it is another one here."""
     disable_progress_bar()  # this terminal shows the progress of the whole
     if model.threads is not None:
         torch.set_num_threads(model.threads)
     network, processor = load_model(model.name, device=_spread_device(model.device, worker), dtype=model.dtype)
-    if weights_digest(network) != weights:
+    if model_digest(network, processor) != digest:
         raise InputError(
-            f"the model {model.name or 'of the package'} has other weights on a worker than where the command runs; "
-            "bring all machines to the same version"
+            f"the model {model.name or 'of the package'} has other weights or settings on a worker than where the "
+            "command runs, or the package is of another version there; bring all machines to the same version"
         )
     return network, processor
 
@@ -312,6 +313,7 @@ def _opened(scene: SceneSource, thread: int) -> Scene:
     return opened
 
 
-def _version(scene: Scene) -> tuple[int, ...] | None:
-    """What tells a file from another one under its path, on every machine: its number may differ between them."""
-    return None if scene.stamp is None else scene.stamp[:2]
+def _version(scene: Scene) -> str | None:
+    """What tells files from others under their paths, on every machine: their numbers may differ between them."""
+    stamps = [stamp and stamp[:2] for stamp in scene.stamps.values()]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest() if any(stamps) else None
