@@ -27,6 +27,7 @@ LAYERS = [
         "digests",
         "memory",
         "labels",
+        "legend",
         "normalization",
         "outputs",
         "grid",

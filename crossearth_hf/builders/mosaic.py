@@ -1,21 +1,20 @@
 """A picture of a data set: tiles of every domain with their labels in colour, and what the colours mean."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..labels import IGNORE_INDEX, LabelSet
+from ..legend import INK, MARGIN, Color, Legend
 
 COLUMNS = 6
-_TILE, _GAP, _MARGIN = 192, 6, 16
+_TILE, _GAP = 192, 6
 _FONT_SIZE, _TITLE_SIZE = 16, 20
-_INK, _PALE, _IGNORED = (40, 40, 40), (120, 120, 120), (200, 200, 200)
-_WIDTH = COLUMNS * _TILE + (COLUMNS - 1) * _GAP + 2 * _MARGIN
+_IGNORED = (200, 200, 200)
+_WIDTH = COLUMNS * _TILE + (COLUMNS - 1) * _GAP + 2 * MARGIN
 _BLOCK = 2 * _TILE + _GAP
-
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,18 @@ class Block:
 
 def draw_mosaic(blocks: Sequence[Block]) -> Image.Image:
     """Draws blocks below one another: images, below them their labels, then the legend; RGB, 1,214 pixels wide."""
-    font = ImageFont.load_default(_FONT_SIZE)
-    legends = [list(_flow(_entries(block), font)) for block in blocks]
-    heights = [_title_height() + _BLOCK + _MARGIN + legend[-1][1] + 2 * _FONT_SIZE + _MARGIN for legend in legends]
-    page = Image.new("RGB", (_WIDTH, sum(heights) + _MARGIN), "white")
+    legends = [Legend(_entries(block), _WIDTH, _FONT_SIZE) for block in blocks]
+    heights = [_title_height() + _BLOCK + legend.height + 2 * MARGIN for legend in legends]
+    page = Image.new("RGB", (_WIDTH, sum(heights) + MARGIN), "white")
     draw = ImageDraw.Draw(page)
-    top = _MARGIN
+    top = MARGIN
     for block, legend, height in zip(blocks, legends, heights, strict=True):
-        draw.text((_MARGIN, top), block.title, fill=_INK, font=ImageFont.load_default(_TITLE_SIZE))
+        draw.text((MARGIN, top), block.title, fill=INK, font=ImageFont.load_default(_TITLE_SIZE))
         for column, (image, labels) in enumerate(block.tiles[:COLUMNS]):
-            left = _MARGIN + column * (_TILE + _GAP)
+            left = MARGIN + column * (_TILE + _GAP)
             page.paste(_square(image, Image.Resampling.LANCZOS), (left, top + _title_height()))
             page.paste(_square(_painted(labels, block.label_set)), (left, top + _title_height() + _TILE + _GAP))
-        _draw_legend(draw, legend, top + _title_height() + _BLOCK + _MARGIN, font)
+        legend.draw(page, top + _title_height() + _BLOCK + MARGIN)
         top += height
     return page
 
@@ -77,28 +75,3 @@ def _entries(block: Block) -> list[tuple[Color, str]]:
         for name, color in zip(block.label_set.classes, block.label_set.colors, strict=True)
     ]
     return [*entries, (_IGNORED, "ignored")]
-
-
-def _flow(
-    entries: Sequence[tuple[Color, str]], font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> Iterator[tuple[int, int, Color, str]]:
-    """(x, y, colour, name) of legend entries set in lines, y from the top of the legend."""
-    x, y = _MARGIN, 0
-    for color, name in entries:
-        width = int(font.getlength(name)) + 2 * _FONT_SIZE + _MARGIN
-        if x > _MARGIN and x + width > _WIDTH:
-            x, y = _MARGIN, y + round(1.6 * _FONT_SIZE)
-        yield x, y, color, name
-        x += width
-
-
-def _draw_legend(
-    draw: ImageDraw.ImageDraw,
-    legend: Sequence[tuple[int, int, Color, str]],
-    top: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    for x, y, color, name in legend:
-        draw.rectangle((x, top + y, x + _FONT_SIZE, top + y + _FONT_SIZE), fill=color, outline=_PALE)
-        place = (x + round(1.5 * _FONT_SIZE), top + y + _FONT_SIZE // 2)
-        draw.text(place, name, fill=_INK, font=font, anchor="lm")
