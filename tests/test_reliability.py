@@ -50,7 +50,7 @@ def test_an_ended_run_leaves_nothing_broken_and_the_next_one_finishes(trials, na
     assert command.problems == []
 
 
-@pytest.mark.parametrize("name", ["predict", "predict-new"])
+@pytest.mark.parametrize("name", [pytest.param("predict", marks=pytest.mark.slow), "predict-new"])
 def test_a_map_that_is_killed_between_any_two_of_its_last_steps(trials, tmp_path, name):
     """Moves and removals at the end of `predict`: too short for random moments to hit them all."""
     command = trials(name)
