@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := demo
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-browser test-min docs clean
+.PHONY: demo test types suite test-browser test-min docs clean
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,7 +24,12 @@ demo: .venv/core
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs 2 types suite
+
+types: .venv/dev
 	$(BIN)/mypy
+
+suite: .venv/dev
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # The app in a real browser: `apt-get install chromium` first.
