@@ -71,7 +71,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             gains = [
                 _unseen(run, experiment) - _unseen(other, experiment)
                 for run, other in pairs
-                if run["start"] == other["start"] or every_variant[variant].peer
+                if run.get("start") == other.get("start") or every_variant[variant].peer
             ]
             rows[variant] = {
                 "seeds": len(runs),

@@ -366,7 +366,7 @@ def _digest(config: TrainConfig) -> str | None:
 
 def _require_same_settings(finished: dict[str, Any], config: TrainConfig, start: str | None, path: Path) -> None:
     now = json.loads(to_json(config)) | {"start": start}
-    before = defaults() | finished["config"] | {"start": finished["start"]}
+    before = defaults() | finished["config"] | {"start": finished.get("start")}
     for name in sorted(set(now) - HARMLESS_ON_RESUME - _OF_THE_MACHINE):
         if before[name] != now[name]:
             raise InputError(
