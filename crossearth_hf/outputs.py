@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .errors import InputError
 
 if sys.platform != "win32":
@@ -181,3 +183,23 @@ def replace_folder(stage: Path, target: Path, aside: Path) -> None:
             os.replace(aside, target)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, refusal: str, *, seconds: float = 0) -> Iterator[None]:
+    """Holds a lock file, which a killed process gives back; file systems without locks do without.
+
+    Raises:
+        InputError: with the sentence `refusal`, where another process still holds it after so many seconds.
+    """
+    lock = FileLock(path, timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(refusal) from error
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        lock.release()

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..benchmark_datasets import get_dataset
 from ..benchmarks import VERSION, Domain, domains_of
 from ..errors import InputError
-from ..outputs import check_place, replace_folder
+from ..outputs import check_place, locked, replace_folder
 from .archives import RawFolder
 from .built import BUILD_FILE, read_build
 from .dataset_card import check_card, write_card
@@ -167,20 +165,14 @@ def _check_target(name: str, out_dir: Path, raw_dir: Path, *, overwrite: bool, w
 
 @contextmanager
 def _alone_in(target: Path) -> Iterator[None]:
-    """Keeps other builds out of a folder; a killed one gives the lock back, file systems without locks do without."""
-    lock = FileLock(target / _LOCK, timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"another build is writing {target}; wait for it or name another folder") from error
-    except NotImplementedError:
-        pass
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (target / _LOCK).unlink()
-        lock.release()
+    """Keeps other builds out of a folder."""
+    refusal = f"another build is writing {target}; wait for it or name another folder"
+    with locked(target / _LOCK, refusal, seconds=_LOCK_SECONDS):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (target / _LOCK).unlink()
 
 
 def _is_kept(folder: Path, plan: Plan, overwrite: bool) -> bool:

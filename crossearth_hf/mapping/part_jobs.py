@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from affine import Affine
-from filelock import FileLock, Timeout
 
 import crossearth_hf
 
@@ -26,6 +25,7 @@ from ..grid import Grid
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..outputs import locked
 from .blending import confidences, probabilities
 from .cog import BlockFile, Layer, Piece, map_layers
 from .parts import Part, count_windows, scene_parts, whole
@@ -239,7 +239,8 @@ def kept_parts(output: Path, identity: dict[str, Any]) -> Iterator[Path]:
     with ExitStack() as stack:
         with _refusals(output):
             folder.mkdir(exist_ok=True)
-            stack.enter_context(_locked(folder, output))
+            refusal = f"another process is writing {output}; wait for it or choose another name"
+            stack.enter_context(locked(folder / _LOCK, refusal))
             _clear(folder, json.dumps(identity, sort_keys=True, default=str))
         try:
             yield folder
@@ -324,22 +325,6 @@ def _is_part(path: Path) -> bool:
 
 def _file(folder: Path, layer: str) -> Path:
     return folder / f"{layer}.tif"
-
-
-@contextmanager
-def _locked(folder: Path, output: Path) -> Iterator[None]:
-    """Holds the folder's lock, which a killed process gives back; file systems without locks do without."""
-    lock = FileLock(folder / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"another process is writing {output}; wait for it or choose another name") from error
-    except NotImplementedError:
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
