@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ from .errors import InputError
 from .grid import GDAL_ERRORS, Grid, shifted
 from .labels import IGNORE_INDEX, LabelSet
 from .outputs import check_output, staged
+from .source_files import check_raster
 
 TILE = 256
 """Side in pixels of the tiles of working files; blocks written at its multiples are compressed once."""
@@ -35,6 +37,9 @@ TILE = 256
 _CACHE_BYTES = 128 * 2**20  # GDAL's own default is 5 % of the machine's memory, whatever the raster
 _STRETCH_SIDE = 1024
 _STRETCH_PERCENTILES = (2.0, 98.0)
+_STRIP_WIDTH = 65_536
+_MOST_STRIPS = 4_096  # that are searched for data where a decimated read finds none; our choice, as is the next
+_MOST_SEARCHED = 2**28  # pixels
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class Scene:
             nanoseconds and number as opened; None for what is no file.
 
     Raises:
-        InputError: for a file that cannot be read, complex numbers, wrong bands, an unsuitable resolution.
+        InputError: for a file that cannot be read, more than `grid.MOST_PIXELS`, complex numbers, wrong bands, an
+            unsuitable resolution, pipes and VRTs as `source_files.check_raster` says.
     """
 
     def __init__(
@@ -88,13 +94,15 @@ class Scene:
         num_channels: int = 3,
     ) -> None:
         self.path = os.fspath(path)
+        check_raster(self.path)
         before = _stamp(self.path)  # the others are known, and read, only once this one is open
         source = _open(self.path)
         try:
             self.stamps = {path: _stamp(path) for path in _files(source)} | {self.path: before}
+            self.native_grid = Grid.of(source)
+            self.native_grid.check_size(self.path)
             self.bands = choose_bands(source, bands, num_channels)
             self._palette = palette_of(source, self.bands)
-            self.native_grid = Grid.of(source)
             self.grid = self.native_grid if resolution is None else self.native_grid.rescaled(resolution)
             self._source = source
             self._data = source if resolution is None else _resampled(source, self.grid, self.bands)
@@ -231,16 +239,28 @@ class Scene:
         factor = max(1.0, max(source.width, source.height) / _STRETCH_SIDE)
         shape = (max(1, round(source.height / factor)), max(1, round(source.width / factor)))
         whole = Window(0, 0, source.width, source.height)
-        rows = range(0, source.height, TILE)
-        strips = [Window(0, row, source.width, min(TILE, source.height - row)) for row in rows]
         # The strips are for specks of data that decimation missed.
-        for window, size in [(whole, shape), *((strip, (strip.height, strip.width)) for strip in strips)]:
+        for window, size in chain([(whole, shape)], self._strips()):
             values, masks = self._read_values(source, window, size)
             valid = np.any(masks, axis=0)
             if valid.any():
                 chosen = (mask if mask.any() else valid for mask in masks)
                 return [band[mask].astype(np.float64) for band, mask in zip(values, chosen, strict=True)]
         return [np.zeros(1)] * len(self.bands)
+
+    def _strips(self) -> Iterator[tuple[Window, tuple[int, int]]]:
+        """Windows of the file from top to bottom, and their sizes; raises `InputError` once too many are taken."""
+        source, searched = self._source, 0
+        corners = product(range(0, source.height, TILE), range(0, source.width, _STRIP_WIDTH))
+        for number, (row, col) in enumerate(corners):
+            if number >= _MOST_STRIPS or searched >= _MOST_SEARCHED:
+                raise InputError(
+                    f"{self.path} holds no pixel with data in a sample of all its pixels and in the first "
+                    f"{searched:,}; check its nodata value, mask or alpha band, or cut it to where it has data"
+                )
+            height, width = min(TILE, source.height - row), min(_STRIP_WIDTH, source.width - col)
+            searched += height * width
+            yield Window(col, row, width, height), (height, width)
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

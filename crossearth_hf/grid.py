@@ -16,6 +16,9 @@ from .errors import InputError
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises; the second is not wrapped everywhere and has no public name."""
 
+MOST_PIXELS = 10**12
+"""Pixels of a scene, a million squared; our choice, months of work even for a small model."""
+
 _LARGEST_RESCALE = 64.0
 _WGS84_AXIS = 6378137.0  # metres
 _WGS84_ECCENTRICITY2 = 0.00669437999014
@@ -47,6 +50,14 @@ class Grid:
         if not dataset.transform.is_identity:
             gcps, gcps_crs = [], None
         return cls(dataset.width, dataset.height, dataset.crs, dataset.transform, tuple(gcps), gcps_crs)
+
+    def check_size(self, name: str) -> None:
+        """Raises `InputError` for a grid of more pixels than can be mapped; `name` is what it is called."""
+        if self.width * self.height > MOST_PIXELS:
+            raise InputError(
+                f"{name} has {self.width:,} x {self.height:,} pixels and a scene holds at most {MOST_PIXELS:,}; cut it "
+                "into several (gdalwarp -te)"
+            )
 
     def georeference(self) -> dict[str, Any]:
         """Keyword arguments of `rasterio.open` that write this georeference and no more than this."""

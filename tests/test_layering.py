@@ -30,6 +30,7 @@ LAYERS = [
         "legend",
         "normalization",
         "outputs",
+        "source_files",
         "grid",
         "bands",
         "geotiff",

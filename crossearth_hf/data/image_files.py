@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..geotiff import TILE, Raster, Scene, bounded_cache, read_band
 from ..grid import GDAL_ERRORS, Grid
 from ..labels import IGNORE_INDEX
+from ..source_files import check_regular
 
 WINDOW_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *WINDOW_SUFFIXES)
@@ -214,7 +215,10 @@ def _decode(file: File, name: str, mode: str | None) -> np.ndarray:
 
 
 def _source(file: File) -> Path | io.BytesIO:
-    return io.BytesIO(file) if isinstance(file, bytes) else file
+    if isinstance(file, bytes):
+        return io.BytesIO(file)
+    check_regular(file)
+    return file
 
 
 @lru_cache(maxsize=_OPEN_SCENES)

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from ..data.image_files import IMAGE_SUFFIXES
 from ..errors import InputError
+from ..source_files import check_regular
 
 LIST_SUFFIX = ".txt"
 STAC_SUFFIXES = (".json", ".geojson")
@@ -136,6 +137,7 @@ def _listed(line: str, folder: Path) -> ListedScene:
 
 def _text(path: Path) -> str:
     """A text file's content; raises `InputError` where it is none."""
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
