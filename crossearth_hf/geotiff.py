@@ -75,6 +75,7 @@ class Scene:
         resolution: Ground sampling distance in metres at which `read` resamples (bilinear, palettes nearest); the
             scene's own where None. `native` stays the scene at its own grid.
         num_channels: What a model takes, 3 or more.
+        drivers: Names of the GDAL drivers that may open it; all where None.
 
     Attributes:
         stamps: Of every file that GDAL reads for the scene, a VRT's sources too: size in bytes, time of change in
@@ -92,11 +93,12 @@ class Scene:
         bands: Sequence[int] | None = None,
         resolution: float | None = None,
         num_channels: int = 3,
+        drivers: Sequence[str] | None = None,
     ) -> None:
         self.path = os.fspath(path)
         check_raster(self.path)
         before = _stamp(self.path)  # the others are known, and read, only once this one is open
-        source = _open(self.path)
+        source = _open(self.path, drivers)
         try:
             self.stamps = {path: _stamp(path) for path in _files(source)} | {self.path: before}
             self.native_grid = Grid.of(source)
@@ -153,7 +155,8 @@ class Scene:
         colours = "RGB" if self._palette is not None else shown
         dtype = source.dtypes[self.bands[0] - 1]
         stretch = "" if self._is_byte else ", stretched between percentiles 2 and 98"
-        place = "ground control points" if grid.gcps else grid.crs.to_string() if grid.crs else "no CRS"
+        nowhere = "no CRS" if grid.has_place_of(source) else "a place that makes no sense, left out"
+        place = "ground control points" if grid.gcps else grid.crs.to_string() if grid.crs else nowhere
         place = place if len(place) <= 40 else "custom CRS"
         size = grid.pixel_size()
         metres = f", {size[0]:.3g} m per pixel" if size else ""
@@ -283,11 +286,11 @@ def _files(source: Any) -> list[str]:
     return list(found)
 
 
-def _open(path: str) -> Any:
+def _open(path: str, drivers: Sequence[str] | None) -> Any:
     """A rasterio dataset; raises `InputError` saying why there is none."""
     ignore_missing_georeference()
     try:
-        source = rasterio.open(path)
+        source = rasterio.open(path, driver=drivers)
     except GDAL_ERRORS as error:
         raise InputError(_why_unreadable(path)) from error
     if source.count == 0:

@@ -1,5 +1,6 @@
 """Where the pixels of a raster lie on Earth, and how large they are there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ MOST_PIXELS = 10**12
 """Pixels of a scene, a million squared; our choice, months of work even for a small model."""
 
 _LARGEST_RESCALE = 64.0
+_FARTHEST = 1e100  # of a ground control point, in any unit; squares of it are finite
+_SMALLEST_SPAN = 1e-12  # of ground control points, GDAL's own
 _WGS84_AXIS = 6378137.0  # metres
 _WGS84_ECCENTRICITY2 = 0.00669437999014
 
@@ -45,11 +48,22 @@ class Grid:
 
     @classmethod
     def of(cls, dataset: Any) -> "Grid":
-        """The grid of an open rasterio dataset."""
-        gcps, gcps_crs = dataset.gcps
-        if not dataset.transform.is_identity:
+        """The grid of an open rasterio dataset; a place that no pixel can have, such as NaN, is left out."""
+        width, height = dataset.width, dataset.height
+        crs, transform, (gcps, gcps_crs) = dataset.crs, dataset.transform, dataset.gcps
+        if not transform.is_identity:
             gcps, gcps_crs = [], None
-        return cls(dataset.width, dataset.height, dataset.crs, dataset.transform, tuple(gcps), gcps_crs)
+        if not _tells_pixels_apart(transform, width, height):
+            crs, transform = None, Affine.identity()
+        if gcps and not _span_a_plane(gcps):
+            crs, gcps, gcps_crs = None, [], None
+        return cls(width, height, crs, transform, tuple(gcps), gcps_crs)
+
+    def has_place_of(self, dataset: Any) -> bool:
+        """Whether the place that an open rasterio dataset states, if any, was not left out."""
+        if not self.transform.is_identity:
+            return True
+        return dataset.transform.is_identity and bool(self.gcps) == bool(dataset.gcps[0])
 
     def check_size(self, name: str) -> None:
         """Raises `InputError` for a grid of more pixels than can be mapped; `name` is what it is called."""
@@ -130,6 +144,25 @@ class Grid:
         delta[0] = (delta[0] + 180) % 360 - 180
         steps = np.radians(delta) / (2 * reach) * _metres_per_radian(degrees[1, 0])[:, None]
         return steps[:, 0], steps[:, 1]
+
+
+def _tells_pixels_apart(transform: Affine, width: int, height: int) -> bool:
+    """Whether all corners of a raster have finite coordinates, and pixels an area, in the precision of a float."""
+    a, b, c, d, e, f = transform[:6]
+    cols, rows = np.array([(0, 0), (1, 0), (0, 1), (width, 0), (0, height), (width, height)], dtype=np.float64).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        x, y = a * cols + b * rows + c, d * cols + e * rows + f
+        area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+    return bool(np.isfinite([*x, *y, area]).all() and area != 0)
+
+
+def _span_a_plane(gcps: Sequence[GroundControlPoint]) -> bool:
+    """Whether GDAL can fit a transform to points, two at least: else rasterio's holds whatever was in memory."""
+    points = np.array([(point.col, point.row, point.x, point.y) for point in gcps], dtype=np.float64)  # (N, 4)
+    if not (np.abs(points) < _FARTHEST).all() or np.ptp(points, axis=0).min() < _SMALLEST_SPAN:  # NaN is not below
+        return False
+    centered = points - points.mean(axis=0)
+    return len(points) == 2 or all(np.linalg.matrix_rank(side) == 2 for side in (centered[:, :2], centered[:, 2:]))
 
 
 def _metres_per_radian(latitude: np.ndarray) -> np.ndarray:

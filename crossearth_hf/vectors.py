@@ -25,6 +25,7 @@ from .labels import IGNORE_INDEX, LabelSet
 from .outputs import check_output, staged
 
 _WGS84 = CRS.from_epsg(4326)
+_FARTHEST_EAST = 360.0  # degrees of longitude, which some count from 0
 _LARGEST_SIDE = 4096  # of the label map that is outlined, in pixels: bounds memory and the number of polygons
 _SMALLEST_AREA = 16  # pixels of a polygon; smaller ones go to their largest neighbour
 _TOLERANCE = 2.0  # pixels
@@ -64,8 +65,10 @@ def footprint(grid: Grid) -> Footprint | None:
         bounds = transform_bounds(crs, _WGS84, min(xs), min(ys), max(xs), max(ys))
     except GDAL_ERRORS:
         return None
-    found = Footprint(longitude, latitude, *bounds)
-    return found if all(map(math.isfinite, vars(found).values())) else None
+    if not (abs(longitude) <= _FARTHEST_EAST and abs(latitude) <= 90 and all(map(math.isfinite, bounds))):
+        return None
+    west, south, east, north = bounds
+    return Footprint(longitude, latitude, west, max(south, -90.0), east, min(north, 90.0))
 
 
 def write_polygons(
