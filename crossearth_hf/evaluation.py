@@ -112,6 +112,7 @@ def predict_image(
     resized = resize_pixels(pixels, scale * scale_to(image, model.config.ground_sampling_distance))
     # Unpadded: the windows of the original lie within the image.
     still = {"do_pad": False, "do_earth_style_injection": False, "return_tensors": "pt"}
+    still["input_data_format"] = "channels_last"  # else three rows could be taken for three channels
     pixel_values = processor(images=[resized], **still)["pixel_values"]
     device = next(model.parameters()).device
     scores = sliding_window_scores(model, pixel_values.to(device), window, stride, batch_size)  # (1, K, H', W')

@@ -201,6 +201,7 @@ def test_written_folder(tmp_path):
         "configuration_crossearth.py",
         "cpu_kernels.py",
         "earth_style.py",
+        "image_inputs.py",
         "image_processing_crossearth.py",
         "loss_crossearth.py",
         "model.safetensors",

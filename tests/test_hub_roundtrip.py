@@ -13,6 +13,7 @@ CODE_FILES = {
     "configuration_crossearth.py",
     "cpu_kernels.py",
     "earth_style.py",
+    "image_inputs.py",
     "image_processing_crossearth.py",
     "loss_crossearth.py",
     "modeling_crossearth.py",

@@ -15,6 +15,7 @@ LAYERS = [
         "cpu_kernels",
         "style_networks",
         "earth_style",
+        "image_inputs",
         "image_processing_crossearth",
         "loss_crossearth",
         "modeling_efficientnet_lite",
@@ -71,7 +72,7 @@ LAYERS = [
 ORDER = {name: position for position, name in enumerate(name for layer in LAYERS for name in layer)}
 HUB_MODULES = LAYERS[0]
 HUB_DEPENDENCIES = {"torch", "transformers", "safetensors", "numpy", "PIL", "scipy"}
-STANDARD = {"collections", "copy", "dataclasses", "math", "pathlib", "typing"}
+STANDARD = {"collections", "copy", "dataclasses", "difflib", "math", "pathlib", "typing"}
 
 
 def siblings(path):

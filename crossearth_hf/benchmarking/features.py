@@ -67,7 +67,8 @@ def image_features(
     top, left = (max(0, side - task.window) // 2 for side in (height, width))
     part = slice(top, top + task.window), slice(left, left + task.window)
     # Padded to multiples of 16.
-    pixel_values = processor(images=[pixels[part]], do_earth_style_injection=False, return_tensors="pt")["pixel_values"]
+    options = {"do_earth_style_injection": False, "input_data_format": "channels_last", "return_tensors": "pt"}
+    pixel_values = processor(images=[pixels[part]], **options)["pixel_values"]
     padding = [-side % PATCH for side in pixels[part].shape[:2]]
     ids = np.pad(labels[part], [(0, each) for each in padding], constant_values=IGNORE_INDEX)
     scored = [task.label_set.label2id[name] for name in task.scored]

@@ -16,10 +16,20 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import cached_file
 
 from .earth_style import STYLE_FILE, EarthStyle, StyleSettings, image_seed
+from .image_inputs import (
+    IGNORE_INDEX,
+    check_images,
+    check_names,
+    check_pixels,
+    check_spelling,
+    check_values,
+    image_array,
+    label_ids,
+    label_maps,
+)
 
 IMAGENET_MEAN = [123.675 / 255, 116.28 / 255, 103.53 / 255]
 IMAGENET_STD = [58.395 / 255, 57.12 / 255, 57.375 / 255]
-IGNORE_INDEX = 255
 
 _QUERY_GROUP = 4
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -62,6 +72,10 @@ class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore
     r"""
     size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
         Height and width are padded, right and bottom, to multiples of it.
+    do_reduce_labels (`bool`, *optional*, defaults to `self.do_reduce_labels`):
+        Whether id 0 of the maps becomes 255 and every other one less, but for 255, as in SegFormer and BEiT.
+    ignore_index (`int`, *optional*, defaults to `self.ignore_index`):
+        An id, of the reduced maps where they are reduced, that means ignored beside 255; it becomes 255 in the labels.
     do_earth_style_injection (`bool`, *optional*, defaults to `self.do_earth_style_injection`):
         Whether images are styled in training: see `StyleSettings` for what the four numbers mean.
     style_probability (`float`, *optional*, defaults to `self.style_probability`):
@@ -81,6 +95,8 @@ class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore
     """
 
     size_divisor: int
+    do_reduce_labels: bool
+    ignore_index: int | None
     do_earth_style_injection: bool
     style_probability: float
     style_alpha: float
@@ -117,6 +133,8 @@ class CrossEarthImageProcessor(PilBackend):
     do_convert_rgb = True
     do_pad = True
     size_divisor = 16
+    do_reduce_labels = False
+    ignore_index = None
     do_earth_style_injection = False
     style_probability = StyleSettings.probability
     style_alpha = StyleSettings.alpha
@@ -129,6 +147,8 @@ class CrossEarthImageProcessor(PilBackend):
     def __init__(self, **kwargs: Unpack[CrossEarthImageProcessorKwargs]) -> None:
         self._earth_style: EarthStyle | None = None
         self._style_source: tuple[str, dict[str, Any]] | None = None
+        check_names(kwargs, self.valid_kwargs.__annotations__, type(self).__name__)
+        check_values(kwargs)
         super().__init__(**kwargs)
         if self.do_resize and self.size is None:
             raise ValueError("do_resize=True without a size; give size={'height': ..., 'width': ...}")
@@ -136,7 +156,12 @@ class CrossEarthImageProcessor(PilBackend):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; the processor remembers where its style networks and bank may lie."""
+        """As in transformers; the processor remembers where its style networks and bank may lie.
+
+        Raises `TypeError` for a name that is all but a setting, unless `return_unused_kwargs` hands it back.
+        """
+        if not kwargs.get("return_unused_kwargs"):
+            check_spelling(kwargs, cls.valid_kwargs.__annotations__, cls.__name__)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
         place = Path(pretrained_model_name_or_path)
@@ -176,8 +201,9 @@ class CrossEarthImageProcessor(PilBackend):
         """Prepares a batch.
 
         Args:
-            images: one or several RGB images: PIL, or arrays (H, W, C) or (C, H, W) in 0..255.
-            segmentation_maps: one (H, W) map of class ids per image, 255 ignored.
+            images: one or several RGB images: PIL, or arrays (H, W, C) or (C, H, W) in 0..255; with do_rescale=False,
+                or a `rescale_factor` of their own, in other units.
+            segmentation_maps: one (H, W) map of class ids per image, 255 ignored; also (1, H, W) or (H, W, 1).
 
         Returns:
             `pixel_values` (B, C, H', W') float32 and, with maps, `labels` (B, H', W') int64; H' and W' are multiples
@@ -185,10 +211,15 @@ class CrossEarthImageProcessor(PilBackend):
             there are also `clean_pixel_values` (B, C, H', W') and `styled` (B,) bool.
 
         Raises:
+            TypeError: a keyword that is no setting.
             ValueError: numbers of images and maps differ, or the sizes of a pair do; images of other channels than the
-                processor's; for injection, numbers out of their range, a block larger than an image, pixels outside
-                [0, 1] after rescaling, more channels than RGB.
+                processor's; pixels that are not in the range that is rescaled, see `image_inputs.check_pixels`; maps in
+                color, with fractions or with numbers that are no ids; for injection, numbers out of their range, a
+                block larger than an image, pixels outside [0, 1] after rescaling, more channels than RGB.
         """
+        check_names(kwargs, self.valid_kwargs.__annotations__, type(self).__name__)
+        check_values(kwargs)
+        check_images(images)
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def _preprocess_image_like_inputs(
@@ -206,6 +237,11 @@ class CrossEarthImageProcessor(PilBackend):
         )
         if kwargs["do_normalize"]:
             _check_channels(prepared, kwargs["image_mean"])
+        check_pixels(
+            prepared,
+            kwargs["rescale_factor"] if kwargs["do_rescale"] else None,
+            unit=kwargs["do_normalize"] and not kwargs["do_earth_style_injection"] and _of_unit(kwargs["image_mean"]),
+        )
         clean = self._scaled(prepared, **kwargs)
         data: dict[str, Any] = {}
         if kwargs["do_earth_style_injection"]:
@@ -216,13 +252,7 @@ class CrossEarthImageProcessor(PilBackend):
         else:
             data["pixel_values"] = self._normalized(clean, **kwargs)
         if segmentation_maps is not None:
-            maps = self._prepare_image_like_inputs(
-                images=segmentation_maps,
-                expected_ndims=2,
-                do_convert_rgb=False,
-                input_data_format=ChannelDimension.FIRST,
-            )
-            _check_pairs(prepared, maps)
+            maps = label_maps(segmentation_maps, [(image.shape[1], image.shape[2]) for image in prepared])
             data["labels"] = self._preprocess_labels(maps, **kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
@@ -244,14 +274,8 @@ class CrossEarthImageProcessor(PilBackend):
         input_data_format: str | ChannelDimension | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """An image as (C, H, W); arrays of more than three channels as they are: the fourth is no transparency."""
-        channels = np.size(self.image_mean)
-        if channels > 3 and isinstance(image, np.ndarray | Tensor) and image.ndim == 3:
-            do_convert_rgb = False
-            if input_data_format is None:
-                is_last = image.shape[-1] == channels != image.shape[0]
-                input_data_format = ChannelDimension.LAST if is_last else ChannelDimension.FIRST
-        return super().process_image(image, do_convert_rgb, input_data_format, **kwargs)
+        """An image as (C, H, W), see `image_inputs.image_array`."""
+        return image_array(image, np.size(self.image_mean), do_convert_rgb, input_data_format)
 
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
         """(C, H, W) resized; more than three channels one by one: Pillow would take the fourth for transparency."""
@@ -317,8 +341,17 @@ class CrossEarthImageProcessor(PilBackend):
         return self._pad_batch(images, size_divisor, fill_value=0) if do_pad else images
 
     def _preprocess_labels(
-        self, maps: list[np.ndarray], do_resize: bool, size: SizeDict | None, do_pad: bool, size_divisor: int, **_: Any
+        self,
+        maps: list[np.ndarray],
+        do_resize: bool,
+        size: SizeDict | None,
+        do_pad: bool,
+        size_divisor: int,
+        do_reduce_labels: bool,
+        ignore_index: int | None,
+        **_: Any,
     ) -> list[np.ndarray]:
+        maps = [label_ids(each, do_reduce_labels, ignore_index)[None] for each in maps]
         maps = [self.resize(m, size, PILImageResampling.NEAREST) if do_resize else m for m in maps]
         maps = self._pad_batch(maps, size_divisor, fill_value=IGNORE_INDEX) if do_pad else maps
         return [m[0].astype(np.int64) for m in maps]
@@ -398,15 +431,9 @@ def _check_pixels(images: Sequence[np.ndarray]) -> None:
             )
 
 
-def _check_pairs(images: list[np.ndarray], maps: list[np.ndarray]) -> None:
-    if len(images) != len(maps):
-        raise ValueError(f"{len(images)} images but {len(maps)} segmentation maps; give one map for each image")
-    for image, label in zip(images, maps, strict=True):
-        if image.shape[-2:] != label.shape[-2:]:
-            raise ValueError(
-                f"an image of {image.shape[-2]} x {image.shape[-1]} pixels has a segmentation map of "
-                f"{label.shape[-2]} x {label.shape[-1]}; make them the same size"
-            )
+def _of_unit(mean: float | Sequence[float]) -> bool:
+    """Whether a mean is that of pixels in 0..1."""
+    return bool(np.min(mean) >= 0 and np.max(mean) <= 1)
 
 
 __all__ = ["CrossEarthImageProcessor", "semantic_scores"]
