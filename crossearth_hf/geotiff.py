@@ -1,14 +1,12 @@
-"""Rasters in, GeoTIFF out: what every reader of scenes and every writer of maps takes of rasterio.
+"""Rasters in: what every reader of scenes takes of rasterio.
 
 A `Scene` reads windows of anything GDAL opens as 8-bit RGB with a validity mask; its `Grid` travels on to the maps
 made from it. Georeferencing is copied, never recomputed.
 """
 
 import os
-import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
@@ -20,19 +18,14 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from .bands import alpha_band, choose_bands, palette_of
 from .errors import InputError
+from .geotiff_writing import TILE, gdal_cause, ignore_missing_georeference
 from .grid import GDAL_ERRORS, Grid, shifted
-from .labels import IGNORE_INDEX, LabelSet
-from .outputs import check_output, staged
 from .source_files import check_raster
-
-TILE = 256
-"""Side in pixels of the tiles of working files; blocks written at its multiples are compressed once."""
 
 _CACHE_BYTES = 128 * 2**20  # GDAL's own default is 5 % of the machine's memory, whatever the raster
 _STRETCH_SIDE = 1024
@@ -216,7 +209,7 @@ class Scene:
             if alpha is not None and alpha not in self.bands:
                 masks &= data.read(alpha, window=window, out_shape=shape) > 0
         except GDAL_ERRORS as error:
-            raise InputError(f"{self.path} is damaged or cut off ({_cause(error)}); copy it again") from error
+            raise InputError(f"{self.path} is damaged or cut off ({gdal_cause(error)}); copy it again") from error
         if np.issubdtype(values.dtype, np.floating):
             masks &= np.isfinite(values).all(axis=0)
         if self._palette is not None:
@@ -346,136 +339,3 @@ def read_band(path: Path, window: tuple[float, float, float, float], shape: tupl
     ignore_missing_georeference()
     with rasterio.open(path) as source:
         return source.read(1, window=Window(col, row, width, height), out_shape=shape)
-
-
-def write_geotiff(
-    path: str | os.PathLike[str],
-    pixels: np.ndarray,
-    *,
-    crs: Any,
-    transform: Affine,
-    nodata: float | None = None,
-    label_set: LabelSet | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Writes an array as a tiled, compressed GeoTIFF.
-
-    Args:
-        path: Ends in .tif or .tiff.
-        pixels: (C, H, W) of any type that GeoTIFF knows.
-        crs: Anything that rasterio takes as a CRS, or None.
-        transform: From (column, row) to CRS coordinates.
-        nodata: Value of pixels without data.
-        label_set: Adds class names and, with C = 1 and uint8, the colour table.
-        overwrite: Whether an existing file may be replaced.
-
-    Raises:
-        InputError: for a path that may not be written, a full disk.
-    """
-    target = check_output(path, (".tif", ".tiff"), overwrite=overwrite)
-    count, height, width = pixels.shape
-    grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
-    with staged([target]) as (stage,), write_errors(target):
-        with create_geotiff(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set) as dataset:
-            dataset.write(pixels)
-        check_written(stage, [Block.of(0, 0, pixels)])
-
-
-def create_geotiff(
-    path: Path,
-    grid: Grid,
-    dtype: str,
-    *,
-    count: int,
-    nodata: float | None,
-    label_set: LabelSet | None = None,
-    compress: str = "deflate",
-    **options: Any,
-) -> Any:
-    """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent."""
-    ignore_missing_georeference()
-    dataset = rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=grid.width,
-        height=grid.height,
-        count=count,
-        dtype=dtype,
-        nodata=nodata,
-        tiled=True,
-        blockxsize=TILE,
-        blockysize=TILE,
-        compress=compress,
-        bigtiff="if_safer",
-        **options,
-        **grid.georeference(),
-    )
-    if label_set is not None:
-        dataset.write_colormap(1, {**dict(enumerate(label_set.colors)), IGNORE_INDEX: (0, 0, 0, 0)})
-        dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(label_set.classes)})
-        dataset.set_band_description(1, "class")
-    return dataset
-
-
-@dataclass(frozen=True)
-class Block:
-    """Where something was written into a raster, in its pixels, and the CRC-32 of the (bands, height, width) values."""
-
-    row: int
-    col: int
-    height: int
-    width: int
-    checksum: int
-
-    @classmethod
-    def of(cls, row: int, col: int, values: np.ndarray) -> "Block":
-        """The block of (..., H, W) `values` written at (row, col)."""
-        height, width = values.shape[-2:]
-        return cls(row, col, height, width, zlib.crc32(np.ascontiguousarray(values).data))
-
-
-def check_written(path: Path, blocks: Iterable[Block]) -> None:
-    """Reads blocks of a file again, for GDAL does not report what fails while a file is closed.
-
-    Raises:
-        RasterioIOError: where they hold something else.
-    """
-    with rasterio.open(path) as dataset:
-        for block in blocks:
-            values = dataset.read(window=Window(block.col, block.row, block.width, block.height))
-            if Block.of(block.row, block.col, values) != block:
-                raise RasterioIOError("what was written cannot be read again")
-
-
-def ignore_missing_georeference() -> None:
-    """Silences rasterio's warning about rasters without a georeference, which are welcome here, for this process.
-
-    For good, once a raster is opened: threads that leave `warnings.catch_warnings` in another order than they entered
-    it take away each other's filters, or leave them behind.
-    """
-    applying = (
-        action
-        for action, message, kind, module, _ in warnings.filters
-        if message is module is None and issubclass(NotGeoreferencedWarning, kind)
-    )
-    if next(applying, None) != "ignore":
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-
-
-@contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turns GDAL's errors on writing `path` into `InputError`."""
-    try:
-        yield
-    except GDAL_ERRORS as error:
-        raise InputError(
-            f"{path.name} cannot be written ({_cause(error)}), nothing was changed; free space or choose another folder"
-        ) from error
-
-
-def _cause(error: BaseException) -> str:
-    """GDAL's own words, at the bottom of a chain of errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)

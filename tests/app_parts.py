@@ -9,7 +9,7 @@ from affine import Affine
 from stub_model import ColourModel
 
 from crossearth_hf import CrossEarthImageProcessor
-from crossearth_hf.geotiff import write_geotiff
+from crossearth_hf.geotiff_writing import write_geotiff
 
 APP = Path(__file__).resolve().parents[1] / "app"
 PLACE = Affine(2, 0, 499_000, 0, -2, 5_000_000)

@@ -24,7 +24,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 
 from app_parts import APP, CRS, PLACE  # noqa: E402
 
-from crossearth_hf.geotiff import write_geotiff  # noqa: E402
+from crossearth_hf.geotiff_writing import write_geotiff  # noqa: E402
 from crossearth_hf.synthetic import generate_scene  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")

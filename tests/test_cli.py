@@ -14,7 +14,7 @@ from PIL import Image
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data.image_files import IMAGE_SUFFIXES
-from crossearth_hf.geotiff import write_geotiff
+from crossearth_hf.geotiff_writing import write_geotiff
 from crossearth_hf.mapping import resolution_advice
 
 

@@ -13,7 +13,8 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.geotiff import Scene, read_band, write_geotiff
+from crossearth_hf.geotiff import Scene, read_band
+from crossearth_hf.geotiff_writing import write_geotiff
 from crossearth_hf.labels import get_label_set
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

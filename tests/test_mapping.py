@@ -10,7 +10,8 @@ from stub_model import CLASSES, ColourModel
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
-from crossearth_hf.geotiff import Scene, write_geotiff
+from crossearth_hf.geotiff import Scene
+from crossearth_hf.geotiff_writing import write_geotiff
 from crossearth_hf.mapping import MapOutputs, one_scene, predict_map
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

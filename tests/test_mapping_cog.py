@@ -10,7 +10,7 @@ from rasters import PLACE, write_raster
 from rio_cogeo import cog_validate
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.geotiff import Block
+from crossearth_hf.geotiff_writing import Block
 from crossearth_hf.grid import Grid
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.mapping.cog import BlockFile, Piece, map_layers, raster_reader, write_cog, write_mosaic

@@ -9,7 +9,7 @@ from PIL import Image
 
 from crossearth_hf.earth_style import EarthStyle, StyleBank
 from crossearth_hf.errors import InputError
-from crossearth_hf.geotiff import write_geotiff
+from crossearth_hf.geotiff_writing import write_geotiff
 from crossearth_hf.style_bank import embed_rasters, find_rasters, load_earth_style, write_style_bank
 from crossearth_hf.style_networks import InceptionStylePredictor as Inception
 from crossearth_hf.style_networks import StylePredictor

@@ -13,7 +13,7 @@ shapely = pytest.importorskip("shapely")
 
 from crossearth_hf import vectors  # noqa: E402 - needs the two packages
 from crossearth_hf.errors import InputError  # noqa: E402
-from crossearth_hf.geotiff import write_geotiff  # noqa: E402
+from crossearth_hf.geotiff_writing import write_geotiff  # noqa: E402
 from crossearth_hf.grid import Grid  # noqa: E402
 from crossearth_hf.labels import get_label_set  # noqa: E402
 from crossearth_hf.vectors import footprint, outline, write_polygons  # noqa: E402

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..geotiff import TILE, Raster, Scene, bounded_cache, read_band
+from ..geotiff import Raster, Scene, bounded_cache, read_band
+from ..geotiff_writing import TILE
 from ..grid import GDAL_ERRORS, Grid
 from ..labels import IGNORE_INDEX
 from ..source_files import check_regular

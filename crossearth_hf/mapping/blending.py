@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geotiff import TILE
+from ..geotiff_writing import TILE
 from ..labels import IGNORE_INDEX
 from .parts import Batch, Part
 

@@ -14,7 +14,7 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from ..errors import InputError
-from ..geotiff import TILE, Block, check_written, create_geotiff, ignore_missing_georeference, write_errors
+from ..geotiff_writing import TILE, Block, check_written, create_geotiff, ignore_missing_georeference, write_errors
 from ..grid import GDAL_ERRORS, Grid
 from ..labels import IGNORE_INDEX, LabelSet
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..geotiff import Block, Scene, bounded_cache, read_band
+from ..geotiff import Scene, bounded_cache, read_band
+from ..geotiff_writing import Block
 from ..grid import Grid
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import WindowCounter

@@ -20,7 +20,8 @@ from affine import Affine
 import crossearth_hf
 
 from ..errors import InputError
-from ..geotiff import Block, Scene
+from ..geotiff import Scene
+from ..geotiff_writing import Block
 from ..grid import Grid
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..labels import label_set_for

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..geotiff import TILE
+from ..geotiff_writing import TILE
 from ..grid import Grid
 from ..inference import window_sides, window_starts
 

@@ -16,7 +16,7 @@ from affine import Affine
 from PIL import Image
 
 from ..errors import InputError
-from ..geotiff import write_geotiff
+from ..geotiff_writing import write_geotiff
 from ..outputs import check_output, staged
 from .domains import DOMAINS, Domain, Region
 from .drawing import draw, photograph

@@ -69,7 +69,7 @@ def _rescale(weight: Tensor, deviation: float) -> None:
 
 def make_scene(size: int, folder: Path) -> Path:
     """A GeoTIFF (3, size, size) uint8: a drawn town of 1024 pixels, mirrored as often as it takes."""
-    from crossearth_hf.geotiff import write_geotiff  # noqa: PLC0415
+    from crossearth_hf.geotiff_writing import write_geotiff  # noqa: PLC0415
     from crossearth_hf.synthetic import generate_scene  # noqa: PLC0415
 
     path = folder / f"scene-{size}.tif"

@@ -1,0 +1,159 @@
+"""Arrays and blocks out, as GeoTIFFs that are read again: what every writer of maps takes of rasterio."""
+
+import os
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.windows import Window
+
+from .errors import InputError
+from .grid import GDAL_ERRORS, Grid
+from .labels import IGNORE_INDEX, LabelSet
+from .outputs import check_output, staged
+
+TILE = 256
+"""Side in pixels of the tiles of working files; blocks written at its multiples are compressed once."""
+
+
+def write_geotiff(
+    path: str | os.PathLike[str],
+    pixels: np.ndarray,
+    *,
+    crs: Any,
+    transform: Affine,
+    nodata: float | None = None,
+    label_set: LabelSet | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes an array as a tiled, compressed GeoTIFF.
+
+    Args:
+        path: Ends in .tif or .tiff.
+        pixels: (C, H, W) of any type that GeoTIFF knows.
+        crs: Anything that rasterio takes as a CRS, or None.
+        transform: From (column, row) to CRS coordinates.
+        nodata: Value of pixels without data.
+        label_set: Adds class names and, with C = 1 and uint8, the colour table.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        InputError: for a path that may not be written, a full disk.
+    """
+    target = check_output(path, (".tif", ".tiff"), overwrite=overwrite)
+    count, height, width = pixels.shape
+    grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
+    with staged([target]) as (stage,), write_errors(target):
+        with create_geotiff(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set) as dataset:
+            dataset.write(pixels)
+        check_written(stage, [Block.of(0, 0, pixels)])
+
+
+def create_geotiff(
+    path: Path,
+    grid: Grid,
+    dtype: str,
+    *,
+    count: int,
+    nodata: float | None,
+    label_set: LabelSet | None = None,
+    compress: str = "deflate",
+    **options: Any,
+) -> Any:
+    """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent."""
+    ignore_missing_georeference()
+    dataset = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=grid.width,
+        height=grid.height,
+        count=count,
+        dtype=dtype,
+        nodata=nodata,
+        tiled=True,
+        blockxsize=TILE,
+        blockysize=TILE,
+        compress=compress,
+        bigtiff="if_safer",
+        **options,
+        **grid.georeference(),
+    )
+    if label_set is not None:
+        dataset.write_colormap(1, {**dict(enumerate(label_set.colors)), IGNORE_INDEX: (0, 0, 0, 0)})
+        dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(label_set.classes)})
+        dataset.set_band_description(1, "class")
+    return dataset
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where something was written into a raster, in its pixels, and the CRC-32 of the (bands, height, width) values."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+    checksum: int
+
+    @classmethod
+    def of(cls, row: int, col: int, values: np.ndarray) -> "Block":
+        """The block of (..., H, W) `values` written at (row, col)."""
+        height, width = values.shape[-2:]
+        return cls(row, col, height, width, zlib.crc32(np.ascontiguousarray(values).data))
+
+
+def check_written(path: Path, blocks: Iterable[Block]) -> None:
+    """Reads blocks of a file again, for GDAL does not report what fails while a file is closed.
+
+    Raises:
+        RasterioIOError: where they hold something else.
+    """
+    with rasterio.open(path) as dataset:
+        for block in blocks:
+            values = dataset.read(window=Window(block.col, block.row, block.width, block.height))
+            if Block.of(block.row, block.col, values) != block:
+                raise RasterioIOError("what was written cannot be read again")
+
+
+def ignore_missing_georeference() -> None:
+    """Silences rasterio's warning about rasters without a georeference, which are welcome here, for this process.
+
+    For good, once a raster is opened: threads that leave `warnings.catch_warnings` in another order than they entered
+    it take away each other's filters, or leave them behind.
+    """
+    applying = (
+        action
+        for action, message, kind, module, _ in warnings.filters
+        if message is module is None and issubclass(NotGeoreferencedWarning, kind)
+    )
+    if next(applying, None) != "ignore":
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turns GDAL's errors on writing `path` into `InputError`."""
+    try:
+        yield
+    except GDAL_ERRORS as error:
+        raise InputError(
+            f"{path.name} cannot be written ({gdal_cause(error)}), nothing was changed; free space or choose another "
+            "folder"
+        ) from error
+
+
+def gdal_cause(error: BaseException) -> str:
+    """GDAL's own words, at the bottom of a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
