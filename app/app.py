@@ -86,9 +86,8 @@ def predict(
         )
         write_polygons(outputs.map, folder / "polygons.gpkg", grid, report.label_set)
         layers = save_layers(scene, outputs.map, folder / "confidence.tif", report.label_set, folder)
-        advised = resolution is None and resolution_advice(grid.pixel_size(), trained_at) is not None
         advice = (
-            f"The model learned at {trained_at:g} m per pixel: reading the scene at that may help." if advised else None
+            resolution_advice(grid, trained_at, "reading it at that resolution may help") if not resolution else None
         )
         return Prediction(report, folder / "polygons.gpkg", layers, footprint(grid), scene.summary(), advice)
 

@@ -1,7 +1,9 @@
 """Where the pixels of a raster lie on Earth, and how large they are there."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,21 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 MOST_PIXELS = 10**12
 """Pixels of a scene, a million squared; our choice, months of work even for a small model."""
 
+_LONGEST_SIDE = 2**31 - 1  # GDAL's
 _LARGEST_RESCALE = 64.0
 _FARTHEST = 1e100  # of a ground control point, in any unit; squares of it are finite
 _SMALLEST_SPAN = 1e-12  # of ground control points, GDAL's own
 _WGS84_AXIS = 6378137.0  # metres
 _WGS84_ECCENTRICITY2 = 0.00669437999014
+_WGS84 = CRS.from_epsg(4326)
+
+# How areas are measured; our choices, for errors below 0.01 %.
+_SPAN = 50.0  # metres over which small pixels are measured: inverse projections are exact to about a millimetre only
+_FLAT = 100_000.0  # metres up to which the ground is flat enough
+_AREA_TILE = 512  # pixels
+_MOST_POINTS = 2**20  # that are placed at a time
+_TOLERANCE = 1e-4  # of an area between two points where it was measured
+_MOST_NODES = 33  # along a tile, beyond which every pixel is measured
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class Grid:
 
     def check_size(self, name: str) -> None:
         """Raises `InputError` for a grid of more pixels than can be mapped; `name` is what it is called."""
-        if self.width * self.height > MOST_PIXELS:
+        if self.width * self.height > MOST_PIXELS or max(self.width, self.height) > _LONGEST_SIDE:
             raise InputError(
                 f"{name} has {self.width:,} x {self.height:,} pixels and a scene holds at most {MOST_PIXELS:,}; cut it "
                 "into several (gdalwarp -te)"
@@ -83,67 +95,148 @@ class Grid:
 
     def pixel_size(self) -> tuple[float, float] | None:
         """Ground width and height of the central pixel in metres; None where the CRS does not tell."""
-        steps = self._ground_steps(np.array([self.width / 2]), np.array([self.height / 2]))
-        if steps is None:
-            return None
-        across, down = steps  # (2, 1) each
-        return float(np.hypot(*across)[0]), float(np.hypot(*down)[0])
+        return self._central_size(self._reach) or self._central_size(0.5)
 
-    def row_areas(self, row: int, col: int, height: int, width: int) -> np.ndarray | None:
-        """Ground area of one pixel of each row of a window, at the window's middle column.
+    def pixel_areas(self, row: int, col: int, counted: np.ndarray) -> np.ndarray | None:
+        """Ground areas of the pixels of a window.
 
-        Measured on the WGS84 ellipsoid, so that degrees and Web Mercator, whose pixels shrink towards the poles,
-        give true areas like any other CRS.
+        Measured on the WGS84 ellipsoid, so that degrees, Web Mercator and polar projections give true areas like any
+        other CRS.
+
+        Args:
+            row, col: Where the window starts.
+            counted: (H, W) bool, which pixels matter.
 
         Returns:
-            (height,) square metres; None where the CRS does not lead to longitude and latitude.
+            (H, W) square metres, of no meaning where not counted; None where the CRS, or where it places one of the
+            pixels that matter, does not tell: no CRS, a pole passed, another celestial body.
         """
-        steps = self._ground_steps(np.full(height, col + width / 2), row + np.arange(height) + 0.5)
-        if steps is None:
-            return None
-        (east_x, north_x), (east_y, north_y) = steps
-        return np.abs(east_x * north_y - north_x * east_y)
+        areas = np.zeros(counted.shape)
+        for top in range(0, counted.shape[0], _AREA_TILE):
+            for left in range(0, counted.shape[1], _AREA_TILE):
+                part = slice(top, top + _AREA_TILE), slice(left, left + _AREA_TILE)
+                if counted[part].any():
+                    measured = self._tile_areas(row + top, col + left, counted[part])
+                    if measured is None:
+                        return None
+                    areas[part] = measured
+        return areas
 
     def rescaled(self, metres: float) -> "Grid":
         """The grid of the same ground with square pixels of `metres`; it may reach over the edge by part of a pixel.
 
         Raises:
-            InputError: without a CRS, or for a size that is not positive or far from the grid's own.
+            InputError: without a CRS, for a size that is not positive or far from the grid's own, or a grid too large.
         """
         size = self.pixel_size()
         if size is None:
             remedy = "warp it to its ground control points first" if self.gcps else "give it one with gdal_edit"
             raise InputError(f"a resolution in metres needs a scene with a known CRS, this one has none: {remedy}")
-        if not (metres > 0 and max(metres / min(size), max(size) / metres) <= _LARGEST_RESCALE):
+        finest, coarsest = max(size) / _LARGEST_RESCALE, min(size) * _LARGEST_RESCALE
+        if not finest <= metres <= coarsest:
+            fitting = f"choose one from {finest:.3g} to {coarsest:.3g} m, or " if finest <= coarsest else ""
             raise InputError(
-                f"resolution {metres:g} m does not suit pixels of {size[0]:.3g} x {size[1]:.3g} m; "
-                f"choose one within {_LARGEST_RESCALE:g} times of these"
+                f"resolution {metres:g} m does not suit pixels of {size[0]:.3g} x {size[1]:.3g} m; {fitting}leave the "
+                "pixels as they are"
             )
         scale_x, scale_y = metres / size[0], metres / size[1]
         width, height = (max(1, int(np.ceil(n / s - 1e-6))) for n, s in ((self.width, scale_x), (self.height, scale_y)))
-        return Grid(width, height, self.crs, shifted(self.transform, 0, 0, scale_x, scale_y))
+        grid = Grid(width, height, self.crs, shifted(self.transform, 0, 0, scale_x, scale_y))
+        grid.check_size(f"the scene at {metres:g} m")
+        return grid
 
-    def _ground_steps(self, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """(east, north) metres, (2, N), of one step to the next column and to the next row at N points."""
+    def can_be_rescaled(self, metres: float) -> bool:
+        """Whether `rescaled` gives a grid."""
+        try:
+            self.rescaled(metres)
+        except InputError:
+            return False
+        return True
+
+    @cached_property
+    def _side(self) -> float | None:
+        """Metres of the larger side of the central pixel, by its own corners; None where the CRS does not tell."""
+        size = self._central_size(0.5)
+        return None if size is None else max(size)
+
+    @property
+    def _reach(self) -> float:
+        """Pixels from the middle of a pixel to where it is measured: half a pixel, more for small ones."""
+        return 0.5 if self._side is None else max(0.5, _SPAN / 2 / self._side)
+
+    @property
+    def _divisions(self) -> int:
+        """Parts of each side of a pixel, each flat enough."""
+        return 1 if self._side is None else math.ceil(self._side / _FLAT)
+
+    def _central_size(self, reach: float) -> tuple[float, float] | None:
+        """Ground width and height of the central pixel, measured `reach` pixels to each side of its middle."""
+        steps = np.array([(reach, 0), (-reach, 0), (0, reach), (0, -reach)])
+        places = self._places(self.width / 2 + steps[:, 0], self.height / 2 + steps[:, 1])
+        if places is None:
+            return None
+        width, height = (float(np.linalg.norm(places[i] - places[i + 1])) / (2 * reach) for i in (0, 2))
+        return (width, height) if min(width, height) > 0 else None
+
+    def _tile_areas(self, row: int, col: int, counted: np.ndarray) -> np.ndarray | None:
+        """Areas of a small window: measured at a few pixels where they vary evenly between these, else at all."""
+        height, width = counted.shape
+        nodes, coarse = 2, None
+        while nodes <= _MOST_NODES:
+            rows, cols = (np.linspace(0, size - 1, min(nodes, size)) for size in counted.shape)
+            grid_rows, grid_cols = np.meshgrid(row + rows, col + cols, indexing="ij")
+            fine = self._areas_at(grid_rows.ravel(), grid_cols.ravel(), self._reach)
+            if fine is None:
+                break
+            fine = fine.reshape(len(rows), len(cols))
+            if coarse is not None:
+                expected = _between(*coarse, rows, cols)
+                if (np.abs(fine - expected) <= _TOLERANCE * fine).all():
+                    return _between(fine, rows, cols, np.arange(height), np.arange(width))
+            coarse, nodes = (fine, rows, cols), 2 * nodes - 1
+        areas = np.zeros(counted.shape)
+        found = np.argwhere(counted)
+        for group in np.array_split(found, np.ceil(len(found) * (self._divisions + 1) ** 2 / _MOST_POINTS)):
+            measured = self._areas_at(row + group[:, 0], col + group[:, 1], 0.5)
+            if measured is None:
+                return None
+            areas[group[:, 0], group[:, 1]] = measured
+        return areas
+
+    def _areas_at(self, rows: np.ndarray, cols: np.ndarray, reach: float) -> np.ndarray | None:
+        """(N,) square metres of the pixels at N places, measured `reach` pixels to each side of their middles."""
+        parts = self._divisions
+        steps = np.linspace(-reach, reach, parts + 1)
+        down, across = np.meshgrid(steps, steps, indexing="ij")
+        places = self._places(
+            (cols[:, None] + 0.5 + across.ravel()).ravel(), (rows[:, None] + 0.5 + down.ravel()).ravel()
+        )
+        if places is None:
+            return None
+        corners = places.reshape(len(rows), parts + 1, parts + 1, 3)
+        falling, rising = corners[:, 1:, 1:] - corners[:, :-1, :-1], corners[:, 1:, :-1] - corners[:, :-1, 1:]
+        areas = np.linalg.norm(np.cross(falling, rising), axis=-1).sum(axis=(1, 2)) / 2
+        return areas / (2 * reach) ** 2 if (areas > 0).all() else None
+
+    def _places(self, cols: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        """(N, 3) metres from the Earth's centre of N points of the grid; None where the CRS does not tell for all."""
         if self.crs is None or self.transform.is_identity:
             return None
-        reach = 4.0  # in pixels: inverse projections are exact to about a millimetre only
-        points = [(0.0, 0.0), (reach, 0.0), (-reach, 0.0), (0.0, reach), (0.0, -reach)]
-        col = np.concatenate([cols + dx for dx, _ in points])
-        row = np.concatenate([rows + dy for _, dy in points])
         a, b, c, d, e, f = self.transform[:6]
-        x, y = a * col + b * row + c, d * col + e * row + f
+        diagonal = math.hypot(a, b, d, e)
+        if not abs(a * e - b * d) > 1e-12 * diagonal**2:  # pixels without area, or no numbers
+            return None
+        x, y = a * cols + b * rows + c, d * cols + e * rows + f
         try:
-            longitude, latitude = transform_points(self.crs, CRS.from_epsg(4326), x, y)
+            longitude, latitude = map(np.array, transform_points(self.crs, _WGS84, x, y))
+            there_x, there_y = map(np.array, transform_points(_WGS84, self.crs, longitude, latitude))
         except GDAL_ERRORS:
             return None
-        degrees = np.array([longitude, latitude]).reshape(2, len(points), len(cols))
-        if not np.isfinite(degrees).all():
-            return None
-        delta = degrees[:, 1::2] - degrees[:, 2::2]  # (2, 2, N): lon/lat, column/row
-        delta[0] = (delta[0] + 180) % 360 - 180
-        steps = np.radians(delta) / (2 * reach) * _metres_per_radian(degrees[1, 0])[:, None]
-        return steps[:, 0], steps[:, 1]
+        # Beyond their domain some projections lead to a place whose own coordinates are others.
+        errors = [there_y - y] if self.crs.is_geographic else [there_x - x, there_y - y]
+        allowed = diagonal / 2 + 1e-9 * (np.abs(x) + np.abs(y))
+        known = (np.abs(latitude) <= 90 + 1e-9) & np.logical_and.reduce([np.abs(error) <= allowed for error in errors])
+        return _geocentric(np.radians(longitude), np.radians(latitude)) if known.all() else None
 
 
 def _tells_pixels_apart(transform: Affine, width: int, height: int) -> bool:
@@ -165,12 +258,21 @@ def _span_a_plane(gcps: Sequence[GroundControlPoint]) -> bool:
     return len(points) == 2 or all(np.linalg.matrix_rank(side) == 2 for side in (centered[:, :2], centered[:, 2:]))
 
 
-def _metres_per_radian(latitude: np.ndarray) -> np.ndarray:
-    """(2, N) metres per radian of longitude and of latitude at N latitudes in degrees, on the WGS84 ellipsoid."""
-    phi = np.radians(latitude)
-    curvature = 1 - _WGS84_ECCENTRICITY2 * np.sin(phi) ** 2
-    prime_vertical = _WGS84_AXIS / np.sqrt(curvature)
-    return np.stack([prime_vertical * np.cos(phi), prime_vertical * (1 - _WGS84_ECCENTRICITY2) / curvature])
+def _geocentric(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """(N, 3) metres from the Earth's centre, at N places in radians on the WGS84 ellipsoid: no pole, no seam."""
+    prime_vertical = _WGS84_AXIS / np.sqrt(1 - _WGS84_ECCENTRICITY2 * np.sin(latitude) ** 2)
+    out = prime_vertical * np.cos(latitude)
+    up = prime_vertical * (1 - _WGS84_ECCENTRICITY2) * np.sin(latitude)
+    return np.stack([out * np.cos(longitude), out * np.sin(longitude), up], axis=-1)
+
+
+def _between(
+    values: np.ndarray, rows: np.ndarray, cols: np.ndarray, new_rows: np.ndarray, new_cols: np.ndarray
+) -> np.ndarray:
+    """Bilinear interpolation of (R, C) values at ascending rows and columns to (R', C') others."""
+    down = np.stack([np.interp(new_rows, rows, line) for line in np.eye(len(rows))], axis=1)  # (R', R)
+    across = np.stack([np.interp(new_cols, cols, line) for line in np.eye(len(cols))], axis=1)  # (C', C)
+    return down @ values @ across.T
 
 
 def shifted(transform: Affine, row: float, col: float, scale_x: float = 1.0, scale_y: float = 1.0) -> Affine:

@@ -102,9 +102,10 @@ def write_polygons(
     labels = read_band(Path(map_file), (0, 0, grid.height, grid.width), shape)
     outlines, ids = outline(labels)
     scale_y, scale_x = grid.height / shape[0], grid.width / shape[1]
-    hectares = _hectares(outlines, grid, scale_y, scale_x)
     crs, transform = _place(grid)
-    placed = shapely.transform(outlines, _to_map(shifted(transform, 0, 0, scale_x, scale_y)))
+    zoomed = shifted(transform, 0, 0, scale_x, scale_y)
+    hectares = np.full(len(ids), np.nan) if grid.gcps else _hectares(outlines, Grid(shape[1], shape[0], crs, zoomed))
+    placed = shapely.transform(outlines, _to_map(zoomed))
     columns = {
         "class_id": ids,
         "class": np.array(label_set.classes, dtype=object)[ids],
@@ -144,14 +145,19 @@ def _place(grid: Grid) -> tuple[CRS | None, Affine]:
     return grid.crs, grid.transform
 
 
-def _hectares(polygons: np.ndarray, grid: Grid, scale_y: float, scale_x: float) -> np.ndarray:
-    """(N,) ground area of polygons in pixels; NaN where the grid does not tell."""
-    areas = grid.row_areas(0, 0, grid.height, grid.width)  # (height,) square metres
-    if areas is None or not len(polygons):
+def _hectares(polygons: np.ndarray, grid: Grid) -> np.ndarray:
+    """(N,) ground area of polygons in pixels of a grid; NaN where the grid does not tell."""
+    if not len(polygons):
+        return np.zeros(0)
+    shape = (grid.height, grid.width)
+    owners = features.rasterize(zip(polygons, range(1, len(polygons) + 1), strict=True), shape, dtype="int32")
+    areas = grid.pixel_areas(0, 0, owners > 0)  # (H, W) square metres
+    if areas is None:
         return np.full(len(polygons), np.nan)
-    rows = shapely.get_y(shapely.centroid(polygons)) * scale_y
-    pixel = areas[np.clip(rows.astype(np.int64), 0, grid.height - 1)]
-    return shapely.area(polygons) * scale_y * scale_x * pixel / _SQUARE_METRES_PER_HECTARE
+    sums, pixels = (np.bincount(owners.ravel(), weights, len(polygons) + 1) for weights in (areas.ravel(), None))
+    average = sums[1:].sum() / pixels[1:].sum()  # for what is too narrow to hold the middle of a pixel
+    each = np.divide(sums[1:], pixels[1:], out=np.full(len(polygons), average), where=pixels[1:] > 0)
+    return shapely.area(polygons) * each / _SQUARE_METRES_PER_HECTARE
 
 
 def _to_map(transform: Affine) -> Callable[[np.ndarray], np.ndarray]:

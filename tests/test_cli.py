@@ -11,11 +11,10 @@ from affine import Affine
 from conftest import tiny_config
 from PIL import Image
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, inference
 from crossearth_hf.cli import main
 from crossearth_hf.data.image_files import IMAGE_SUFFIXES
 from crossearth_hf.geotiff_writing import write_geotiff
-from crossearth_hf.mapping import resolution_advice
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +140,7 @@ def test_a_folder_becomes_a_folder_of_maps(workplace, scenes, tmp_path, capsys):
     assert all(re.search(r"LABEL_\d \d+\.\d%.*\(\d+\.\d s\)$", line) for line in lines)
     *_, advice, problem, summary = output.err.strip().splitlines()
     assert "--resolution 0.25 may give a better map" in advice
+    assert "and another one: the scene has pixels of" in advice
     assert "bad.tif is no raster" in problem
     assert "1 of 3 scenes failed" in summary
     assert {path.name for path in sure.rglob("*.tif")} == {"a.tif", "b.tif"}
@@ -243,19 +243,14 @@ def test_mistakes_with_styles(workplace, capsys, arguments, sentence):
     assert {path: path.stat().st_mtime_ns for path in workplace.rglob("*")} == before
 
 
-@pytest.mark.parametrize(
-    ("pixel_size", "trained_at", "advised"),
-    [
-        ((1.0, 1.0), 0.25, True),
-        ((0.1, 0.1), 0.25, True),
-        ((0.5, 0.5), 0.25, False),
-        ((0.125, 0.125), 0.25, False),
-        (None, 0.25, False),
-        ((1.0, 1.0), None, False),
-    ],
-)
-def test_advice_on_resolution(pixel_size, trained_at, advised):
-    assert (resolution_advice(pixel_size, trained_at) is not None) == advised
+def test_a_map_does_not_depend_on_what_the_machine_is_fast_in(workplace, tmp_path, monkeypatch):
+    def asked(device):
+        raise AssertionError("the type depends on the machine")
+
+    monkeypatch.setattr(inference, "fastest_dtype", asked)
+    assert predict(workplace, "--device", "cpu", target=tmp_path / "map.tif") == 0
+    with pytest.raises(AssertionError, match="depends on the machine"):
+        predict(workplace, "--device", "cpu", "--dtype", "auto", target=tmp_path / "auto.tif")
 
 
 def test_the_apps_flags_are_its_own(capsys):

@@ -121,6 +121,23 @@ def test_picture_without_a_place(tmp_path, folder):
     assert " - " in report.table().replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform", "shown"),
+    [
+        ("EPSG:4326", Affine(1, 0, 8, 0, -1, 93), "-"),  # three rows beyond the pole
+        ("EPSG:32632", Affine(0.001, 0, 5e5, 0, -0.001, 5e6), "3.5e-09"),  # 35 square millimetres
+        ("EPSG:32632", Affine(10, 0, 5e5, 0, -10, 5e6), "0.35"),
+        ("EPSG:3413", Affine(1e3, 0, -3500, 0, -1e3, 2500), "3,720.93"),  # at the pole, 1031.08 m on the ground
+    ],
+)
+def test_areas_are_shown_with_their_digits_or_not_at_all(tmp_path, folder, crs, transform, shown):
+    pixels = np.full((3, 5, 7), 20, np.uint8)
+    pixels[0] = 230
+    write_geotiff(tmp_path / "scene.tif", pixels, crs=crs, transform=transform)
+    line = make_map(tmp_path / "scene.tif", folder).table().splitlines()[2]
+    assert line.split() == ["red", "35", "100.0%", shown]
+
+
 def test_scene_smaller_than_a_patch(tmp_path, folder):
     pixels, ids = patches(height=5, width=7, side=1)
     write_geotiff(tmp_path / "scene.tif", pixels, crs=None, transform=UTM_PLACE)

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -56,8 +57,8 @@ def add_predict(subparsers: Any) -> None:
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="auto: bfloat16 where the device computes in it, else float32 (default: auto)",
+        default="float32",
+        help="auto: bfloat16 where the device computes in it, else float32 (default: float32)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--workers", metavar="N", type=int, help="share the work among N processes on this machine")
@@ -123,7 +124,8 @@ def _predict_many(arguments: argparse.Namespace) -> None:
         say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps stand already and are skipped")
     if not waiting:
         return
-    problems, advised = [], set()
+    problems: list[str] = []
+    advised: dict[str, list[str]] = {}  # advice -> the scenes that it holds for
     with _mapper(arguments) as mapper:
         for result in map_scenes(waiting, folders, mapper, overwrite=arguments.overwrite):
             if result.report is not None:
@@ -131,14 +133,20 @@ def _predict_many(arguments: argparse.Namespace) -> None:
             if result.problem is not None:
                 problems.append(result.problem)
             if result.advice is not None:
-                advised.add(result.advice)
-    for sentence in [*sorted(advised), *problems]:
+                advised.setdefault(result.advice, []).append(result.scene.source)
+    for sentence in [*starmap(_addressed, sorted(advised.items())), *problems]:
         say(sentence)
     if problems:
         raise InputError(
             f"{len(problems)} of {len(scenes)} scenes failed, see above; all other maps are written, and the same "
             "command tries these again"
         )
+
+
+def _addressed(advice: str, sources: list[str]) -> str:
+    """Advice with the scenes that it holds for, the first by name."""
+    others = {1: "", 2: " and another one"}.get(len(sources), f" and {len(sources) - 1} others")
+    return f"{min(sources)}{others}: {advice}"
 
 
 def _line(report: "MapReport") -> str:

@@ -153,7 +153,7 @@ class SceneMapper:
         """What resolution would suit the model better, if none was asked for."""
         if self.resolution is not None:
             return None
-        return resolution_advice(scene.grid.pixel_size(), self.model.config.ground_sampling_distance)
+        return resolution_advice(scene.native_grid, self.model.config.ground_sampling_distance)
 
     def map(
         self, scene: Scene, outputs: MapOutputs, *, progress: bool = True, on_windows: WindowCounter | None = None

@@ -126,7 +126,7 @@ class MapReport:
 
     def table(self) -> str:
         """The report as a table for a terminal."""
-        hectares = ["-"] * len(self.pixels) if self.hectares is None else [f"{area:,.2f}" for area in self.hectares]
+        hectares = ["-"] * len(self.pixels) if self.hectares is None else list(map(_digits, self.hectares))
         rows = [("class", "pixels", "share", "hectares")]
         rows += [
             (name, f"{count:,}", f"{share:.1%}", area)
@@ -142,6 +142,11 @@ class MapReport:
         lines.insert(1, "-" * len(lines[0]))
         written = [f"{path}  ({path.stat().st_size / 1e6:,.1f} MB)" for path in self.files]
         return "\n".join([*lines, "", f"{self.seconds:.1f} s; written:", *written])
+
+
+def _digits(hectares: float) -> str:
+    """An area to the square decametre, small ones to three digits."""
+    return f"{hectares:,.2f}" if hectares == 0 or hectares >= 1 else f"{hectares:.3g}"
 
 
 def predict_map(
@@ -244,10 +249,12 @@ class _Tally:
 
     def count(self, row: int, col: int, labels: np.ndarray) -> None:
         """Counts (H, W) labels that lie at (row, col)."""
-        per_row = np.stack([np.bincount(line, minlength=256) for line in labels])  # (H, 256)
-        self._counts += per_row.sum(axis=0)
-        areas = self._grid.row_areas(row, col, *labels.shape)  # (H,)
-        self._areas = None if areas is None or self._areas is None else self._areas + areas @ per_row
+        self._counts += np.bincount(labels.ravel(), minlength=256)
+        if self._areas is None:
+            return
+        areas = self._grid.pixel_areas(row, col, labels != IGNORE_INDEX)  # (H, W)
+        sums = None if areas is None else np.bincount(labels.ravel(), areas.ravel(), minlength=256)
+        self._areas = None if sums is None else self._areas + sums
 
 
 def _write_map(
@@ -324,11 +331,25 @@ def _save_preview(scene: Scene, map_file: Path, label_set: LabelSet, tally: _Tal
     draw_preview(raster.pixels, raster.valid, labels, label_set, tally.pixels / tally.pixels.sum()).save(path)
 
 
-def resolution_advice(pixel_size: tuple[float, float] | None, trained_at: float | None) -> str | None:
-    """A sentence if a scene's pixels, (width, height) in metres, are beyond twice or half what the model learned at."""
-    if pixel_size is None or trained_at is None or 0.5 <= max(pixel_size) / trained_at <= 2:
+def resolution_advice(
+    grid: Grid, trained_at: float | None, remedy: str = "--resolution {metres:g} may give a better map"
+) -> str | None:
+    """A sentence for a scene whose pixels are beyond twice or half what the model learned at.
+
+    Args:
+        grid: The scene's own.
+        trained_at: Metres per pixel, `ground_sampling_distance` of the model.
+        remedy: What to do where the scene can be read at that resolution.
+
+    Returns:
+        The sentence; None where the pixels suit the model or nobody knows.
+    """
+    size = grid.pixel_size()
+    if size is None or trained_at is None or (min(size) >= trained_at / 2 and max(size) <= trained_at * 2):
         return None
-    return (
-        f"the scene has pixels of {max(pixel_size):.3g} m, the model learned at {trained_at:.3g} m: "
-        f"--resolution {trained_at:g} may give a better map"
+    sides = f"{size[0]:.3g}" if max(size) < 1.01 * min(size) else f"{size[0]:.3g} x {size[1]:.3g}"
+    if not grid.can_be_rescaled(trained_at):
+        remedy = "such scenes are outside what it knows; give it imagery of about {metres:g} m"
+    return f"the scene has pixels of {sides} m, the model learned at {trained_at:.3g} m: " + remedy.format(
+        metres=trained_at
     )
