@@ -5,10 +5,9 @@ made from it. Georeferencing is copied, never recomputed.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, product
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,21 +17,19 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from .bands import alpha_band, choose_bands, palette_of
+from .bands import choose_bands, palette_of
 from .errors import InputError
-from .geotiff_writing import TILE, gdal_cause, ignore_missing_georeference
+from .geotiff_writing import ignore_missing_georeference
 from .grid import GDAL_ERRORS, Grid, shifted
+from .imagery import check_imagery
+from .raw_bands import RawBands, transparency_band
+from .resampling import read_resampled
+from .scene_notices import Notice, describe, find_notices
 from .source_files import check_raster
 
 _CACHE_BYTES = 128 * 2**20  # GDAL's own default is 5 % of the machine's memory, whatever the raster
-_STRETCH_SIDE = 1024
-_STRETCH_PERCENTILES = (2.0, 98.0)
-_STRIP_WIDTH = 65_536
-_MOST_STRIPS = 4_096  # that are searched for data where a decimated read finds none; our choice, as is the next
-_MOST_SEARCHED = 2**28  # pixels
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,14 @@ class Raster:
 class Scene:
     """A raster file opened for reading by windows, as 8-bit channels, mostly RGB, with a validity mask.
 
-    Colour bands: those asked for; else the ones marked red, green and blue; else the first three; with one or two
-    colour bands the first is used as grey. For more than three channels: those asked for, else the first ones in their
-    order. Palettes are expanded; alpha is validity, not a colour, unless it is asked for. A pixel is valid where any
-    chosen band has data (nodata value or mask), alpha is not 0, and, for floats, all bands are finite.
+    Colour bands: those asked for; else the ones that are red, green and blue by name, code or wavelength; else the ones
+    marked so; else the first three; with one or two colour bands the first is used as grey. For more than three
+    channels: those asked for, else the first ones in their order. Palettes are expanded; alpha is validity, not a
+    colour, unless it is asked for, or takes so many values that it must be data. A pixel is valid where any chosen
+    band has data (nodata value or mask), alpha is not 0, and, for floats, all bands are finite.
     Data other than 8-bit are stretched per band between the 2nd and 98th percentiles (our choice) of the pixels where
-    that band has data, measured ONCE per scene on a decimated read, so windows have no seams.
+    that band has data, measured ONCE per scene on a decimated read, so windows have no seams. Fill that the file does
+    not declare is found there too (see `fill.find_fills`), and is no data. 8-bit values are all data.
 
     Args:
         path: Anything that GDAL opens.
@@ -69,6 +68,9 @@ class Scene:
             scene's own where None. `native` stays the scene at its own grid.
         num_channels: What a model takes, 3 or more.
         drivers: Names of the GDAL drivers that may open it; all where None.
+        nodata: Values that mean no data, beside what the file declares: of 8-bit pixels those that all chosen bands
+            hold, else for each band. None to find undeclared fill, () for none.
+        palette_as_image: Whether a palette of few values in flat regions is a picture all the same.
 
     Attributes:
         stamps: Of every file that GDAL reads for the scene, a VRT's sources too: size in bytes, time of change in
@@ -76,7 +78,8 @@ class Scene:
 
     Raises:
         InputError: for a file that cannot be read, more than `grid.MOST_PIXELS`, complex numbers, wrong bands, an
-            unsuitable resolution, pipes and VRTs as `source_files.check_raster` says.
+            unsuitable resolution, pipes and VRTs as `source_files.check_raster` says, no-data values that no band can
+            hold, maps of classes and our own results as `imagery.check_imagery` says.
     """
 
     def __init__(
@@ -87,8 +90,12 @@ class Scene:
         resolution: float | None = None,
         num_channels: int = 3,
         drivers: Sequence[str] | None = None,
+        nodata: Sequence[float] | None = None,
+        palette_as_image: bool = False,
     ) -> None:
         self.path = os.fspath(path)
+        self.nodata = None if nodata is None else tuple(nodata)
+        self.palette_as_image = palette_as_image
         check_raster(self.path)
         before = _stamp(self.path)  # the others are known, and read, only once this one is open
         source = _open(self.path, drivers)
@@ -96,15 +103,17 @@ class Scene:
             self.stamps = {path: _stamp(path) for path in _files(source)} | {self.path: before}
             self.native_grid = Grid.of(source)
             self.native_grid.check_size(self.path)
-            self.bands = choose_bands(source, bands, num_channels)
-            self._palette = palette_of(source, self.bands)
+            alpha = transparency_band(source)
+            self.bands = choose_bands(source, bands, num_channels, alpha)
+            palette = palette_of(source, self.bands)
+            check_imagery(source, self.bands, has_palette=palette is not None, palette_as_image=palette_as_image)
+            self._raw = RawBands(source, self.bands, palette, alpha, self.nodata)
             self.grid = self.native_grid if resolution is None else self.native_grid.rescaled(resolution)
             self._source = source
-            self._data = source if resolution is None else _resampled(source, self.grid, self.bands)
         except BaseException:
             source.close()
             raise
-        self._stretch: tuple[np.ndarray, np.ndarray] | None = None
+        self.is_resampled = resolution is not None
 
     def __enter__(self) -> "Scene":
         return self
@@ -116,8 +125,6 @@ class Scene:
 
     def close(self) -> None:
         """Closes the file."""
-        if self._data is not self._source:
-            self._data.close()
         self._source.close()
 
     def check_unchanged(self) -> None:
@@ -125,11 +132,6 @@ class Scene:
         for path, stamp in self.stamps.items():
             if _stamp(path) != stamp:
                 raise InputError(f"{path} changed or vanished while it was read; run again once it is complete")
-
-    @property
-    def is_resampled(self) -> bool:
-        """Whether `read` works on another grid than the file's."""
-        return self._data is not self._source
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -141,30 +143,32 @@ class Scene:
         )
 
     def summary(self) -> str:
-        """One line: size, bands and their use, type, CRS, pixel size."""
-        source, grid = self._source, self.native_grid
-        bands = "palette" if self._palette is not None else f"bands {','.join(map(str, self.bands))} of {source.count}"
-        shown = {1: "grey", 3: "RGB"}.get(len(self.bands), f"{len(self.bands)} channels")
-        colours = "RGB" if self._palette is not None else shown
-        dtype = source.dtypes[self.bands[0] - 1]
-        stretch = "" if self._is_byte else ", stretched between percentiles 2 and 98"
-        nowhere = "no CRS" if grid.has_place_of(source) else "a place that makes no sense, left out"
+        """One line: size, bands and their use, type, limits of the stretch, where validity comes from, place."""
+        grid = self.native_grid
+        nowhere = "no CRS" if grid.has_place_of(self._source) else "a place that makes no sense, left out"
         place = "ground control points" if grid.gcps else grid.crs.to_string() if grid.crs else nowhere
         place = place if len(place) <= 40 else "custom CRS"
         size = grid.pixel_size()
         metres = f", {size[0]:.3g} m per pixel" if size else ""
-        return f"{grid.width} x {grid.height} px, {bands} as {colours}, {dtype}{stretch}, {place}{metres}"
+        return f"{grid.width} x {grid.height} px, {describe(self._raw, self._source)}, {place}{metres}"
+
+    def notices(self) -> list[Notice]:
+        """What a person should know before the map is made; reads a sample of the whole scene."""
+        return find_notices(self._raw, self._source)
 
     def read(self, row: int, col: int, height: int, width: int) -> Raster:
         """The window that starts at (row, col) of `grid` and lies inside it. Raises `InputError` on damaged data."""
-        window = Window(col, row, width, height)
-        pixels, valid = self._read_channels(self._data, window, (height, width))
+        if self.is_resampled:
+            size, window = (self.native_grid.height, self.native_grid.width), (row, col, height, width)
+            values, masks = read_resampled(self._read, size, self.scale, window, nearest=self._raw.has_palette)
+        else:
+            values, masks = self._read(row, col, height, width)
+        pixels, valid = self._raw.to_channels(values, masks)
         return Raster(pixels, valid, self.grid.crs, shifted(self.grid.transform, row, col))
 
     def read_valid(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """(height, width) bool validity of a window of `native_grid`."""
-        _, masks = self._read_values(self._source, Window(col, row, width, height), (height, width))
-        return np.any(masks, axis=0)
+        return np.any(self._read(row, col, height, width)[1], axis=0)
 
     def thumbnail(self, longest: int) -> Raster:
         """The whole scene as RGB at its own grid, averaged down to at most `longest` pixels on its longer side."""
@@ -172,91 +176,13 @@ class Scene:
         factor = max(1.0, max(grid.width, grid.height) / longest)
         height, width = (max(1, round(n / factor)) for n in (grid.height, grid.width))
         window = Window(0, 0, grid.width, grid.height)
-        pixels, valid = self._read_channels(self._source, window, (height, width), Resampling.average)
+        pixels, valid = self._raw.to_channels(*self._raw.read(window, (height, width), Resampling.average))
         transform = shifted(grid.transform, 0, 0, grid.width / width, grid.height / height)
         return Raster(pixels[:3], valid, grid.crs, transform)
 
-    @property
-    def _is_byte(self) -> bool:
-        return self._palette is not None or all(self._source.dtypes[band - 1] == "uint8" for band in self.bands)
-
-    def _read_channels(
-        self, data: Any, window: Window, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(C, *shape) uint8 and (*shape) bool of a window."""
-        values, masks = self._read_values(data, window, shape, resampling)
-        valid = np.any(masks, axis=0)
-        if self._palette is not None:
-            colours = self._palette[values[0]]  # (H, W, 4)
-            return np.ascontiguousarray(colours[..., :3].transpose(2, 0, 1)), valid
-        if not self._is_byte:
-            values = self._stretched(values)
-        return np.broadcast_to(values, (3, *shape)) if len(values) == 1 else values, valid
-
-    def _read_values(
-        self, data: Any, window: Window, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Raw values (bands, *shape) of a window, and where each band has data: (bands, *shape) bool."""
-        if self._palette is not None:
-            resampling = Resampling.nearest
-        try:
-            # Band by band: they may differ in type.
-            values = np.stack(
-                [data.read(band, window=window, out_shape=shape, resampling=resampling) for band in self.bands]
-            )
-            masks = data.read_masks(self.bands, window=window, out_shape=values.shape) > 0
-            alpha = alpha_band(data)
-            if alpha is not None and alpha not in self.bands:
-                masks &= data.read(alpha, window=window, out_shape=shape) > 0
-        except GDAL_ERRORS as error:
-            raise InputError(f"{self.path} is damaged or cut off ({gdal_cause(error)}); copy it again") from error
-        if np.issubdtype(values.dtype, np.floating):
-            masks &= np.isfinite(values).all(axis=0)
-        if self._palette is not None:
-            masks &= self._palette[values[0], 3] > 0
-        return values, masks
-
-    def _stretched(self, values: np.ndarray) -> np.ndarray:
-        """(bands, H, W) of any real type -> uint8, by the one stretch of the scene."""
-        if self._stretch is None:
-            low, high = np.transpose([np.percentile(values, _STRETCH_PERCENTILES) for values in self._sample()])
-            self._stretch = low, np.where(high > low, high, low + 1)
-        low, high = (limit[:, None, None] for limit in self._stretch)
-        scaled = np.nan_to_num(values.astype(np.float64), copy=False, posinf=0, neginf=0)
-        scaled -= low
-        scaled /= high - low
-        np.clip(scaled, 0, 1, out=scaled)
-        scaled *= 255
-        return np.rint(scaled, out=scaled).astype(np.uint8)
-
-    def _sample(self) -> list[np.ndarray]:
-        """For each band (N,) values spread over the whole scene, where it has data; if nowhere, where others have."""
-        source = self._source
-        factor = max(1.0, max(source.width, source.height) / _STRETCH_SIDE)
-        shape = (max(1, round(source.height / factor)), max(1, round(source.width / factor)))
-        whole = Window(0, 0, source.width, source.height)
-        # The strips are for specks of data that decimation missed.
-        for window, size in chain([(whole, shape)], self._strips()):
-            values, masks = self._read_values(source, window, size)
-            valid = np.any(masks, axis=0)
-            if valid.any():
-                chosen = (mask if mask.any() else valid for mask in masks)
-                return [band[mask].astype(np.float64) for band, mask in zip(values, chosen, strict=True)]
-        return [np.zeros(1)] * len(self.bands)
-
-    def _strips(self) -> Iterator[tuple[Window, tuple[int, int]]]:
-        """Windows of the file from top to bottom, and their sizes; raises `InputError` once too many are taken."""
-        source, searched = self._source, 0
-        corners = product(range(0, source.height, TILE), range(0, source.width, _STRIP_WIDTH))
-        for number, (row, col) in enumerate(corners):
-            if number >= _MOST_STRIPS or searched >= _MOST_SEARCHED:
-                raise InputError(
-                    f"{self.path} holds no pixel with data in a sample of all its pixels and in the first "
-                    f"{searched:,}; check its nodata value, mask or alpha band, or cut it to where it has data"
-                )
-            height, width = min(TILE, source.height - row), min(_STRIP_WIDTH, source.width - col)
-            searched += height * width
-            yield Window(col, row, width, height), (height, width)
+    def _read(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values (bands, height, width) of a window of `native_grid`, and where there is data."""
+        return self._raw.read(Window(col, row, width, height), (height, width))
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
@@ -303,29 +229,6 @@ def _why_unreadable(path: str) -> str:
     if os.path.getsize(path) == 0:
         return f"{path} is empty (0 bytes); copy the raster again"
     return f"{path} is no raster that GDAL can read, or it is damaged; check it with gdalinfo"
-
-
-def _resampled(source: Any, grid: Grid, bands: list[int]) -> WarpedVRT:
-    """The source resampled on the fly to `grid`, which has the same CRS; validity becomes an alpha band."""
-    alpha = alpha_band(source)
-    if alpha in bands:
-        raise InputError(
-            f"band {alpha} of {source.name} is marked as transparency, by which resampling weighs the others; if it "
-            f"holds data, take the mark away: gdal_edit.py -colorinterp_{alpha} undefined"
-        )
-    nodata = source.nodata
-    if nodata is None and np.issubdtype(np.dtype(source.dtypes[0]), np.floating):
-        nodata = float("nan")
-    return WarpedVRT(
-        source,
-        crs=source.crs,
-        transform=grid.transform,
-        width=grid.width,
-        height=grid.height,
-        resampling=Resampling.bilinear if palette_of(source, bands) is None else Resampling.nearest,
-        src_nodata=nodata,
-        add_alpha=alpha is None,
-    )
 
 
 def bounded_cache() -> rasterio.Env:

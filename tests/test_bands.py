@@ -9,6 +9,7 @@ from rasters import write_raster
 from crossearth_hf.bands import choose_bands
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene
+from crossearth_hf.raw_bands import transparency_band
 
 RED, GREEN, BLUE, ALPHA, OTHER = (
     ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.undefined,
@@ -27,7 +28,7 @@ def write(path, pixels, *roles):
 
 def chosen(path, bands=None, num_channels=3):
     with rasterio.open(path) as source:
-        return choose_bands(source, bands, num_channels)
+        return choose_bands(source, bands, num_channels, transparency_band(source))
 
 
 def test_more_than_three_channels_are_the_first_bands_in_their_order(tmp_path, noise):
@@ -39,6 +40,7 @@ def test_more_than_three_channels_are_the_first_bands_in_their_order(tmp_path, n
 
 
 def test_transparency_is_no_channel_unless_asked_for(tmp_path, noise):
+    noise[2] = 255
     path = write(tmp_path / "a.tif", noise[:5], RED, GREEN, ALPHA, BLUE, OTHER)
     assert chosen(path, num_channels=4) == [1, 2, 4, 5]
     assert chosen(path, [1, 2, 3, 4], num_channels=4) == [1, 2, 3, 4]
@@ -69,13 +71,15 @@ def test_other_numbers_than_the_channels_are_refused(tmp_path, noise, bands):
 
 
 def test_a_band_that_is_wrongly_marked_as_transparency_is_named(tmp_path, noise):
+    noise[3] = 255
     path = write(tmp_path / "a.tif", noise[:4], RED, GREEN, BLUE, ALPHA)
     with pytest.raises(
         InputError, match="band 4 is marked as transparency: if it holds data, choose the bands 1,2,3,4"
     ):
         Scene(path, num_channels=4)
-    with pytest.raises(InputError, match=r"take the mark away: gdal_edit.py -colorinterp_4 undefined"):
-        Scene(path, bands=[1, 2, 3, 4], num_channels=4, resolution=1.0)
+    for resolution in (None, 1.0):
+        with Scene(path, bands=[1, 2, 3, 4], num_channels=4, resolution=resolution) as scene:
+            assert (scene.read(2, 3, 10, 10).pixels[3] == 255).all()
 
 
 def test_a_scene_of_four_channels(tmp_path, noise):

@@ -192,7 +192,7 @@ def test_bad_files(tmp_path, noise):
     save(tmp_path / "complex.tif", noise[:1].astype(np.complex64))
     with rasterio.open(tmp_path / "radar.tif", "w", count=1, height=4, width=4, dtype="complex_int16"):
         pass
-    save(tmp_path / "alpha.tif", noise[:1], colorinterp=[ColorInterp.alpha])
+    save(tmp_path / "alpha.tif", np.full_like(noise[:1], 255), colorinterp=[ColorInterp.alpha])
     sentences = {
         "none.tif": "does not exist",
         ".": "is a folder",

@@ -1,0 +1,202 @@
+"""What imagery holds where there is nothing: fill values that a file does not declare, collars, flat classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+_LEAST_SHARE = 0.001
+_LEAST_SHARE_OF_A_CEILING = 0.02  # below, bright roofs may saturate; no limit of a stretch moves by so few either
+_FAR, _FAR_AT_THE_BORDER, _FAR_IN_ALL_BANDS = 1.0, 0.5, 0.05  # in ranges between the 2nd and 98th percentiles
+_MIXED = 0.1  # of the pixels that hold a fill, how many may lie on the way to the others: blurred edges
+_LEAST_OTHERS = 16  # pixels from which a range can be told
+
+_SCALE_ENDS = {1, 100, 255, 1000, 1023, 2047, 4095, 8191, 10_000, 16_383}  # where sensors and reflectances saturate
+_TYPE_ENDS = {32_767, 65_535}  # the same, but fill much more often
+_USUAL_FILLS = {-999, -9999, -99_999, -32_768, 32_767, 65_535, -(2**31), 2**31 - 1, 2**32 - 1}
+_SENSELESS = 1e10  # no sensor's unit reaches it
+
+_COLLAR_STEPS = 3  # 8-bit values beside black and white that JPEG leaves in a collar
+_COLLAR_SHARE = 0.01
+_COLLAR_PURITY = 0.5  # share of one value in a collar; dark water varies
+_MOST_CLASSES = 32
+_FLAT_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A value that seems to mean that there is no data.
+
+    Attributes:
+        value: In the units of the file.
+        band: Position of the band among those sampled.
+        share: Of the sampled pixels with data.
+        certain: Whether it is to be taken as no data; else it may be a saturated sensor.
+    """
+
+    value: float
+    band: int
+    share: float
+    certain: bool
+
+
+def find_fills(values: np.ndarray, masks: np.ndarray) -> list[Fill]:
+    """Undeclared fill of the bands of a scene: extreme values that many pixels hold, far from all others.
+
+    An extreme counts as fill from 0.1 % of the pixels on (2 % where it may be a saturated sensor), with hardly a pixel
+    on the way to the others, and as far from these as they spread; half as far where it touches the border, and less
+    for zeros that all bands share. Numbers at which reflectances and sensors saturate (1, 4095, 10000...) are fill at
+    the border only. Our choice, from the rasters that we know.
+
+    Args:
+        values: (bands, H, W) of a numeric type, spread over the scene.
+        masks: (bands, H, W) bool, where a band has data as far as the file says.
+    """
+    fills = [fill for band in range(len(values)) for fill in _fills_of_band(values[band], masks[band], band)]
+    known = {fill.band for fill in fills if fill.value == 0}
+    zeros = (values == 0) & masks
+    shared = zeros.all(axis=0)
+    share = float(shared.sum() / max(1, masks.any(axis=0).sum()))
+    if len(values) > 1 and not known and share >= _LEAST_SHARE:
+        certain = [fill.value for fill in fills if fill.certain]
+        others = masks & ~zeros & ~np.isin(values, certain)
+        if all(
+            shared.sum() >= 0.95 * zero.sum() and _distance(0, band[other], shared.sum()) >= _FAR_IN_ALL_BANDS
+            for zero, band, other in zip(zeros, values, others, strict=True)
+        ):
+            fills += [Fill(0.0, band, share, certain=True) for band in range(len(values))]
+    return fills
+
+
+def _fills_of_band(values: np.ndarray, mask: np.ndarray, band: int) -> list[Fill]:
+    """The fills of an (H, W) band, one after the other: each is left out when the next one is looked for."""
+    total, fills, mask = int(mask.sum()), list[Fill](), mask.copy()
+    while mask.any():
+        data = values[mask]
+        ends = data.min(), data.max()
+        core = data[(data != ends[0]) & (data != ends[1])]
+        found = next((fill for end in ends if (fill := _judged(end, values, mask, core, band, total))), None)
+        if found is None or len(fills) > 8:
+            break
+        fills.append(found)
+        mask &= values != found.value
+    return fills
+
+
+def _judged(
+    end: np.generic, values: np.ndarray, mask: np.ndarray, core: np.ndarray, band: int, total: int
+) -> Fill | None:
+    """The fill that an extreme of a band is, or None; `core` are the values between both extremes."""
+    value, same = float(end), mask & (values == end)
+    share = same.sum() / total
+    usual = value in _USUAL_FILLS or abs(value) >= _SENSELESS
+    if len(core) < _LEAST_OTHERS or core.min() == core.max():
+        return Fill(value, band, share, certain=True) if usual and share >= _LEAST_SHARE else None
+    distance = _distance(value, core, int(same.sum()))
+    if share < _LEAST_SHARE or distance < _FAR_AT_THE_BORDER:
+        return None
+    at_border = _border_share(same) >= 0.5
+    if at_border:
+        return Fill(value, band, share, certain=True)
+    if distance < _FAR:
+        return None
+    needed = _LEAST_SHARE_OF_A_CEILING if value in _TYPE_ENDS else _LEAST_SHARE
+    return Fill(value, band, share, certain=value not in _SCALE_ENDS and share >= needed)
+
+
+def _distance(value: float, others: np.ndarray, count: int) -> float:
+    """How far `value`, held by `count` pixels, is from the others, in ranges of these; 0 where pixels lie between."""
+    if len(others) < _LEAST_OTHERS:
+        return 0.0
+    low, high = (float(limit) for limit in np.percentile(others, (2, 98)))
+    nearest = low if value < low else high
+    if low <= value <= high:
+        return 0.0
+    halfway = nearest + (value - nearest) / 2
+    between = int((others < halfway).sum() if value < low else (others > halfway).sum())
+    spread = max(high - low, 0.05 * max(abs(low), abs(high)), np.finfo(np.float32).tiny)
+    return abs(value - nearest) / spread if between <= _MIXED * count else 0.0
+
+
+def _border_share(same: np.ndarray) -> float:
+    """Share of an (H, W) bool region that is connected to the border."""
+    return float(border_connected(same).sum() / max(1, same.sum()))
+
+
+def border_connected(region: np.ndarray) -> np.ndarray:
+    """The parts of an (H, W) bool region that touch the border."""
+    parts, _ = ndimage.label(region)
+    touching = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    return np.isin(parts, touching[touching > 0])
+
+
+@dataclass(frozen=True)
+class Collar:
+    """A constant black or white region at the border of a scene.
+
+    Attributes:
+        value: What most of it holds in all bands.
+        share: Of the sampled pixels with data.
+    """
+
+    value: float
+    share: float
+
+    @property
+    def name(self) -> str:
+        """Its colour."""
+        return "black" if self.value == 0 else "white"
+
+
+def find_collars(values: np.ndarray, valid: np.ndarray) -> list[Collar]:
+    """Black and white collars of at least 1 % of a scene; a region counts where one value holds half of it.
+
+    Args:
+        values: (bands, H, W) of a numeric type, spread over the scene.
+        valid: (H, W) bool.
+    """
+    is_byte = values.dtype == np.uint8
+    steps = _COLLAR_STEPS if is_byte else 0
+    collars = []
+    for value in (0, 255) if is_byte else (0,):
+        near = valid & (np.abs(values.astype(np.float64) - value) <= steps).all(axis=0)
+        region = border_connected(near)
+        exact = region & (values == value).all(axis=0)
+        share = region.sum() / max(1, valid.sum())
+        if share >= _COLLAR_SHARE and exact.sum() >= _COLLAR_PURITY * region.sum():
+            collars.append(Collar(float(value), float(share)))
+    return collars
+
+
+def count_flat_classes(values: np.ndarray, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> int | None:
+    """How many values a band holds where they are few, and in flat regions like classes; None for imagery.
+
+    Few are 2 to 32. Flat is a band of which 90 % of the neighbors are equal; photographs in 16 colors reach 80 %.
+
+    Args:
+        values: The different values of the band.
+        pieces: (H, W) values and (H, W) validity of windows at full resolution.
+    """
+    if not 2 <= len(values) <= _MOST_CLASSES:
+        return None
+    equal = pairs = 0
+    for piece, valid in pieces:
+        for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+            both = valid[one] & valid[other]
+            equal += int((both & (piece[one] == piece[other])).sum())
+            pairs += int(both.sum())
+    return len(values) if pairs and equal >= _FLAT_SHARE * pairs else None
+
+
+def is_transparency(alpha: np.ndarray) -> bool:
+    """Whether (H, W) values of a band that is marked as alpha are one, and not data that are marked wrongly.
+
+    One value above 0 must hold a quarter of the pixels that are not fully transparent: soft edges are few, while the
+    near infrared takes many values.
+    """
+    shown = alpha[alpha > 0]
+    if shown.size == 0:
+        return True
+    counts = np.unique(shown, return_counts=True)[1]
+    return bool(counts.max() >= 0.25 * shown.size)

@@ -1,0 +1,88 @@
+"""What is a raster but no imagery: maps of this package, maps of classes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rasterio.windows import Window
+
+from .errors import InputError
+from .fill import count_flat_classes
+from .geotiff_writing import gdal_cause
+from .grid import GDAL_ERRORS
+
+OUTPUT_TAG = "CROSSEARTH"
+"""Dataset tag that names what a raster of ours holds: "labels", "confidence", "probabilities"."""
+
+_SAMPLE_SIDE = 1024
+_WINDOW = 256
+
+
+class OwnOutput(InputError):
+    """The raster is a map of this package, or belongs to one."""
+
+
+def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_as_image: bool) -> None:
+    """Refuses what holds classes or scores in place of a picture.
+
+    Args:
+        source: An open rasterio dataset.
+        bands: Numbers of the bands to read.
+        has_palette: Whether the one band stands for colors.
+        palette_as_image: Whether a palette is a picture in any case.
+
+    Raises:
+        OwnOutput: for a result of this package.
+        InputError: for a palette of few values in flat regions.
+    """
+    if palette_as_image and has_palette:
+        return
+    output = own_output(source)
+    if output is not None:
+        raise OwnOutput(f"{source.name} holds {output} of this package and no imagery; name the scene it was made of")
+    classes = flat_classes(source, bands[0]) if has_palette else None
+    if classes is not None:
+        raise InputError(
+            f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes; if it is "
+            "a picture, add --palette-as-image"
+        )
+
+
+def own_output(source: Any) -> str | None:
+    """What a raster holds that this package has written, older versions too; None for everything else."""
+    names = {"labels": "a map", "confidence": "confidences", "probabilities": "probabilities", "preview": "a preview"}
+    tagged = names.get(source.tags().get(OUTPUT_TAG, ""))
+    if tagged is not None:
+        return tagged
+    if source.descriptions == ("class",) and "CLASS_0" in source.tags(1):
+        return names["labels"]
+    is_share = set(source.dtypes) == {"float32"} and str(source.nodata) == "nan"
+    return names["confidence"] if is_share and source.descriptions == ("confidence",) else None
+
+
+def flat_classes(source: Any, band: int) -> int | None:
+    """How many classes a band seems to hold; None for imagery. See `fill.count_flat_classes`."""
+    height, width = source.height, source.width
+    factor = max(1.0, max(height, width) / _SAMPLE_SIDE)
+    shape = max(1, round(height / factor)), max(1, round(width / factor))
+    try:
+        sample = _piece(source, band, Window(0, 0, width, height), shape)
+        pieces = [sample] if factor == 1 else [_piece(source, band, *window) for window in _windows(height, width)]
+    except GDAL_ERRORS as error:
+        raise InputError(f"{source.name} is damaged or cut off ({gdal_cause(error)}); copy it again") from error
+    return count_flat_classes(np.unique(sample[0][sample[1]]), pieces)
+
+
+def _windows(height: int, width: int) -> Iterator[tuple[Window, tuple[int, int]]]:
+    """Nine windows spread over a raster, and their sizes."""
+    tall, wide = min(_WINDOW, height), min(_WINDOW, width)
+    for down in (1, 3, 5):
+        for across in (1, 3, 5):
+            row, col = (height - tall) * down // 6, (width - wide) * across // 6
+            yield Window(col, row, wide, tall), (tall, wide)
+
+
+def _piece(source: Any, band: int, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(*shape) values and validity of a window."""
+    values = source.read(band, window=window, out_shape=shape)
+    return values, source.read_masks(band, window=window, out_shape=shape) > 0

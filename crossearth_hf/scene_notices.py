@@ -1,0 +1,117 @@
+"""What a person should know of a scene before its map is made, in sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rasterio.enums import MaskFlags
+
+from .band_names import band_names
+from .bands import alpha_band
+from .fill import Fill
+from .imagery import flat_classes
+from .raw_bands import RawBands
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something odd about a scene.
+
+    Attributes:
+        finding: What was seen, and what is made of it.
+        remedy: What to add to the command where that is wrong; None where nothing can be done.
+    """
+
+    finding: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return self.finding if self.remedy is None else f"{self.finding}; {self.remedy}"
+
+
+def describe(raw: RawBands, source: Any) -> str:
+    """Bands and their use, type, limits of the stretch, where validity comes from; from an open rasterio dataset."""
+    count, kind = len(raw.bands), raw.dtypes[0]
+    if raw.has_palette:
+        return f"palette as RGB, {kind}, {_validity(raw, source)}"
+    shown = {1: "grey", 3: "RGB"}.get(count, f"{count} channels")
+    text = f"bands {_named(raw.bands, band_names(source))} of {source.count} as {shown}, {kind}"
+    if not raw.is_byte:
+        limits = zip(raw.measured.low, raw.measured.high, strict=True)
+        text += ", stretched from " + ", ".join(f"{low:.6g}..{high:.6g}" for low, high in limits)
+    return f"{text}, {_validity(raw, source)}"
+
+
+def find_notices(raw: RawBands, source: Any) -> list[Notice]:
+    """Undeclared fill, collars, an alpha that is none, classes in place of a picture."""
+    return [*_of_alpha(raw, source), *_of_fills(raw), *_of_collars(raw), *_of_classes(raw, source)]
+
+
+def _named(bands: Sequence[int], names: Sequence[str]) -> str:
+    """Numbers of bands, with their names where they have some."""
+    if not any(names[band - 1] for band in bands):
+        return ",".join(map(str, bands))
+    return ", ".join(f"{band} ({names[band - 1]})" if names[band - 1] else str(band) for band in bands)
+
+
+def _validity(raw: RawBands, source: Any) -> str:
+    """Where the mask of a scene comes from."""
+    flags = {flag for band in raw.bands for flag in source.mask_flag_enums[band - 1]}
+    origins = []
+    if raw.alpha is not None:
+        origins.append(f"band {raw.alpha} (alpha)")
+    if MaskFlags.nodata in flags:
+        values = dict.fromkeys(source.nodatavals[band - 1] for band in raw.bands)
+        origins.append("nodata " + ", ".join(f"{value:g}" for value in values if value is not None))
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        origins.append("the file's mask")
+    if raw.nodata:
+        origins.append("nodata " + ", ".join(f"{value:g}" for value in raw.nodata) + " as asked")
+    if raw.looks_for_fill and (found := dict.fromkeys(fill.value for fill in raw.measured.fills if fill.certain)):
+        origins.append("undeclared fill " + ", ".join(f"{value:.9g}" for value in found))
+    return f"validity from {' and '.join(origins)}" if origins else "all pixels valid"
+
+
+def _of_alpha(raw: RawBands, source: Any) -> list[Notice]:
+    alpha = alpha_band(source)
+    if alpha is None or alpha == raw.alpha or alpha in raw.bands:
+        return []
+    return [Notice(f"band {alpha} is marked as transparency, but holds the many values of data: it hides no pixel")]
+
+
+def _of_fills(raw: RawBands) -> list[Notice]:
+    fills = raw.measured.fills if raw.looks_for_fill else ()
+    by_value: dict[tuple[float, bool], list[Fill]] = {}
+    for fill in fills:
+        by_value.setdefault((fill.value, fill.certain), []).append(fill)
+    return [_of_fill(value, certain, group, raw.bands) for (value, certain), group in by_value.items()]
+
+
+def _of_fill(value: float, certain: bool, fills: Sequence[Fill], bands: Sequence[int]) -> Notice:
+    numbers = [str(bands[fill.band]) for fill in fills]
+    where = f"band{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+    share = max(fill.share for fill in fills)
+    held = f"{value:.9g} is held by {share:.1%} of the pixels of {where}, far from all others"
+    if certain:
+        return Notice(f"{held}, and taken as no data", "--nodata none keeps it as data")
+    return Notice(f"{held}, and taken as data", f"--nodata={value:.9g} leaves it out")
+
+
+def _of_collars(raw: RawBands) -> list[Notice]:
+    return [
+        Notice(
+            f"a {collar.name} region at the border covers {collar.share:.1%} of the scene and is mapped like the rest",
+            f"--nodata {collar.value:g} leaves its pixels of exactly {collar.value:g} out",
+        )
+        for collar in raw.measured.collars
+    ]
+
+
+def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
+    if raw.has_palette or len(raw.bands) > 1:
+        return []
+    classes = flat_classes(source, raw.bands[0])
+    if classes is None:
+        return []
+    finding = f"the scene holds {classes} values in flat regions, like a map of classes"
+    return [Notice(f"{finding}, and is mapped as imagery")]
