@@ -21,6 +21,9 @@ from .grid import GDAL_ERRORS, Grid
 from .labels import IGNORE_INDEX, LabelSet
 from .outputs import check_output, staged
 
+OUTPUT_TAG = "CROSSEARTH"
+"""Tag of our own results, which says what they hold: "labels", "confidence", "probabilities", "preview"."""
+
 TILE = 256
 """Side in pixels of the tiles of working files; blocks written at its multiples are compressed once."""
 
@@ -66,10 +69,14 @@ def create_geotiff(
     count: int,
     nodata: float | None,
     label_set: LabelSet | None = None,
+    content: str | None = None,
     compress: str = "deflate",
     **options: Any,
 ) -> Any:
-    """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent."""
+    """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent.
+
+    `content` becomes the tag by which our own results are known again, "labels" where there are classes.
+    """
     ignore_missing_georeference()
     dataset = rasterio.open(
         path,
@@ -88,6 +95,8 @@ def create_geotiff(
         **options,
         **grid.georeference(),
     )
+    if content is not None or label_set is not None:
+        dataset.update_tags(**{OUTPUT_TAG: content or "labels"})
     if label_set is not None:
         dataset.write_colormap(1, {**dict(enumerate(label_set.colors)), IGNORE_INDEX: (0, 0, 0, 0)})
         dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(label_set.classes)})

@@ -8,11 +8,8 @@ from rasterio.windows import Window
 
 from .errors import InputError
 from .fill import count_flat_classes
-from .geotiff_writing import gdal_cause
+from .geotiff_writing import OUTPUT_TAG, gdal_cause
 from .grid import GDAL_ERRORS
-
-OUTPUT_TAG = "CROSSEARTH"
-"""Dataset tag that names what a raster of ours holds: "labels", "confidence", "probabilities"."""
 
 _SAMPLE_SIDE = 1024
 _WINDOW = 256
@@ -39,12 +36,12 @@ def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_a
         return
     output = own_output(source)
     if output is not None:
-        raise OwnOutput(f"{source.name} holds {output} of this package and no imagery; name the scene it was made of")
+        raise OwnOutput(f"{source.name} holds {output} of this package and no imagery")
     classes = flat_classes(source, bands[0]) if has_palette else None
     if classes is not None:
         raise InputError(
             f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes; if it is "
-            "a picture, add --palette-as-image"
+            "a picture, add --palette-as-image or write its colors out (gdal_translate -expand rgb)"
         )
 
 

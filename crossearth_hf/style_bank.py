@@ -33,6 +33,8 @@ def write_style_bank(
     out: str | os.PathLike[str],
     *,
     bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
+    palette_as_image: bool = False,
     networks: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> StyleBank:
@@ -42,6 +44,7 @@ def write_style_bank(
         folder: `FOLDER` or `FOLDER:GLOB`, see `find_rasters`.
         out: Ends in .safetensors.
         bands: One or three band numbers, counted from 1, as in `Scene`.
+        nodata, palette_as_image: As in `Scene`.
         networks: A file of `EarthStyle.save`; the package's own where None.
         overwrite: Whether an existing file may be replaced.
 
@@ -52,7 +55,7 @@ def write_style_bank(
     paths = find_rasters(folder)
     check_distinct([*paths, *([] if networks is None else [networks])], [target])
     style = load_earth_style(networks)
-    embeddings = embed_rasters(paths, style.predictor, bands=bands)
+    embeddings = embed_rasters(paths, style.predictor, bands=bands, nodata=nodata, palette_as_image=palette_as_image)
     if len(embeddings) < 2:
         raise InputError(
             f"{folder} gives {len(embeddings)} tiles with data; a style bank needs at least 2, and more than "
@@ -102,6 +105,8 @@ def embed_rasters(
     predictor: Predictor,
     *,
     bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
+    palette_as_image: bool = False,
     step: int = TILE,
 ) -> Tensor:
     """Style embeddings of the tiles of all rasters.
@@ -110,6 +115,7 @@ def embed_rasters(
         paths: Rasters; one without data adds no tile.
         predictor: P_s.
         bands: One or three band numbers, counted from 1, as in `Scene`.
+        nodata, palette_as_image: As in `Scene`.
         step: Pixels from tile to tile: less than 256 makes more of little imagery.
 
     Returns:
@@ -121,7 +127,7 @@ def embed_rasters(
     embeddings = [torch.empty(0, STYLE_SIZE)]
     with bounded_cache():
         for path in tqdm(paths, desc="styles", unit="image", disable=None):
-            with Scene(path, bands=bands) as scene:
+            with Scene(path, bands=bands, nodata=nodata, palette_as_image=palette_as_image) as scene:
                 for scale in SCALES:
                     tiles = list(_tiles(scene, scale, step, predictor.smallest_image))
                     embeddings += [predictor(torch.stack(tiles[i : i + _BATCH])) for i in range(0, len(tiles), _BATCH)]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ def write_style_preview(
     bank: str | os.PathLike[str] | None = None,
     networks: str | os.PathLike[str] | None = None,
     bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
+    palette_as_image: bool = False,
     overwrite: bool = False,
 ) -> None:
     """The job behind `crossearth style-preview`.
@@ -48,6 +51,7 @@ def write_style_preview(
         bank: A file of `crossearth style-bank`; that of the networks' file where None.
         networks: A file of `EarthStyle.save`; the package's own where None.
         bands: One or three band numbers, counted from 1.
+        nodata, palette_as_image: As in `Scene`.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
@@ -61,7 +65,13 @@ def write_style_preview(
     except ValueError as error:
         raise InputError(str(error)) from error
     style = load_earth_style(networks, bank)
-    page = draw_style_preview(_middle(image, bands), style, settings, seed=seed, draws=draws)
+    page = draw_style_preview(
+        _middle(image, bands=bands, nodata=nodata, palette_as_image=palette_as_image),
+        style,
+        settings,
+        seed=seed,
+        draws=draws,
+    )
     with staged([target]) as (stage,):
         page.save(stage)
 
@@ -98,9 +108,9 @@ def draw_style_preview(
     return _grid(rows, ["original", f"Earth style, alpha {settings.alpha:g}", f"mix: {share}"])
 
 
-def _middle(image: str | os.PathLike[str], bands: Sequence[int] | None) -> np.ndarray:
-    """(3, H, W) uint8 of the middle of a raster, at most `WINDOW` pixels on a side."""
-    with Scene(image, bands=bands) as scene:
+def _middle(image: str | os.PathLike[str], **reading: Any) -> np.ndarray:
+    """(3, H, W) uint8 of the middle of a raster, read as `Scene` does, at most `WINDOW` pixels on a side."""
+    with Scene(image, **reading) as scene:
         height, width = min(WINDOW, scene.grid.height), min(WINDOW, scene.grid.width)
         row, col = (scene.grid.height - height) // 2, (scene.grid.width - width) // 2
         return scene.read(row, col, height, width).pixels

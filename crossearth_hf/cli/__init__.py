@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every path is text, not every terminal knows every sign
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(_with_numbers(sys.argv[1:] if argv is None else argv))
         arguments.run(arguments)
     except InputError as error:
         print(f"crossearth: error: {on_one_line(str(error))}", file=sys.stderr)
@@ -48,6 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("crossearth: interrupted; no unfinished file is left behind", file=sys.stderr)
         return 130
     return 0
+
+
+def _with_numbers(argv: Sequence[str]) -> list[str]:
+    """The arguments with `--nodata` and its value as one, for argparse takes -3.4e38 and -9999,0 for options."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] == "--nodata":
+            joined[-1] = f"--nodata={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,28 @@ def numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"'{text}' is no list of band numbers such as 1,2,3") from error
 
 
+def nodata_values(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas, or "none" for none."""
+    try:
+        return () if text.strip().lower() == "none" else tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no value such as 0 or -9999, and not 'none'") from error
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Options on how rasters are read, which the subcommands that read them share."""
+    parser.add_argument(
+        "--nodata",
+        metavar="VALUE",
+        type=nodata_values,
+        help="value without data, beside what the file declares; several with commas; 'none' for no other (default: "
+        "fill that is not declared is found in data of 16 bits and more)",
+    )
+    parser.add_argument(
+        "--palette-as-image", action="store_true", help="read a palette of few flat colors as a picture, not as classes"
+    )
+
+
 def names(text: str) -> list[str]:
     """Names separated by commas."""
     names = [name.strip() for name in text.split(",")]

@@ -9,7 +9,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .arguments import interrupt, numbers, say
+from .arguments import add_reading, interrupt, numbers, say
 
 if TYPE_CHECKING:
     from ..mapping import MapReport
@@ -46,6 +46,7 @@ def add_predict(subparsers: Any) -> None:
     parser.add_argument(
         "--bands", metavar="R,G,B", type=numbers, help="band numbers from 1, as many as the model has channels"
     )
+    add_reading(parser)
     parser.add_argument("--resolution", metavar="METRES", type=float, help="resample to this pixel size and back")
     parser.add_argument("--window", metavar="N", type=int, help="side of the sliding window in pixels")
     step = parser.add_mutually_exclusive_group()
@@ -98,8 +99,11 @@ def _predict_one(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
     )
     channels = load_config(arguments.model).num_channels
-    with Scene(source, bands=arguments.bands, resolution=arguments.resolution, num_channels=channels) as scene:
+    options = {name: getattr(arguments, name) for name in ("bands", "resolution", "nodata", "palette_as_image")}
+    with Scene(source, num_channels=channels, **options) as scene:
         say(scene.summary())
+        for notice in scene.notices():
+            say(str(notice))
         with _mapper(arguments) as mapper:
             advice = mapper.advice(scene)
             if advice:
@@ -132,6 +136,10 @@ def _predict_many(arguments: argparse.Namespace) -> None:
                 tqdm.write(_line(result.report))
             if result.problem is not None:
                 problems.append(result.problem)
+            for sentence in result.notices:
+                advised.setdefault(sentence, []).append(result.scene.source)
+            if result.skipped is not None:
+                advised.setdefault(result.skipped, []).append(result.scene.source)
             if result.advice is not None:
                 advised.setdefault(result.advice, []).append(result.scene.source)
     for sentence in [*starmap(_addressed, sorted(advised.items())), *problems]:
@@ -179,6 +187,8 @@ def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
             tta=arguments.tta,
             bands=None if arguments.bands is None else tuple(arguments.bands),
             resolution=arguments.resolution,
+            nodata=arguments.nodata,
+            palette_as_image=arguments.palette_as_image,
             workers=workers,
         )
 

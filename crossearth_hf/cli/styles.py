@@ -4,7 +4,7 @@ import argparse
 import signal
 from typing import Any
 
-from .arguments import interrupt, numbers, say
+from .arguments import add_reading, interrupt, numbers, say
 
 
 def add_style_bank(subparsers: Any) -> None:
@@ -21,6 +21,7 @@ def add_style_bank(subparsers: Any) -> None:
     parser.add_argument("out", metavar="OUT", help=".safetensors file to write")
     parser.add_argument("--networks", metavar="FILE", help="other style networks, as EarthStyle.save writes them")
     parser.add_argument("--bands", metavar="R,G,B", type=numbers, help="one or three band numbers, from 1")
+    add_reading(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
@@ -55,6 +56,7 @@ def add_style_preview(subparsers: Any) -> None:
     parser.add_argument("--bank", metavar="FILE", help="of style-bank; default: the Earth bank of the package")
     parser.add_argument("--networks", metavar="FILE", help="other style networks, as EarthStyle.save writes them")
     parser.add_argument("--bands", metavar="R,G,B", type=numbers, help="one or three band numbers, from 1")
+    add_reading(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 

@@ -68,7 +68,7 @@ def raster_grid(path: Path) -> Grid | None:
     """Where a raster lies; None for plain pictures. Raises `InputError` if it cannot be read."""
     if _is_picture(path):
         return None
-    with _scene(path, str(path), None) as scene:
+    with _scene(path, str(path), None, is_mask=True) as scene:
         return scene.native_grid
 
 
@@ -137,7 +137,7 @@ def _mask_strips(file: File, name: str) -> Iterator[np.ndarray]:
         labels = as_ids(_decode(file, name, None), name)
         yield from (labels[row : row + TILE] for row in range(0, len(labels), TILE))
         return
-    with _scene(file, name, None) as scene:
+    with _scene(file, name, None, is_mask=True) as scene:
         if len(scene.bands) > 1:
             raise InputError(_no_label_map(name))
         height, width = scene.grid.height, scene.grid.width
@@ -228,23 +228,24 @@ def _kept_open(path: str, bands: tuple[int, ...] | None, process: int) -> Scene:
     return _open(path, bands)
 
 
-def _open(path: str | Path, bands: Sequence[int] | None) -> Scene:
-    """The raster with as many channels as bands are asked for, at least RGB."""
-    return Scene(path, bands=bands, num_channels=max(3, len(bands or ())))
+def _open(path: str | Path, bands: Sequence[int] | None, *, is_mask: bool = False) -> Scene:
+    """The raster with as many channels as bands are asked for, at least RGB; of a mask every value stands as it is."""
+    channels = max(3, len(bands or ()))
+    return Scene(path, bands=bands, num_channels=channels, nodata=() if is_mask else None, palette_as_image=is_mask)
 
 
 @contextmanager
-def _scene(file: File, name: str, bands: Sequence[int] | None) -> Iterator[Scene]:
+def _scene(file: File, name: str, bands: Sequence[int] | None, *, is_mask: bool = False) -> Iterator[Scene]:
     """A file or bytes opened by GDAL, which wants the latter on disk."""
     if not isinstance(file, bytes):
-        with bounded_cache(), _open(file, bands) as scene:
+        with bounded_cache(), _open(file, bands, is_mask=is_mask) as scene:
             yield scene
         return
     with TemporaryDirectory(prefix="crossearth-") as folder:
         path = Path(folder) / "image"
         path.write_bytes(file)
         try:
-            with _scene(path, name, bands) as scene:
+            with _scene(path, name, bands, is_mask=is_mask) as scene:
                 yield scene
         except InputError as error:
             raise InputError(str(error).replace(str(path), name)) from error

@@ -179,6 +179,7 @@ def _create(path: Path, grid: Grid, layer: Layer, **options: Any) -> rasterio.io
         count=len(layer.bands),
         nodata=layer.nodata,
         label_set=layer.label_set,
+        content=layer.name,
         interleave="band",
         **options,
     )

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError
 from ..geotiff import Scene
 from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..imagery import OwnOutput
 from ..inference import WindowCounter
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_distinct, check_place
@@ -130,7 +131,7 @@ class SceneMapper:
     Attributes:
         model, processor: As `inference.load_model` gives them; with workers only the configuration is used here.
         window, stride, batch_size, tta: As `mapping.one_scene` takes them.
-        bands, resolution: As `geotiff.Scene` takes them.
+        bands, resolution, nodata, palette_as_image: As `geotiff.Scene` takes them.
         workers: Who computes the parts; None for this process.
     """
 
@@ -142,12 +143,21 @@ class SceneMapper:
     tta: bool = False
     bands: tuple[int, ...] | None = None
     resolution: float | None = None
+    nodata: tuple[float, ...] | None = None
+    palette_as_image: bool = False
     workers: Workers | None = None
 
     def open(self, source: str) -> Scene:
         """The scene at a path, which all workers see."""
         channels = self.model.config.num_channels
-        return Scene(source, bands=self.bands, resolution=self.resolution, num_channels=channels)
+        return Scene(
+            source,
+            bands=self.bands,
+            resolution=self.resolution,
+            num_channels=channels,
+            nodata=self.nodata,
+            palette_as_image=self.palette_as_image,
+        )
 
     def advice(self, scene: Scene) -> str | None:
         """What resolution would suit the model better, if none was asked for."""
@@ -185,12 +195,16 @@ class SceneResult:
         report: Its map; None if it failed.
         problem: Why it failed, in one sentence; else None.
         advice: What would give a better map, or None.
+        notices: What is odd about the scene.
+        skipped: Why it is no scene but a result of this package; else None.
     """
 
     scene: ListedScene
     report: MapReport | None = None
     problem: str | None = None
     advice: str | None = None
+    notices: tuple[str, ...] = ()
+    skipped: str | None = None
 
 
 def map_scenes(
@@ -239,10 +253,13 @@ def _map_one(scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overw
             return SceneResult(scene, problem=scene.problem)
         outputs = folders.outputs_of(scene, overwrite=overwrite)
         with mapper.open(scene.source) as opened:
+            notices = tuple(map(str, opened.notices()))
             report = mapper.map(opened, outputs, progress=False, on_windows=partial(bar.move, scene.name))
-            return SceneResult(scene, report, advice=mapper.advice(opened))
+            return SceneResult(scene, report, advice=mapper.advice(opened), notices=notices)
     except WorkersLost:
         raise
+    except OwnOutput as error:
+        return SceneResult(scene, skipped=f"{error}: skipped")
     except InputError as error:
         sentence = str(error) if scene.source in str(error) else f"{scene.source}: {error}"
         return SceneResult(scene, problem=sentence)

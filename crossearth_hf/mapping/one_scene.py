@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 from ..geotiff import Scene, bounded_cache, read_band
-from ..geotiff_writing import Block
+from ..geotiff_writing import OUTPUT_TAG, Block
 from ..grid import Grid
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import WindowCounter
@@ -328,7 +329,10 @@ def _save_preview(scene: Scene, map_file: Path, label_set: LabelSet, tally: _Tal
     shape = panel_size(grid.height, grid.width)
     raster = scene.thumbnail(max(shape))
     labels = read_band(map_file, (0, 0, grid.height, grid.width), shape)
-    draw_preview(raster.pixels, raster.valid, labels, label_set, tally.pixels / tally.pixels.sum()).save(path)
+    picture = draw_preview(raster.pixels, raster.valid, labels, label_set, tally.pixels / tally.pixels.sum())
+    mark = PngInfo()
+    mark.add_text(OUTPUT_TAG, "preview")
+    picture.save(path, pnginfo=mark)
 
 
 def resolution_advice(

@@ -281,6 +281,7 @@ def job_identity(
     """What a map depends on: the files, how they are read, the model, how it runs."""
     return {
         "scene": [os.path.realpath(scene.path), list(scene.stamps.values()), scene.bands],
+        "reading": [scene.nodata, scene.palette_as_image],
         "grid": [scene.grid.width, scene.grid.height, list(scene.grid.transform)],
         "dtype": str(model.dtype),
         **asdict(settings),

@@ -60,12 +60,16 @@ class SceneSource:
     bands: tuple[int, ...] | None = None
     resolution: float | None = None
     version: str | None = None
+    nodata: tuple[float, ...] | None = None
+    palette_as_image: bool = False
 
     @classmethod
     def of(cls, scene: Scene, resolution: float | None = None) -> "SceneSource":
         """Where workers find a scene that is open here; `resolution` as it was opened with."""
         path = os.path.abspath(scene.path) if os.path.exists(scene.path) else scene.path  # GDAL has other names too
-        return cls(path, tuple(scene.bands), resolution, _version(scene))
+        return cls(
+            path, tuple(scene.bands), resolution, _version(scene), scene.nodata, palette_as_image=scene.palette_as_image
+        )
 
 
 class WorkersLost(InputError):
@@ -303,7 +307,14 @@ def _spread_device(device: str, worker: object) -> str:
 def _opened(scene: SceneSource, thread: int) -> Scene:
     """The scene, opened once per thread: GDAL's data sets are not shared, and the stretch is measured once."""
     channels = max(3, len(scene.bands or ()))
-    opened = Scene(scene.path, bands=scene.bands, resolution=scene.resolution, num_channels=channels)
+    opened = Scene(
+        scene.path,
+        bands=scene.bands,
+        resolution=scene.resolution,
+        num_channels=channels,
+        nodata=scene.nodata,
+        palette_as_image=scene.palette_as_image,
+    )
     if scene.version is not None and _version(opened) != scene.version:
         opened.close()
         raise InputError(
