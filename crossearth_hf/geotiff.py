@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from .bands import choose_bands, palette_of
@@ -242,3 +242,12 @@ def read_band(path: Path, window: tuple[float, float, float, float], shape: tupl
     ignore_missing_georeference()
     with rasterio.open(path) as source:
         return source.read(1, window=Window(col, row, width, height), out_shape=shape)
+
+
+def color_table(path: str | os.PathLike[str]) -> dict[int, tuple[int, int, int]] | None:
+    """Red, green and blue of every value of the first band of a file; None where it has no color table."""
+    ignore_missing_georeference()
+    with rasterio.open(path) as source:
+        if source.colorinterp[0] != ColorInterp.palette:
+            return None
+        return {value: color[:3] for value, color in source.colormap(1).items()}

@@ -48,13 +48,15 @@ class LabelSet:
         palette[: len(self.colors)] = self.colors
         return palette[labels]
 
-    def check(self, labels: np.ndarray, source: str) -> None:
-        """Raises `InputError` if (H, W) integer `labels`, read from `source`, hold an id that is no class."""
+    def check(
+        self, labels: np.ndarray, source: str, remedy: str = "remap the file or choose another label set"
+    ) -> None:
+        """Raises `InputError`, with a `remedy`, if integer `labels` of `source` hold an id that is no class."""
         unknown = sorted(set(np.unique(labels).tolist()) - set(range(len(self.classes))) - {IGNORE_INDEX})
         if unknown:
             raise InputError(
                 f"{source} holds the label ids {unknown[:8]}; the label set '{self.name}' knows 0 to "
-                f"{len(self.classes) - 1} and {IGNORE_INDEX} (ignored): remap the file or choose another label set"
+                f"{len(self.classes) - 1} and {IGNORE_INDEX} (ignored): {remedy}"
             )
 
 

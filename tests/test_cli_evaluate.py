@@ -10,6 +10,7 @@ import pytest
 import torch
 from benchmark_data import write_domain, write_pair
 from conftest import tiny_config
+from rasters import write_raster
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
@@ -57,6 +58,60 @@ def test_folders_and_scenarios_join_one_report(workplace, tmp_path, capsys):
     assert str(workplace) not in (out / "report.json").read_text()
 
 
+def binary_folder(folder, masks):
+    """A data folder of black-and-white masks."""
+    for index, mask in enumerate(masks):
+        write_pair(folder, f"{index}", np.zeros((*mask.shape, 3), np.uint8), mask)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory):
+    """A model of the classes background and building."""
+    folder, building = tmp_path_factory.mktemp("two"), get_label_set("building")
+    torch.manual_seed(0)
+    config = tiny_config(num_labels=2, id2label=building.id2label)
+    CrossEarthForSemanticSegmentation(config).save_pretrained(folder / "model")
+    CrossEarthImageProcessor().save_pretrained(folder / "model")
+    return folder
+
+
+def test_black_and_white_masks_are_scored_as_asked_or_not_at_all(two_classes, tmp_path, capsys):
+    white = np.kron([[0, 255]], np.ones((32, 16))).astype(np.uint8)
+    town = ["--folder", binary_folder(tmp_path / "town", [white, white * 0]), "--name", "Town"]
+    assert run(two_classes, *town, "--out", tmp_path / "report") == 2
+    assert "add --mask-values 0,255, and if no pixel is 'building', --mask-values 0,1" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+    assert run(two_classes, *town, "--mask-values", "0,255", "--out", tmp_path / "report") == 0
+    table = capsys.readouterr().err
+    assert "labels of Town, in 2 images:\n" in table
+    assert "    1  building     25.00 %       1\n" in table
+    entry = json.loads((tmp_path / "report" / "report.json").read_text())["entries"]["Town"]
+    assert np.sum(entry["confusion_matrix"], axis=1).tolist() == [1536, 512]
+    assert entry["mask_values"] == [0, 255]
+    assert run(two_classes, *town, "--mask-values", "255,0", "--out", tmp_path / "report") == 2
+    assert "has mask_values [0, 255], now it is [255, 0]" in capsys.readouterr().err
+    assert run(two_classes, *town, "--mask-values", "0,1", "--out", tmp_path / "as_ids") == 0
+    assert "no pixel of building" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_scored_no_entry_is_written(two_classes, tmp_path, capsys):
+    mask = np.kron([[0, 1]], np.ones((32, 16))).astype(np.uint8)
+    only = ["--folder", binary_folder(tmp_path / "none", [mask * 0]), "--name", "None", "--classes", "building"]
+    assert run(two_classes, *only, "--out", tmp_path / "report") == 2
+    assert "None holds no pixel with data of building in 1 image" in capsys.readouterr().err
+    image = np.full((3, 32, 32), np.nan, np.float32)  # labelled, but nowhere with data
+    image[:, :, :16] = 7
+    for part in ("images", "masks"):
+        (tmp_path / "nan" / part).mkdir(parents=True)
+    write_raster(tmp_path / "nan" / "images" / "0.tif", image)
+    write_raster(tmp_path / "nan" / "masks" / "0.tif", mask[None])
+    nan = ["--folder", tmp_path / "nan", "--name", "NaN", "--classes", "building"]
+    assert run(two_classes, *nan, "--out", tmp_path / "report") == 2
+    assert "NaN has no pixel with data of building in 1 images; nothing can be scored" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
 FOLDER = ["--folder", "{}/town", "--name", "Town"]
 SCENARIO = ["--scenarios", "P(i)2V", "--data", "{}/data"]
 MISTAKES = {
@@ -78,6 +133,9 @@ MISTAKES = {
     "unknown set": ([*FOLDER, "--label-set", "moon"], "'moon' is no label set"),
     "no image": (["--folder", "{}/town:x*", "--name", "Town"], "holds no image"),
     "no folder": (["--folder", "{}/none", "--name", "Town"], "holds no folder 'images'"),
+    "values of a scenario": ([*SCENARIO, "--mask-values", "0,255"], "--mask-values does not go with --scenarios"),
+    "no values": ([*FOLDER, "--mask-values", "0,x"], "'0,x' is no list of values such as 0,255"),
+    "too few values": ([*FOLDER, "--mask-values", "0,255"], "names 2 values and the label set 'land-cover' has 5"),
     "scale 0": ([*FOLDER, "--scale", "0"], "scale 0.0 is not above 0"),
     "no resample": ([*FOLDER, "--bootstrap", "0"], "resamples 0 must be at least 1"),
     "selection": ([*FOLDER, "--selection", "best"], "invalid choice"),

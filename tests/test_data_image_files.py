@@ -12,7 +12,7 @@ from rasters import write_raster
 
 from crossearth_hf.data.image_files import (
     image_size,
-    mask_ids,
+    mask_counts,
     raster_grid,
     read_image,
     read_image_window,
@@ -180,7 +180,7 @@ def test_masks_keep_their_ids(tmp_path, name):
     ):
         np.testing.assert_array_equal(read_mask(path, "m"), ids)
         np.testing.assert_array_equal(read_mask(path.read_bytes(), "m"), ids)
-        assert mask_ids(path, "m") == ([0, 1, 4, 255], (300, 70))
+        assert [int(np.count_nonzero(ids == value)) for value in range(256)] == mask_counts(path, "m")[0].tolist()
         np.testing.assert_array_equal(read_mask_window(path, (250, 3, 40, 50)), ids[250:290, 3:53])
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from conftest import tiny_config
 from PIL import Image
+from rasters import write_raster
 
+from crossearth_hf.data import Source, load_sources
 from crossearth_hf.training import TrainConfig, build_train_config
 
 
@@ -23,6 +25,21 @@ def make_workplace(root: Path, **config: object) -> Path:
     sizes = {"num_labels": 5, "decoder_layers": 2, "encoder_layers": 1, "mim_block_size": 16}
     (root / "tiny.json").write_text(tiny_config(**(sizes | config)).to_json_string())
     return root
+
+
+def write_unseen_labels(folder: Path, index: int) -> None:
+    """Puts a pair in place of number `index` of a data folder: its labels lie where the image has no data."""
+    image, mask = np.full((3, 80, 80), 7, np.float32), np.full((1, 80, 80), 255, np.uint8)
+    image[:, :40], mask[:, :40] = np.nan, 1
+    for part, values in (("images", image), ("masks", mask)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / part / f"{index}.png").unlink(missing_ok=True)
+        write_raster(folder / part / f"{index}.tif", values)
+
+
+def load_sources_unkept(*arguments: object, **options: object) -> list[Source]:
+    """As where images are too many to keep: which of their pixels have data is known once they are read."""
+    return load_sources(*arguments, **options, cache_bytes=0)
 
 
 def settings(workplace: Path, output: Path, **changes: object) -> TrainConfig:

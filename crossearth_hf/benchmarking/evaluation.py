@@ -1,6 +1,7 @@
 """A model on targets: each is scored once and joins the report, on one process or several."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ def evaluate(
         if finished := done.get(task.name):
             _check_data(finished, task, images)
             continue
+        counts = task.label_counts(images)
+        if state.is_main_process:
+            print(counts.table(task.name, task.label_set), file=sys.stderr)
         entry, examples = _entry(network, processor, task, images, settings)
         features = _features(network, processor, task, images) if settings.features else None
         if state.is_main_process:
@@ -145,8 +149,12 @@ def _entry(
     started = time.monotonic()
     counts = count_images(model, processor, task, images, batch_size=settings.batch_size, examples=settings.examples)
     pixels = sum(int(each.confusion.counts.sum()) for each in counts)
-    if not pixels:
-        raise InputError(f"{task.name} has no labelled pixel in {len(images)} images; nothing can be scored")
+    scored = [task.label_set.label2id[name] for name in task.scored]
+    if not sum(int(each.confusion.counts[scored].sum()) for each in counts):
+        raise InputError(
+            f"{task.name} has no pixel with data of {', '.join(task.scored)} in {len(images)} images; nothing can be "
+            "scored"
+        )
     scores = summarize(counts, task, settings.resamples)
     scenario, build = task.scenario, task.build
     entry = {

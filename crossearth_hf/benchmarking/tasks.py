@@ -13,7 +13,9 @@ from ..benchmarks import DOMAINS, RECIPES, VERSION, Domain, Scenario, get_scenar
 from ..builders.built import read_build
 from ..configuration_crossearth import CrossEarthConfig
 from ..data import all_images, load_source
+from ..data.label_counts import LabelCounts, count_labels
 from ..data.labelled_images import LabelledImage
+from ..data.mask_values import MaskValues, checked_values
 from ..errors import InputError
 from ..evaluation import scored_ids
 from ..inference import resolve_window
@@ -54,6 +56,7 @@ class Task:
         scenario: The scenario, for one of the benchmark.
         build: How its data were built.
         source_data: Labelled images of the domain that the model learned from, where they are asked for.
+        mask_values: Value of each class in the masks; None where values are ids.
     """
 
     name: str
@@ -71,10 +74,11 @@ class Task:
     scenario: Scenario | None = None
     build: Build | None = None
     source_data: str | None = None
+    mask_values: MaskValues = None
 
     def images(self) -> list[LabelledImage]:
         """The images to score; `InputError` where a file does not fit."""
-        images = all_images([load_source(self.data, self.label_set)])
+        images = self._load(self.data)
         if self.build is not None and len(images) != self.build.images:
             raise InputError(
                 f"{self.data} has {len(images)} images, but {self.build.images} were built; copy it again, or build it "
@@ -84,7 +88,19 @@ class Task:
 
     def source_images(self) -> list[LabelledImage]:
         """The images of the source; none where they are not known."""
-        return [] if self.source_data is None else all_images([load_source(self.source_data, self.label_set)])
+        return [] if self.source_data is None else self._load(self.source_data)
+
+    def label_counts(self, images: Sequence[LabelledImage]) -> LabelCounts:
+        """What the images hold; `InputError` where that is nothing to score."""
+        counts = count_labels([images])
+        counts.check(self.name, self.scored, self.label_set)
+        return counts
+
+    def _load(self, source: str) -> list[LabelledImage]:
+        # What `crossearth build-dataset` wrote holds ids: 0 and 255 alone are a split without the second class.
+        built = tuple(range(len(self.label_set.classes)))
+        values = self.mask_values if self.scenario is None else built
+        return all_images([load_source(source, self.label_set, mask_values=values)])
 
     def image_name(self, image: LabelledImage) -> str:
         """Name of an image without the path that leads to its data set."""
@@ -112,6 +128,7 @@ class Task:
             "classes": list(self.label_set.classes),
             "scored_classes": list(self.scored),
             "class_map": self.class_map,
+            "mask_values": None if self.mask_values is None else list(self.mask_values),
             "window": self.window,
             "stride": self.stride,
             "scale": self.scale,
@@ -178,6 +195,7 @@ def folder_task(
     label_set: str | None = None,
     classes: Sequence[str] | None = None,
     class_map: Mapping[str, str] | None = None,
+    mask_values: Sequence[int] | None = None,
     window: int | None = None,
     stride: int | None = None,
     scale: float = 1.0,
@@ -192,6 +210,7 @@ def folder_task(
         label_set: Name of the set whose ids the masks hold; by default the model's.
         classes: Those that are labelled, by default all; any other, labelled or predicted, counts as the first one.
         class_map: Class of the set for classes of the model, where the two differ.
+        mask_values: Value of each class of the set in the masks, by default its id; 255 is ignored unless listed.
         window, stride: Of the sliding window; by default the model's.
         scale: Factor by which images are enlarged.
         in_domain: Whether the model has learned from this domain: such a score enters no generalisation mean.
@@ -218,6 +237,7 @@ def folder_task(
         stride=step,
         scale=scale,
         unseen=not in_domain,
+        mask_values=checked_values(mask_values, labels),
     )
 
 

@@ -35,6 +35,14 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def values(text: str) -> list[int]:
+    """Whole numbers from 0 separated by commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of values such as 0,255")
+    return [int(part) for part in parts]
+
+
 def names(text: str) -> list[str]:
     """Names separated by commas."""
     names = [name.strip() for name in text.split(",")]

@@ -7,7 +7,7 @@ bytes of image files of any kind, 16-bit and multi-band rasters included; masks 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import fsspec
 import numpy as np
 
 from ..errors import InputError
-from ..labels import LabelSet
-from .image_files import File, as_ids, image_size, read_image, read_mask
+from ..labels import IGNORE_INDEX, LabelSet
+from .image_files import File, as_values, image_size, mask_palette, read_image, read_mask_values
 from .labelled_images import ArrayPair, no_labels
+from .mask_values import MaskValues, check_masks, check_palette, to_ids
 
 MAP_PREFIX, STREAM_PREFIX = "hf:", "hf-stream:"
 IMAGE_COLUMN = "image"
@@ -35,12 +36,14 @@ class RecordReader:
         label_column: Column of the masks; without one every label is 255.
         label_set: Classes of the labels.
         bands: One, three or more bands of the images, counted from 1; None for the choice of `geotiff.Scene`.
+        mask_values: Values of the classes in the masks; None where they are ids.
     """
 
     source: str
     label_column: str | None
     label_set: LabelSet
     bands: tuple[int, ...] | None
+    mask_values: MaskValues = None
 
     def name(self, index: int) -> str:
         """What messages call record `index`."""
@@ -52,28 +55,38 @@ class RecordReader:
         pixels, valid = read_image(_file(record[IMAGE_COLUMN], name), name, self.bands)
         return ArrayPair(name, pixels, self._labels(record, name, pixels.shape[:2]), valid)
 
-    def check(self, record: Mapping[str, Any], index: int) -> tuple[int, int]:
-        """(height, width) of a record, from the image's header; raises as `decode` where the labels do not fit."""
+    def check(self, record: Mapping[str, Any], index: int) -> tuple[tuple[int, int], np.ndarray]:
+        """(height, width) of a record, from the image's header, and (256,) pixels of every value of its mask.
+
+        Raises as `decode`, but for values without a class.
+        """
         name = self.name(index)
         size = image_size(_file(record[IMAGE_COLUMN], name), name, self.bands)
-        self._labels(record, name, size)
-        return size
+        return size, np.bincount(self._values(record, name, size).ravel(), minlength=256)
 
     def _labels(self, record: Mapping[str, Any], name: str, size: tuple[int, ...]) -> np.ndarray:
         """(H, W) uint8 ids that fit an image of `size`."""
+        labels = to_ids(self._values(record, name, size), self.mask_values, name)
+        self.label_set.check(labels, name)
+        return labels
+
+    def _values(self, record: Mapping[str, Any], name: str, size: tuple[int, ...]) -> np.ndarray:
+        """(H, W) uint8 values of the mask that belongs to an image of `size`."""
         if self.label_column is None:
             return no_labels((size[0], size[1]))
-        value = record[self.label_column]
+        value, palette = record[self.label_column], None
         if isinstance(value, list | np.ndarray):
-            labels = as_ids(np.asarray(value), name)
+            labels = as_values(_flat(np.asarray(value), size), name)
         else:
-            labels = read_mask(_file(value, name), name)
+            file = _file(value, name)
+            labels, palette = read_mask_values(file, name, self.mask_values), mask_palette(file, name)
         if labels.shape != size:
             raise InputError(
                 f"{name} is {size[1]}x{size[0]} pixels and its {self.label_column} {labels.shape[1]}x{labels.shape[0]};"
                 " an image and its mask must have the same size"
             )
-        self.label_set.check(labels, name)
+        if palette is not None:
+            check_palette(name, palette, np.unique(labels).tolist(), self.label_set, self.mask_values)
         return labels
 
 
@@ -85,6 +98,7 @@ class HubImage:
     index: int
     size: tuple[int, int]
     reader: RecordReader
+    counts: Mapping[int, int] | None = None
     pixel_size: float | None = None
 
     @property
@@ -101,6 +115,10 @@ class HubImage:
         return self.reader.decode(self.dataset[self.index], self.index)
 
     open = decode
+
+    def label_counts(self) -> Mapping[int, int] | None:
+        """Pixels of every id of the mask, whether the image has data there or not; None without labels."""
+        return self.counts
 
 
 class HubStream:
@@ -126,6 +144,20 @@ class HubStream:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HubStream, (self.dataset, self.reader)
+
+    def first_counts(self, records: int) -> list[dict[int, int]]:
+        """Pixels of every id in the masks of the first so many records, in the order of the data set.
+
+        Raises:
+            InputError: a record cannot be read, or the masks cannot be meant, see `check_masks`; all of them being
+                ignored is no mistake in a part of the data.
+        """
+        reader, counted = self.reader, []
+        for index, record in enumerate(islice(_records(self.dataset), records)):
+            counted.append((reader.name(index), reader.check(record, index)[1]))
+        if not any(pixels[:IGNORE_INDEX].any() for _, pixels in counted):
+            return [{IGNORE_INDEX: int(pixels.sum())} for _, pixels in counted]
+        return check_masks(f"the first records of {self.name}", counted, reader.label_set, reader.mask_values)
 
     def image(self, position: int, seed: int) -> ArrayPair:
         """The record at `position` (from 0) in the order that `seed` gives.
@@ -183,7 +215,9 @@ def _records(dataset: Any) -> Iterator[dict[str, Any]]:
         yield {column: values[0] for column, values in batch.items()}
 
 
-def load_map(source: str, label_set: LabelSet, bands: tuple[int, ...] | None, labelled: bool) -> list[HubImage]:
+def load_map(
+    source: str, label_set: LabelSet, bands: tuple[int, ...] | None, labelled: bool, mask_values: MaskValues = None
+) -> list[HubImage]:
     """The records of `hf:PATH_OR_ID[:CONFIG[:SPLIT]]`; every mask is decoded once to check it.
 
     Args:
@@ -192,22 +226,32 @@ def load_map(source: str, label_set: LabelSet, bands: tuple[int, ...] | None, la
         label_set: Classes of the labels.
         bands: One, three or more bands of the images; None for the choice of `geotiff.Scene`.
         labelled: Whether labels are read; otherwise all are 255.
+        mask_values: Values of the classes in the masks; None where they are ids.
 
     Raises:
-        InputError: `datasets` is missing; nothing there; columns of other names; records that do not fit.
+        InputError: `datasets` is missing; nothing there; columns of other names; records or masks that do not fit.
     """
     dataset = _open(source, MAP_PREFIX, streaming=False)
-    dataset, reader = _prepare(dataset, source, label_set, bands, labelled)
+    dataset, reader = _prepare(dataset, source, label_set, bands, labelled, mask_values)
     if not len(dataset):
         raise InputError(f"{source} holds no record; name another data set, config or split")
-    sizes = [reader.check(record, index) for index, record in enumerate(dataset)]
-    return [HubImage(dataset, index, size, reader) for index, size in enumerate(sizes)]
+    checked = [reader.check(record, index) for index, record in enumerate(dataset)]
+    counts: list[dict[int, int]] | list[None] = [None] * len(checked)
+    if labelled:
+        values = [(reader.name(index), pixels) for index, (_, pixels) in enumerate(checked)]
+        counts = check_masks(source, values, label_set, mask_values)
+    return [
+        HubImage(dataset, i, size, reader, held)
+        for i, ((size, _), held) in enumerate(zip(checked, counts, strict=True))
+    ]
 
 
-def load_stream(source: str, label_set: LabelSet, bands: tuple[int, ...] | None, labelled: bool) -> HubStream:
+def load_stream(
+    source: str, label_set: LabelSet, bands: tuple[int, ...] | None, labelled: bool, mask_values: MaskValues = None
+) -> HubStream:
     """The stream `hf-stream:PATH_OR_ID[:CONFIG[:SPLIT]]`; arguments and errors as in `load_map`."""
     dataset = _open(source, STREAM_PREFIX, streaming=True)
-    return HubStream(*_prepare(dataset, source, label_set, bands, labelled))
+    return HubStream(*_prepare(dataset, source, label_set, bands, labelled, mask_values))
 
 
 def _open(source: str, prefix: str, *, streaming: bool) -> Any:
@@ -250,7 +294,12 @@ def _parse(source: str, prefix: str) -> tuple[str, str | None, str | None]:
 
 
 def _prepare(
-    dataset: Any, source: str, label_set: LabelSet, bands: tuple[int, ...] | None, labelled: bool
+    dataset: Any,
+    source: str,
+    label_set: LabelSet,
+    bands: tuple[int, ...] | None,
+    labelled: bool,
+    mask_values: MaskValues,
 ) -> tuple[Any, RecordReader]:
     """The data set cut down to its image and label columns, undecoded, and the reader of its records."""
     datasets = _import_datasets(source)
@@ -260,7 +309,7 @@ def _prepare(
     if IMAGE_COLUMN not in columns or (labelled and not maps):
         wanted = f"'{IMAGE_COLUMN}'" + (f" and one of {', '.join(LABEL_COLUMNS)} with maps of ids" if labelled else "")
         raise InputError(f"{source} has the columns {', '.join(columns)}; it needs {wanted}: rename_column does it")
-    reader = RecordReader(source, maps[0] if labelled else None, label_set, bands)
+    reader = RecordReader(source, maps[0] if labelled else None, label_set, bands, mask_values)
     dataset = dataset.select_columns([IMAGE_COLUMN, *maps[: int(labelled)]])
     for name in dataset.column_names or ():
         if isinstance(features.get(name), datasets.Image):
@@ -272,6 +321,12 @@ def _may_hold_maps(feature: Any, datasets: Any) -> bool:
     """Whether a column is more than a number or a word per image; True where its type is not known."""
     scalar = isinstance(feature, datasets.ClassLabel | datasets.Value)
     return not scalar or "binary" in str(getattr(feature, "dtype", ""))
+
+
+def _flat(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(H, W) of an array that has an axis of one more; others as they are."""
+    shapes = {(1, *size): (0,), (*size, 1): (-1,)}
+    return np.squeeze(values, axis=shapes[values.shape]) if values.shape in shapes else values
 
 
 def _file(value: Any, name: str) -> File:

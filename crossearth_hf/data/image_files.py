@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..geotiff import Raster, Scene, bounded_cache, read_band
+from ..geotiff import Raster, Scene, bounded_cache, color_table, read_band
 from ..geotiff_writing import TILE
 from ..grid import GDAL_ERRORS, Grid
 from ..labels import IGNORE_INDEX
 from ..source_files import check_regular
+from .mask_values import Color, MaskValues, to_ids
 
 WINDOW_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *WINDOW_SUFFIXES)
@@ -88,28 +89,49 @@ def read_image_window(path: Path, bands: tuple[int, ...] | None, window: Window)
         return _picture(_kept_open(str(path), bands, os.getpid()).read(*window))
 
 
-def read_mask(file: File, name: str) -> np.ndarray:
+def read_mask(file: File, name: str, mask_values: MaskValues = None) -> np.ndarray:
     """(H, W) uint8 ids of a single-band mask, 255 ignored.
 
     Raises:
-        InputError: it cannot be read, is in colour, holds fractions, ids outside 0..255, or other ids than 255 where it
-            declares no data.
+        InputError: it cannot be read, is in colour, holds fractions, values outside 0..255 or without a class, or
+            others than ignored ones where it declares no data.
     """
-    return np.concatenate(list(_mask_strips(file, name)))
+    return to_ids(read_mask_values(file, name, mask_values), mask_values, name)
 
 
-def read_mask_window(path: Path, window: Window) -> np.ndarray:
-    """(h, w) uint8 ids of one window of a raster mask that `mask_ids` has found good."""
-    return as_ids(_first_band(str(path), window, str(path)), str(path))
+def read_mask_values(file: File, name: str, mask_values: MaskValues = None) -> np.ndarray:
+    """(H, W) uint8 of a single-band mask as it is; raises as `read_mask`, but for values without a class."""
+    return np.concatenate(list(_mask_strips(file, name, mask_values)))
 
 
-def mask_ids(file: File, name: str) -> tuple[list[int], tuple[int, int]]:
-    """The ids that a mask holds, and its (height, width); rasters are read in strips. Raises as `read_mask`."""
+def read_mask_window(path: Path, window: Window, mask_values: MaskValues = None) -> np.ndarray:
+    """(h, w) uint8 ids of one window of a raster mask that `mask_counts` has found good."""
+    return to_ids(as_values(_first_band(str(path), window, str(path)), str(path)), mask_values, str(path))
+
+
+def mask_counts(file: File, name: str, mask_values: MaskValues = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """(256,) pixels of every value of a mask, and its (height, width); rasters are read in strips.
+
+    Raises as `read_mask`, but for values without a class.
+    """
     counts, height, width = np.zeros(256, dtype=np.int64), 0, 0
-    for strip in _mask_strips(file, name):
+    for strip in _mask_strips(file, name, mask_values):
         counts += np.bincount(strip.ravel(), minlength=256)
         height, width = height + strip.shape[0], strip.shape[1]
-    return np.flatnonzero(counts).tolist(), (height, width)
+    return counts, (height, width)
+
+
+def mask_palette(file: File, name: str) -> dict[int, Color] | None:
+    """The color of every value of a mask; None where it has no color table. Raises `InputError` on damaged files."""
+    if not _is_picture(file):
+        with _scene(file, name, None, is_mask=True) as scene:
+            return color_table(scene.path)
+    with Image.open(_source(file)) as image:
+        colors = image.getpalette("RGB") if image.mode == "P" else None
+    if colors is None:
+        return None
+    triples = zip(colors[::3], colors[1::3], colors[2::3], strict=True)
+    return {value: (red, green, blue) for value, (red, green, blue) in enumerate(triples)}
 
 
 def resize_bands(
@@ -131,10 +153,10 @@ def resize_bands(
     return np.dstack([np.asarray(part) for part in resized])
 
 
-def _mask_strips(file: File, name: str) -> Iterator[np.ndarray]:
-    """(h, W) uint8 ids from top to bottom, checked."""
+def _mask_strips(file: File, name: str, mask_values: MaskValues) -> Iterator[np.ndarray]:
+    """(h, W) uint8 values from top to bottom, checked."""
     if _is_picture(file):
-        labels = as_ids(_decode(file, name, None), name)
+        labels = as_values(_decode_mask(file, name), name)
         yield from (labels[row : row + TILE] for row in range(0, len(labels), TILE))
         return
     with _scene(file, name, None, is_mask=True) as scene:
@@ -143,14 +165,14 @@ def _mask_strips(file: File, name: str) -> Iterator[np.ndarray]:
         height, width = scene.grid.height, scene.grid.width
         for row in range(0, height, TILE):
             window = (row, 0, min(TILE, height - row), width)
-            ids = as_ids(_first_band(scene.path, window, name), name)
-            _check_hidden(ids[~scene.read_valid(*window)], name)
-            yield ids
+            values = as_values(_first_band(scene.path, window, name), name)
+            _check_hidden(values[~scene.read_valid(*window)], name, mask_values)
+            yield values
 
 
-def _check_hidden(ids: np.ndarray, name: str) -> None:
-    """Refuses class ids under pixels that the mask itself declares empty: it would be a guess which of both holds."""
-    wrong = ids[ids != IGNORE_INDEX]
+def _check_hidden(values: np.ndarray, name: str, mask_values: MaskValues) -> None:
+    """Refuses classes under pixels that the mask itself declares empty: it would be a guess which of both holds."""
+    wrong = values[values != IGNORE_INDEX] if IGNORE_INDEX not in (mask_values or ()) else values
     if len(wrong):
         raise InputError(
             f"{name} holds the id {wrong[0]} where it declares no data; write {IGNORE_INDEX} for pixels without label, "
@@ -165,7 +187,7 @@ def _first_band(path: str, window: Window, name: str) -> np.ndarray:
         raise InputError(f"{name} is damaged or cut off ({error}); copy it again") from error
 
 
-def as_ids(values: np.ndarray, name: str) -> np.ndarray:
+def as_values(values: np.ndarray, name: str) -> np.ndarray:
     """(H, W) uint8 of a band of whole numbers."""
     whole = values.ndim == 2 and values.dtype.kind in "iub"
     if not whole or values.max(initial=0) > 255 or values.min(initial=0) < 0:
@@ -213,6 +235,14 @@ def _decode(file: File, name: str, mode: str | None) -> np.ndarray:
             return np.array(image if mode is None else image.convert(mode))
     except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
         raise InputError(f"{name} cannot be read as an image ({error}); replace the file") from error
+
+
+def _decode_mask(file: File, name: str) -> np.ndarray:
+    """Values of a picture: of gray with 2 or 4 bits those in the file, which Pillow spreads over 0..255."""
+    values = _decode(file, name, None)
+    with Image.open(_source(file)) as image:
+        stored = str(image.tile[0][3]) if image.tile else ""
+    return values // {"L;2": 85, "L;4": 17}.get(stored, 1) if values.dtype == np.uint8 else values
 
 
 def _source(file: File) -> Path | io.BytesIO:

@@ -1,5 +1,6 @@
 """What a labelled image is, and its kinds: arrays, files, generated scenes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,7 @@ import numpy as np
 from ..labels import IGNORE_INDEX
 from ..synthetic import DOMAINS, generate_scene
 from .image_files import WINDOW_SUFFIXES, Picture, read_image, read_image_window, read_mask, read_mask_window
+from .mask_values import MaskValues
 
 
 class Windows(Protocol):
@@ -53,6 +55,9 @@ class LabelledImage(Protocol):
     def open(self) -> Windows:
         """The image for reading in parts: decoded, unless its files can be read in parts themselves."""
 
+    def label_counts(self) -> Mapping[int, int] | None:
+        """Pixels of every id that its labels hold, 255 ignored; None where it would have to be drawn to know."""
+
 
 @dataclass(frozen=True)
 class ArrayPair:
@@ -88,6 +93,11 @@ class ArrayPair:
 
     open = decode
 
+    def label_counts(self) -> dict[int, int]:
+        """Pixels of every id, without data 255."""
+        pixels = np.bincount(self.read()[1].ravel(), minlength=IGNORE_INDEX + 1)
+        return {index: int(pixels[index]) for index in np.flatnonzero(pixels).tolist()}
+
     def read_pixels(self, row: int, col: int, height: int, width: int) -> Picture:
         """A window of image and validity, see `Windows`."""
         part = slice(row, row + height), slice(col, col + width)
@@ -108,6 +118,8 @@ class FilePair:
         size: (height, width) in pixels.
         bands: One, three or more bands of the image, counted from 1; None for the choice of `geotiff.Scene`.
         pixel_size: Metres on the ground per pixel; None where the image's georeference does not tell.
+        mask_values: Values of the classes in the mask; None where they are ids.
+        counts: Pixels of every id of the mask; None where they were not counted.
     """
 
     name: str
@@ -116,6 +128,8 @@ class FilePair:
     size: tuple[int, int]
     bands: tuple[int, ...] | None = None
     pixel_size: float | None = None
+    mask_values: MaskValues = None
+    counts: Mapping[int, int] | None = None
 
     @property
     def has_windows(self) -> bool:
@@ -129,12 +143,18 @@ class FilePair:
     def decode(self) -> ArrayPair:
         """The whole pair in memory; `InputError` if a file cannot be decoded."""
         pixels, valid = read_image(self.image, str(self.image), self.bands)
-        labels = no_labels(self.size) if self.mask is None else read_mask(self.mask, str(self.mask))
+        labels = no_labels(self.size)
+        if self.mask is not None:
+            labels = read_mask(self.mask, str(self.mask), self.mask_values)
         return ArrayPair(self.name, pixels, labels, valid, self.pixel_size)
 
     def open(self) -> Windows:
         """The pair for reading in parts; `InputError` if a file cannot be decoded."""
         return self if self.has_windows else self.decode()
+
+    def label_counts(self) -> Mapping[int, int] | None:
+        """Pixels of every id of the mask, whether the image has data there or not."""
+        return self.counts
 
     def read_pixels(self, row: int, col: int, height: int, width: int) -> Picture:
         """A window of image and validity, see `Windows`; for files with windows."""
@@ -142,9 +162,9 @@ class FilePair:
 
     def read_labels(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """A window of the labels, see `Windows`; for files with windows."""
-        return (
-            no_labels((height, width)) if self.mask is None else read_mask_window(self.mask, (row, col, height, width))
-        )
+        if self.mask is None:
+            return no_labels((height, width))
+        return read_mask_window(self.mask, (row, col, height, width), self.mask_values)
 
 
 @dataclass(frozen=True)
@@ -176,6 +196,9 @@ class DrawnScene:
         return ArrayPair(self.name, *self.read(), pixel_size=self.pixel_size)
 
     open = decode
+
+    def label_counts(self) -> None:
+        """Not known before it is drawn."""
 
 
 def scale_to(image: LabelledImage | Windows, ground_sampling_distance: float | None) -> float:

@@ -13,8 +13,17 @@ from ..labels import LabelSet
 from ..synthetic import DOMAINS
 from . import hub
 from .hub import HubStream
-from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_ids, pixel_size, raster_grid
+from .image_files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    image_size,
+    mask_counts,
+    mask_palette,
+    pixel_size,
+    raster_grid,
+)
 from .labelled_images import ArrayPair, DrawnScene, FilePair, LabelledImage
+from .mask_values import MaskValues, check_masks, check_palette, checked_values
 
 CACHE_BYTES = 1_000_000_000
 """Decoded images and masks that a run keeps in memory."""
@@ -31,6 +40,7 @@ def load_sources(
     *,
     bands: Sequence[int] | None = None,
     labelled: bool = True,
+    mask_values: Sequence[int] | None = None,
     cache_bytes: int = CACHE_BYTES,
 ) -> list[Source]:
     """The images of every source, see `load_source`; those that fit into `cache_bytes` are decoded once and kept.
@@ -39,7 +49,7 @@ def load_sources(
     """
     loaded: list[Source] = []
     for text in sources:
-        source = load_source(text, label_set, bands=bands, labelled=labelled)
+        source = load_source(text, label_set, bands=bands, labelled=labelled, mask_values=mask_values)
         if not isinstance(source, HubStream):
             source, cache_bytes = in_memory(source, cache_bytes, max(3, len(bands or ())))
         loaded.append(source)
@@ -57,7 +67,12 @@ def all_images(sources: Iterable[Source]) -> list[LabelledImage]:
 
 
 def load_source(
-    source: str, label_set: LabelSet, *, bands: Sequence[int] | None = None, labelled: bool = True
+    source: str,
+    label_set: LabelSet,
+    *,
+    bands: Sequence[int] | None = None,
+    labelled: bool = True,
+    mask_values: Sequence[int] | None = None,
 ) -> Source:
     """Labelled images of a source.
 
@@ -67,23 +82,25 @@ def load_source(
         label_set: Classes of the labels.
         bands: One, three or more bands of rasters, counted from 1; by default as `crossearth predict` chooses them.
         labelled: False for images alone: every label is 255, and a folder needs no masks.
+        mask_values: Value of class 0, 1, ... in the masks; by default the ids. 255 is ignored unless it is listed.
 
     Raises:
-        InputError: nothing there, or a file that does not fit.
+        InputError: nothing there, a file that does not fit, masks that say nothing, see `mask_values.check_masks`.
     """
     chosen = None if bands is None else tuple(bands)
+    values = checked_values(mask_values, label_set)
     if source.startswith("synth:"):
         if chosen is not None and len(chosen) > 3:
             raise InputError(f"'{source}' is drawn in three bands, not {len(chosen)}; leave it out or give three bands")
         return _synthetic(source, label_set, labelled)
     if source.startswith(hub.MAP_PREFIX):
-        return hub.load_map(source, label_set, chosen, labelled)
+        return hub.load_map(source, label_set, chosen, labelled, values)
     if source.startswith(hub.STREAM_PREFIX):
-        return hub.load_stream(source, label_set, chosen, labelled)
+        return hub.load_stream(source, label_set, chosen, labelled, values)
     folder, colon, pattern = source.rpartition(":")
     if not colon or Path(source).is_dir():
         folder, pattern = source, "*"
-    return load_pairs(folder, pattern, label_set, bands=chosen, labelled=labelled)
+    return load_pairs(folder, pattern, label_set, bands=chosen, labelled=labelled, mask_values=values)
 
 
 def load_pairs(
@@ -93,6 +110,7 @@ def load_pairs(
     *,
     bands: tuple[int, ...] | None = None,
     labelled: bool = True,
+    mask_values: MaskValues = None,
 ) -> list[FilePair]:
     """The pairs `folder`/images/NAME.* and `folder`/masks/NAME.{png,tif} whose NAME matches `pattern`, by name.
 
@@ -101,7 +119,7 @@ def load_pairs(
 
     Raises:
         InputError: no such folder, no image that matches, an image without mask or with two, two images of one name,
-            sizes that differ, files that cannot be read, bands that an image lacks, ids outside `label_set`.
+            sizes that differ, files that cannot be read, bands that an image lacks, masks that do not fit `label_set`.
     """
     root = Path(folder)
     files = _image_files(_image_folder(root, labelled), pattern)
@@ -113,7 +131,14 @@ def load_pairs(
             FilePair(path.stem, path, None, image_size(path, str(path), bands), bands, pixel_size(path))
             for path in files
         ]
-    return [_checked_pair(path, _mask_of(path, root / "masks"), label_set, bands) for path in files]
+    masks = [_mask_of(path, root / "masks") for path in files]
+    values = [_checked_values(*pair, label_set, bands, mask_values) for pair in zip(files, masks, strict=True)]
+    named = [(str(mask), counts) for mask, (counts, _) in zip(masks, values, strict=True)]
+    counted = check_masks(str(root), named, label_set, mask_values)
+    return [
+        FilePair(image.stem, image, mask, size, bands, pixel_size(image), mask_values, ids)
+        for image, mask, (_, size), ids in zip(files, masks, values, counted, strict=True)
+    ]
 
 
 def in_memory(
@@ -162,17 +187,20 @@ def _mask_of(image: Path, folder: Path) -> Path:
     return found[0]
 
 
-def _checked_pair(image: Path, mask: Path, label_set: LabelSet, bands: tuple[int, ...] | None) -> FilePair:
+def _checked_values(
+    image: Path, mask: Path, label_set: LabelSet, bands: tuple[int, ...] | None, mask_values: MaskValues
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """(256,) pixels of every value of a mask that fits its image, and the (height, width) of both."""
     size = image_size(image, str(image), bands)
-    ids, mask_size = mask_ids(mask, str(mask))
+    counts, mask_size = mask_counts(mask, str(mask), mask_values)
     if mask_size != size:
         raise InputError(
             f"{image} is {size[1]}x{size[0]} pixels and {mask} is {mask_size[1]}x{mask_size[0]}; "
             "an image and its mask must have the same size"
         )
     _check_place(image, mask)
-    label_set.check(np.array(ids, dtype=np.int64), str(mask))
-    return FilePair(image.stem, image, mask, size, bands, pixel_size(image))
+    check_palette(str(mask), mask_palette(mask, str(mask)), np.flatnonzero(counts).tolist(), label_set, mask_values)
+    return counts, size
 
 
 def _check_place(image: Path, mask: Path) -> None:

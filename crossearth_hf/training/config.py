@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ..data.mask_values import checked_values
 from ..errors import InputError
 from ..labels import get_label_set
 
@@ -38,6 +39,8 @@ class TrainConfig:
         bands: Bands of raster images, counted from 1: one, three, or more, red, green and blue first, to whose number
             a model is extended (`training.adaptation.extend_channels`); chosen as by `crossearth predict` if not given.
         label_set: Classes of the data.
+        mask_values: Value of each class in the masks, in the order of the label set: "0,255" for two classes drawn in
+            black and white. By default values are ids. 255 is ignored unless it is listed.
         objective: "masks" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
             (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another
             objective goes on from them (`model`), both without labels or masks: "reconstruct", masked image modelling
@@ -100,6 +103,7 @@ class TrainConfig:
     eval_scale: float = 1.0
     bands: list[int] = field(default_factory=list)
     label_set: str = "land-cover"
+    mask_values: list[int] = field(default_factory=list)
     objective: str = "masks"
     adaptation: str = "rein"
     lora_rank: int = 8
@@ -145,7 +149,7 @@ class TrainConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        get_label_set(self.label_set)
+        checked_values(self.mask_values, get_label_set(self.label_set))
         for name in _POSITIVE:
             self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "must be positive")
         for name in _NOT_NEGATIVE:
@@ -254,7 +258,7 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
     texts = field_descriptions()
     for item in dataclasses.fields(TrainConfig):
         _add_flag(parser, item, texts.get(item.name, ""))
-    flags, unknown = parser.parse_known_args(list(arguments))
+    flags, unknown = parser.parse_known_args([_as_field(text) for text in arguments])
     for text in unknown:
         name = text.removeprefix("--").partition("=")[0]
         raise InputError(_unknown_field(name) if text.startswith("--") else f"'{text}' belongs to no flag; remove it")
@@ -324,6 +328,13 @@ def _add_flag(parser: argparse.ArgumentParser, item: "dataclasses.Field[Any]", t
         parser.add_argument(f"--{item.name}", metavar="VALUE", **options)
 
 
+def _as_field(argument: str) -> str:
+    """A flag with the underscores of its field where a person wrote hyphens; other arguments as they are."""
+    name, equals, value = argument.removeprefix("--").partition("=")
+    known = argument.startswith("--") and name.replace("-", "_") in _TYPES
+    return f"--{name.replace('-', '_')}{equals}{value}" if known else argument
+
+
 def _unknown_field(name: str) -> str:
     nearest = difflib.get_close_matches(name, [*_TYPES, "config"], n=1, cutoff=0.5)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"the fields are {', '.join(_TYPES)}"
@@ -338,8 +349,10 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     target = choices[0]
     try:
         if typing.get_origin(target) is list:
-            items = value if isinstance(value, list) else [value]
-            return [_convert(name, item, typing.get_args(target)[0]) for item in items]
+            kind, items = typing.get_args(target)[0], value if isinstance(value, list) else [value]
+            if kind in (int, float):
+                items = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
+            return [_convert(name, item, kind) for item in items]
         return _scalar(value, target)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):

@@ -15,8 +15,9 @@ batch where its passes hold equal numbers of masks, matched queries and labelled
 import errno
 import math
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from .. import metrics
-from ..data import all_images, load_sources
+from ..data import Source, all_images, load_sources
+from ..data.label_counts import count_labels
 from ..errors import InputError
 from ..evaluation import predict_confusion, report
 from ..image_processing_crossearth import CrossEarthImageProcessor
@@ -64,7 +66,8 @@ def train(config: TrainConfig, scorer: Scorer | None = None) -> Path:
         scorer: Takes the place of `eval_data`: what it makes of model and processor is written to the log as "eval".
 
     Raises:
-        InputError: data, model or folder that do not fit (see the functions used); a folder that holds another run.
+        InputError: data, model or folder that do not fit (see the functions used); a folder that holds another run; no
+            labelled pixel in any crop.
         FloatingPointError: the loss or its gradient is no finite number; the last checkpoint is named.
     """
     owns_state = not AcceleratorState._shared_state
@@ -99,8 +102,14 @@ class Trainer:
         self.crop_size = config.crop_size or self.segmentation.config.image_size
         self.inputs = InputMaker(config, self.processor, self.crop_size, self.accelerator.device)
         bands = config.bands or None
-        self.sources = load_sources(config.train_data, self.label_set, bands=bands, labelled=config.needs_labels)
-        self.eval_images = all_images(load_sources(config.eval_data, self.label_set, bands=bands))
+        values = config.mask_values or None
+        self.sources = load_sources(
+            config.train_data, self.label_set, bands=bands, labelled=config.needs_labels, mask_values=values
+        )
+        self.eval_images = all_images(load_sources(config.eval_data, self.label_set, bands=bands, mask_values=values))
+        if config.needs_labels:
+            self._tell_labels("train_data", self.sources)
+            self._tell_labels("eval_data", [self.eval_images] if self.eval_images else [])
         self.accelerator.print(describe_trainable(network, config.adaptation))
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.scalars = _scalars_to_vectors(network) if self.sharded else set()
@@ -132,6 +141,15 @@ class Trainer:
         self.accelerator.end_training()
         return self.folder.path
 
+    def _tell_labels(self, what: str, sources: Sequence[Source]) -> None:
+        """Shows what the images hold; `InputError` where that is nothing to learn or to score."""
+        if not sources:
+            return
+        counts = count_labels(sources)
+        counts.check(what, self.label_set.classes, self.label_set)
+        if self.accelerator.is_main_process:
+            print(counts.table(what, self.label_set), file=sys.stderr)
+
     def _loop(self) -> None:
         config = self.config
         bar = tqdm(
@@ -151,6 +169,12 @@ class Trainer:
                 self._log({"train": values | state}, started)
                 bar.set_postfix({"loss": f"{values['loss']:.3f}"} if values else {"skipped": self.skipped})
                 started, losses, self.waited = time.monotonic(), [], 0.0
+            if self.skipped == config.steps:
+                bar.close()
+                raise InputError(
+                    f"all {self.skipped} steps were skipped, as no crop of train_data held a labelled pixel, and no "
+                    "model is written; check masks, nodata and scale_range"
+                )
             if self.step % config.eval_every == 0 or self.step == config.steps:
                 self._evaluate()
             if self.step % config.save_every == 0 or self.step == config.steps:
