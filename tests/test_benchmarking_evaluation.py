@@ -286,7 +286,7 @@ def test_mistakes_of_data_leave_nothing(stub, tmp_path):
     write_pair(empty, "a", painted(np.zeros((32, 32), int)), np.full((32, 32), 255, np.uint8))
     (tmp_path / "file").touch()
     for folder, out, sentence in (
-        (empty, "report", "has no labelled pixel in 1 images"),
+        (empty, "report", "every pixel of the masks of .* is 255, which is ignored"),
         (f"{empty}:z*", "report", "holds no image"),
         (tmp_path / "none", "report", "holds no folder 'images'"),
         (empty, "file/report", "does not exist"),
