@@ -6,7 +6,6 @@ made from it. Georeferencing is copied, never recomputed.
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,7 @@ from .grid import GDAL_ERRORS, Grid, shifted
 from .imagery import check_imagery
 from .raw_bands import RawBands, transparency_band
 from .resampling import read_resampled
+from .scene_files import files_of
 from .scene_notices import Notice, describe, find_notices
 from .source_files import check_raster
 
@@ -100,7 +100,7 @@ class Scene:
         before = _stamp(self.path)  # the others are known, and read, only once this one is open
         source = _open(self.path, drivers)
         try:
-            self.stamps = {path: _stamp(path) for path in _files(source)} | {self.path: before}
+            self.stamps = {path: _stamp(path) for path in files_of(source)} | {self.path: before}
             self.native_grid = Grid.of(source)
             self.native_grid.check_size(self.path)
             alpha = transparency_band(source)
@@ -147,6 +147,7 @@ class Scene:
         grid = self.native_grid
         nowhere = "no CRS" if grid.has_place_of(self._source) else "a place that makes no sense, left out"
         place = "ground control points" if grid.gcps else grid.crs.to_string() if grid.crs else nowhere
+        place = "georeferenced by RPCs" if grid.rpcs else place
         place = place if len(place) <= 40 else "custom CRS"
         size = grid.pixel_size()
         metres = f", {size[0]:.3g} m per pixel" if size else ""
@@ -193,16 +194,16 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _files(source: Any) -> list[str]:
-    """The files that GDAL reads for a dataset, those of VRTs in a VRT too, of which it names the VRT alone."""
-    found, waiting = dict.fromkeys(source.files), list(source.files)
-    while waiting:
-        path = waiting.pop()
-        if path.lower().endswith(".vrt") and path != source.name:
-            with suppress(*GDAL_ERRORS), rasterio.open(path) as inner:  # reading says what is wrong with it
-                waiting += [name for name in inner.files if name not in found]
-                found |= dict.fromkeys(inner.files)
-    return list(found)
+def files_behind(path: str | os.PathLike[str]) -> list[str]:
+    """A raster and the files that GDAL reads for it; it alone where GDAL cannot open it, which reading it says."""
+    name = os.fspath(path)
+    try:
+        check_raster(name)
+        source = _open(name, None)
+    except InputError:
+        return [name]
+    with source:
+        return [name, *files_of(source)]
 
 
 def _open(path: str, drivers: Sequence[str] | None) -> Any:

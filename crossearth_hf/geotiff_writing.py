@@ -1,16 +1,18 @@
 """Arrays and blocks out, as GeoTIFFs that are read again: what every writer of maps takes of rasterio."""
 
+import ctypes
 import os
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio._io
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
@@ -19,7 +21,7 @@ from rasterio.windows import Window
 from .errors import InputError
 from .grid import GDAL_ERRORS, Grid
 from .labels import IGNORE_INDEX, LabelSet
-from .outputs import check_output, staged
+from .outputs import check_output, refusal_of_disk, staged
 
 OUTPUT_TAG = "CROSSEARTH"
 """Tag of our own results, which says what they hold: "labels", "confidence", "probabilities", "preview"."""
@@ -55,7 +57,7 @@ def write_geotiff(
     target = check_output(path, (".tif", ".tiff"), overwrite=overwrite)
     count, height, width = pixels.shape
     grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
-    with staged([target]) as (stage,), write_errors(target):
+    with staged([target]) as (stage,), write_errors(target, stage):
         with create_geotiff(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set) as dataset:
             dataset.write(pixels)
         check_written(stage, [Block.of(0, 0, pixels)])
@@ -78,6 +80,7 @@ def create_geotiff(
     `content` becomes the tag by which our own results are known again, "labels" where there are classes.
     """
     ignore_missing_georeference()
+    silence_libtiff()
     dataset = rasterio.open(
         path,
         "w",
@@ -149,15 +152,29 @@ def ignore_missing_georeference() -> None:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
 
 
+def silence_libtiff() -> None:
+    """Keeps libtiff from printing what fails on a full disk, for this process; GDAL reports it all the same.
+
+    libtiff prints some errors of files that GDAL writes by itself, past GDAL's handlers and so past rasterio's.
+    """
+    with suppress(OSError, AttributeError):  # another build of GDAL may hide its libtiff
+        ctypes.CDLL(rasterio._io.__file__).TIFFSetErrorHandler(None)
+
+
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turns GDAL's errors on writing `path` into `InputError`."""
+def write_errors(output: Path, working_file: Path | None = None) -> Iterator[None]:
+    """Turns GDAL's errors on writing into `InputError`.
+
+    Args:
+        output: The file that a person asked for.
+        working_file: What is written for it, if that is another file.
+    """
     try:
         yield
     except GDAL_ERRORS as error:
+        reason = refusal_of_disk((working_file or output).parent) or gdal_cause(error)
         raise InputError(
-            f"{path.name} cannot be written ({gdal_cause(error)}), nothing was changed; free space or choose another "
-            "folder"
+            f"{output} cannot be written ({reason}), nothing was changed; free space or choose another folder"
         ) from error
 
 

@@ -12,6 +12,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.rpc import RPC
 from rasterio.warp import transform as transform_points
 
 from .errors import InputError
@@ -49,6 +50,7 @@ class Grid:
         transform: From (column, row) to CRS coordinates; the identity where the raster has none.
         gcps: Ground control points, for rasters that have these in place of a transform.
         gcps_crs: CRS of the ground control points.
+        rpcs: Rational polynomial coefficients, for rasters that have these alone.
     """
 
     width: int
@@ -57,6 +59,7 @@ class Grid:
     transform: Affine
     gcps: tuple[GroundControlPoint, ...] = ()
     gcps_crs: CRS | None = None
+    rpcs: RPC | None = None
 
     @classmethod
     def of(cls, dataset: Any) -> "Grid":
@@ -69,7 +72,8 @@ class Grid:
             crs, transform = None, Affine.identity()
         if gcps and not _span_a_plane(gcps):
             crs, gcps, gcps_crs = None, [], None
-        return cls(width, height, crs, transform, tuple(gcps), gcps_crs)
+        rpcs = _rpcs(dataset) if transform.is_identity and not gcps else None
+        return cls(width, height, crs, transform, tuple(gcps), gcps_crs, rpcs)
 
     def has_place_of(self, dataset: Any) -> bool:
         """Whether the place that an open rasterio dataset states, if any, was not left out."""
@@ -89,6 +93,8 @@ class Grid:
         """Keyword arguments of `rasterio.open` that write this georeference and no more than this."""
         if self.gcps:
             return {"gcps": list(self.gcps), "crs": self.gcps_crs}
+        if self.rpcs is not None:
+            return {"crs": self.crs, "rpcs": self.rpcs}
         if self.transform.is_identity:
             return {"crs": self.crs}
         return {"crs": self.crs, "transform": self.transform}
@@ -131,6 +137,7 @@ class Grid:
         size = self.pixel_size()
         if size is None:
             remedy = "warp it to its ground control points first" if self.gcps else "give it one with gdal_edit"
+            remedy = "orthorectify it first: gdalwarp -rpc" if self.rpcs else remedy
             raise InputError(f"a resolution in metres needs a scene with a known CRS, this one has none: {remedy}")
         finest, coarsest = max(size) / _LARGEST_RESCALE, min(size) * _LARGEST_RESCALE
         if not finest <= metres <= coarsest:
@@ -273,6 +280,14 @@ def _between(
     down = np.stack([np.interp(new_rows, rows, line) for line in np.eye(len(rows))], axis=1)  # (R', R)
     across = np.stack([np.interp(new_cols, cols, line) for line in np.eye(len(cols))], axis=1)  # (C', C)
     return down @ values @ across.T
+
+
+def _rpcs(dataset: Any) -> RPC | None:
+    """Rational polynomial coefficients of a dataset; None without, or where they are damaged."""
+    try:
+        return dataset.rpcs
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def shifted(transform: Affine, row: float, col: float, scale_x: float = 1.0, scale_y: float = 1.0) -> Affine:

@@ -2,22 +2,17 @@
 
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from .errors import InputError
+from .working_folders import clear_abandoned, move_into_place, side_files, working_folder
 
-if sys.platform != "win32":
-    import fcntl
-
-_PREFIX = ".crossearth-"
-_ASIDE = ".replaced"
-_SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL keeps beside a raster: wrong once the raster is another
+_PROBE_BYTES = 4 * 2**20  # more than GDAL writes at once
 
 
 def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], *, overwrite: bool) -> Path:
@@ -44,7 +39,7 @@ def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool 
     What killed processes left beside it is cleared away.
 
     Raises:
-        InputError: for a missing or unwritable parent folder, or something that exists there.
+        InputError: for a missing or unwritable parent folder, something that exists there, side files of nothing.
     """
     target = Path(os.path.realpath(path))
     if parents:
@@ -57,114 +52,87 @@ def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool 
     clear_abandoned(target.parent)
     if target.exists() and not overwrite:
         raise InputError(f"{path} exists already; add --overwrite to replace it or choose another name")
+    _check_side_files(target)
     return target
 
 
-def check_distinct(inputs: Sequence[str | os.PathLike[str]], outputs: Sequence[Path]) -> None:
-    """Raises `InputError` if an output is an input or another output, also under another spelling or link."""
-    for index, output in enumerate(outputs):
-        for other in [*inputs, *outputs[:index]]:
-            same_file = output.exists() and os.path.exists(other) and os.path.samefile(output, other)
-            if same_file or os.path.realpath(other) == str(output):
+def check_distinct(inputs: Iterable[str | os.PathLike[str]], outputs: Iterable[Path]) -> None:
+    """Raises `InputError` if an output, or a side file that goes with it, is an input or another output.
+
+    Links and other spellings of a path count. Of rasters the inputs are all files that GDAL reads (`files_of`).
+    """
+    known = {key: path for path in inputs for key in _identity(path)}
+    for output in outputs:
+        for place in (output, *side_files(output)):
+            other = next((known[key] for key in _identity(place) if key in known), None)
+            if other is not None:
                 raise InputError(f"the output {output} is the same file as {other}; choose another name for it")
+        known |= dict.fromkeys(_identity(output), output)
+
+
+def check_outside(inputs: Iterable[str | os.PathLike[str]], folder: Path) -> None:
+    """Raises `InputError` if an input lies in a folder that is to be replaced or removed."""
+    place = Path(os.path.realpath(folder))
+    for path in inputs:
+        if place in Path(os.path.realpath(path)).parents or place in Path(os.path.abspath(path)).parents:
+            raise InputError(f"{path} lies inside {folder}, which would be replaced; choose another name")
+
+
+def _identity(path: str | os.PathLike[str]) -> list[object]:
+    """What two names of one file share: their path without links; where the file exists, its number."""
+    keys: list[object] = [os.path.realpath(path)]
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        keys += [(status.st_dev, status.st_ino)] if status.st_ino else []
+    return keys
+
+
+def _check_side_files(target: Path) -> None:
+    """Raises `InputError` for what lies where GDAL looks for side files of `target` and may not be removed with it."""
+    for path in filter(os.path.lexists, side_files(target)):
+        if not os.path.lexists(target):
+            raise InputError(
+                f"{path} exists without {target.name} and would be taken for a part of it; move it away or choose "
+                "another name"
+            )
+        if path.is_dir() and not path.is_symlink():
+            raise InputError(
+                f"{path} is a folder in the place of a file that belongs to {target.name}; move it away or choose "
+                "another name"
+            )
 
 
 @contextmanager
 def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
     """Yields a temporary path for each target, in a hidden folder beside it; moves all of them at a regular end.
 
-    A folder made at such a path takes the place of the whole target. After an exception, Ctrl-C included, nothing is
-    left behind and the targets are as they were; what a kill leaves behind, the next call beside it clears away. More
-    working files may be put into the folders of the yielded paths; targets in one folder share one.
+    A folder made at such a path takes the place of the whole target; side files that GDAL writes beside one move with
+    it, those of the file that it replaces go. After an exception, Ctrl-C included, nothing is left behind and the
+    targets are as they were; what a kill leaves behind, the next call beside it clears away. More working files may be
+    put into the folders of the yielded paths; targets in one folder share one.
 
     Raises:
-        InputError: where the folder or the disk refuses (permissions, no space).
+        InputError: where the folder or the disk refuses (permissions, no space), or side files of nothing are in the
+            way.
     """
+    moved: list[Path] = []
     try:
         with ExitStack() as stack:
-            parents = dict.fromkeys(target.parent for target in targets)
-            folders = {parent: stack.enter_context(_working_folder(parent)) for parent in parents}
+            parents = {target.parent: [other.name for other in targets if other.parent == target.parent]
+                       for target in targets}  # fmt: skip
+            folders = {parent: stack.enter_context(working_folder(parent, names)) for parent, names in parents.items()}
             stages = [folders[target.parent] / target.name for target in targets]
             yield stages
+            for target in targets:
+                _check_side_files(target)
             for stage, target in zip(stages, targets, strict=True):
-                if stage.is_dir():
-                    replace_folder(stage, target, stage.with_name(f"{stage.name}{_ASIDE}"))
-                else:
-                    _replace_file(stage, target)
+                move_into_place(stage, target)
+                moved.append(target)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(
-            f"{' and '.join(map(str, targets))} cannot be written: {reason}; nothing was changed"
-        ) from error
-
-
-@contextmanager
-def _working_folder(parent: Path) -> Iterator[Path]:
-    """A hidden folder in `parent`, locked until it goes; those that killed processes left there are cleared away."""
-    clear_abandoned(parent)
-    folder, lock = _locked_folder(parent)
-    try:
-        yield folder
-    finally:
-        remove_folder(folder)
-        if lock is not None:
-            os.close(lock)
-
-
-def _locked_folder(parent: Path) -> tuple[Path, int | None]:
-    """A new folder in `parent` and its lock."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = _lock(folder, wait=True)
-        if folder.exists():
-            return folder, lock
-        if lock is not None:  # another process took it for abandoned before it was locked
-            os.close(lock)
-
-
-def clear_abandoned(parent: Path) -> None:
-    """Removes working folders that killed processes left in `parent`; what was moved aside in them returns."""
-    for folder in parent.glob(f"{_PREFIX}*"):
-        lock = _lock(folder, wait=False)
-        if lock is None:
-            continue
-        with suppress(OSError):
-            for aside in folder.glob(f"*{_ASIDE}"):
-                place = parent / aside.name.removesuffix(_ASIDE)
-                if not place.exists():
-                    os.replace(aside, place)
-            shutil.rmtree(folder)
-        os.close(lock)
-
-
-def _lock(folder: Path, *, wait: bool) -> int | None:
-    """A file descriptor that holds the folder's lock, which ends with the process; None where there is none to have."""
-    if sys.platform == "win32":
-        return None
-    with suppress(OSError):  # held by a living process, or a file system without locks
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-    return None
-
-
-def _replace_file(stage: Path, target: Path) -> None:
-    os.replace(stage, target)
-    for sidecar in _SIDECARS:
-        Path(f"{target}{sidecar}").unlink(missing_ok=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes a folder, also if Ctrl-C comes meanwhile."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        names = " and ".join(map(str, targets[len(moved) :]))
+        state = f"{' and '.join(map(str, moved))} was written before" if moved else "nothing was changed"
+        raise InputError(f"{names} cannot be written: {reason}; {state}") from error
 
 
 def replace_folder(stage: Path, target: Path, aside: Path) -> None:
@@ -190,8 +158,11 @@ def locked(path: Path, refusal: str, *, seconds: float = 0) -> Iterator[None]:
     """Holds a lock file, which a killed process gives back; file systems without locks do without.
 
     Raises:
-        InputError: with the sentence `refusal`, where another process still holds it after so many seconds.
+        InputError: with the sentence `refusal`, where another process still holds it after so many seconds; for
+            anything else than a lock file in its place, which some versions of filelock would empty.
     """
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
+        raise InputError(f"{path} is in the way of a lock file of that name; move it away")
     lock = FileLock(path, timeout=seconds)
     try:
         lock.acquire()
@@ -203,3 +174,15 @@ def locked(path: Path, refusal: str, *, seconds: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def refusal_of_disk(folder: Path) -> str | None:
+    """Why nothing can be written into a folder, in the system's words, which GDAL does not pass on; else None."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror
+    return None

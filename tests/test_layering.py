@@ -30,10 +30,12 @@ LAYERS = [
         "labels",
         "legend",
         "normalization",
+        "working_folders",
         "outputs",
         "source_files",
         "grid",
         "band_names",
+        "scene_files",
         "bands",
         "fill",
         "geotiff_writing",
@@ -134,5 +136,5 @@ def test_few_modules_use_rasterio():
     users = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if imports.search(path.read_text())}
     # The first for scenes and maps; builders keep archives to the bit; polygons are cut from, burnt into rasters.
     of_scenes = {"bands.py", "geotiff.py", "geotiff_writing.py", "grid.py", "imagery.py", "mapping/cog.py"}
-    of_scenes |= {"raw_bands.py", "resampling.py", "scene_notices.py"}
+    of_scenes |= {"raw_bands.py", "resampling.py", "scene_files.py", "scene_notices.py"}
     assert users <= of_scenes | {"vectors.py", "builders/rasters.py", "builders/vectors.py"}

@@ -1,5 +1,6 @@
 """Many scenes: one map each, failures apart, nothing done twice, nothing half-written."""
 
+import os
 import threading
 
 import numpy as np
@@ -15,6 +16,7 @@ from crossearth_hf.mapping.fleet import MapFolders, SceneMapper, map_scenes
 from crossearth_hf.mapping.part_jobs import compute_part
 from crossearth_hf.mapping.scene_list import ListedScene, list_scenes
 from crossearth_hf.mapping.workers import WorkersLost
+from crossearth_hf.working_folders import mark
 
 
 class Model(ColourModel):
@@ -149,7 +151,10 @@ def test_files_that_a_killed_run_has_left_are_replaced(scenes, tmp_path):
     run(scenes, folders)
     (tmp_path / "sure/a.tif").unlink()
     for name in ("a", "b"):
-        (tmp_path / f"maps/.{name}.tif.parts").mkdir()
+        parts = tmp_path / f"maps/.{name}.tif.parts"
+        parts.mkdir()
+        outputs = [str(tmp_path / f"maps/{name}.tif"), str(tmp_path / f"sure/{name}.tif")]
+        mark(parts, scene=os.path.realpath(scenes / f"{name}.tif"), outputs=outputs)
     (tmp_path / "maps/b.tif").write_text("old")
     assert {name: result.problem is None for name, result in run(scenes, folders).items()} == {
         "a": True,

@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path, monkeypatch)
     target, replace = folder_with(tmp_path / "out", "old"), os.replace
 
     def full(source, place):
-        if names(source) == ["new"]:
+        if source.is_dir() and names(source) == ["new"]:
             raise OSError(28, os.strerror(28))
         replace(source, place)
 

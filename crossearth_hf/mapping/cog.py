@@ -14,9 +14,18 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from ..errors import InputError
-from ..geotiff_writing import TILE, Block, check_written, create_geotiff, ignore_missing_georeference, write_errors
+from ..geotiff_writing import (
+    TILE,
+    Block,
+    check_written,
+    create_geotiff,
+    ignore_missing_georeference,
+    silence_libtiff,
+    write_errors,
+)
 from ..grid import GDAL_ERRORS, Grid
 from ..labels import IGNORE_INDEX, LabelSet
+from ..working_folders import side_files
 
 RasterReader = Callable[[tuple[float, float, float, float], tuple[int, int]], np.ndarray]
 """Nearest values (bands, *shape) in a window (row, col, height, width), fractions allowed: `read(window, shape)`."""
@@ -59,6 +68,7 @@ class BlockFile:
         path: GeoTIFF to write.
         grid: Size and georeference.
         layer: What it holds.
+        output: The file that a person asked for, named where writing fails; `path` by default.
 
     Attributes:
         blocks: What was written.
@@ -67,9 +77,10 @@ class BlockFile:
         InputError: from here and all methods, where the disk is full or the file cannot be written.
     """
 
-    def __init__(self, path: Path, grid: Grid, layer: Layer) -> None:
+    def __init__(self, path: Path, grid: Grid, layer: Layer, output: Path | None = None) -> None:
         self.path, self.blocks = path, list[Block]()
-        with write_errors(path):
+        self._output = output or path
+        with write_errors(self._output, path):
             # The digits of confidences hardly compress; those of probabilities are few.
             compression = {"compress": "none"} if layer.name == "confidence" else {"compress": "deflate", "zlevel": 1}
             self._target = _create(path, grid, layer, **compression)
@@ -77,7 +88,7 @@ class BlockFile:
     def write(self, row: int, col: int, values: np.ndarray) -> None:
         """Writes (H, W) or (bands, H, W) values at (row, col)."""
         values = values.reshape(-1, *values.shape[-2:])
-        with write_errors(self.path):
+        with write_errors(self._output, self.path):
             self._target.write(values, window=Window(col, row, values.shape[2], values.shape[1]))
         self.blocks.append(Block.of(row, col, values))
 
@@ -87,7 +98,7 @@ class BlockFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with write_errors(self.path):
+        with write_errors(self._output, self.path):
             self._target.close()
             if kind is None:
                 check_written(self.path, self.blocks)
@@ -105,14 +116,20 @@ class Piece:
     blocks: tuple[Block, ...]
 
 
-def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Sequence[Piece]) -> None:
+def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Sequence[Piece], output: Path | None = None) -> None:
     """Writes a GDAL virtual raster (VRT) of a layer that consists of pieces; pixels of no piece hold no data.
+
+    Args:
+        path: To be written.
+        grid, layer: Of the whole.
+        pieces: Its working files.
+        output: As in `BlockFile`.
 
     Raises:
         InputError: where it cannot be written.
     """
     template = path.with_name(f"empty-{path.name}.tif")
-    with write_errors(path):
+    with write_errors(output or path, path):
         _create(template, grid, layer, sparse_ok=True).close()
         rasterio.shutil.copy(template, path, driver="VRT")  # GDAL writes georeference, colours and names in its way
         tree = ElementTree.parse(path)
@@ -122,9 +139,11 @@ def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Sequence[Piece]) 
             band.extend([_source(piece, index, layer.dtype) for piece in pieces])
         tree.write(path, encoding="utf-8")
         template.unlink()
+        for side_file in side_files(template):  # GDAL puts there what GeoTIFF cannot hold; the VRT holds it now
+            side_file.unlink(missing_ok=True)
 
 
-def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block]) -> None:
+def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block], output: Path | None = None) -> None:
     """Copies a working file or mosaic to a Cloud-Optimised GeoTIFF with overviews, and reads it again.
 
     Args:
@@ -132,13 +151,15 @@ def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block])
         source: Closed working file or mosaic.
         layer: What it holds.
         blocks: What the target must hold then, in its pixels.
+        output: As in `BlockFile`.
 
     Raises:
         InputError: where the disk is full or the file cannot be written.
     """
     categorical = layer.label_set is not None
     ignore_missing_georeference()
-    with write_errors(target):
+    silence_libtiff()
+    with write_errors(output or target, target), rasterio.Env(GDAL_PAM_ENABLED=True):
         rasterio.shutil.copy(
             source,
             target,
@@ -152,6 +173,21 @@ def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block])
             num_threads="ALL_CPUS",
         )
         check_written(target, blocks)
+
+
+def crs_remark(written: Path, grid: Grid, output: Path) -> str | None:
+    """A sentence where a finished file `written` does not hold the CRS of its grid by itself; None where it does.
+
+    GDAL puts a CRS that GeoTIFF has no keys for, such as a rotated pole, into a side file.
+    """
+    with rasterio.open(written) as raster:
+        found = Grid.of(raster)
+    if (found.crs, found.gcps_crs) != (grid.crs, grid.gcps_crs):
+        return f"{output} has another CRS than the scene: GeoTIFF cannot hold that one"
+    side_file = side_files(written)[0]
+    if side_file.exists():
+        return f"GeoTIFF cannot hold the CRS of the scene: keep {output}{side_file.name.removeprefix(written.name)}"
+    return None
 
 
 @contextmanager

@@ -11,14 +11,15 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..geotiff import Scene
+from ..geotiff import Scene, files_behind
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..imagery import OwnOutput
 from ..inference import WindowCounter
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_distinct, check_place
+from ..working_folders import side_files
 from .one_scene import MapOutputs, MapReport, predict_map, resolution_advice
-from .part_jobs import parts_folder
+from .part_jobs import has_parts, parts_folder
 from .scene_list import ListedScene
 from .workers import SceneSource, Workers, WorkersLost
 
@@ -67,11 +68,15 @@ class MapFolders:
         )
 
     def check_inputs(self, scenes: Sequence[ListedScene]) -> None:
-        """Raises `InputError` where a file of results is one of the scenes."""
-        sources = {os.path.realpath(scene.source): scene.source for scene in scenes}
-        for scene in scenes:
-            for file in filter(os.path.exists, self._files(scene).files):
-                check_distinct([sources.get(os.path.realpath(file), scene.source)], [file])
+        """Raises `InputError` where a file of results is one of the scenes, or a file that is read for any of them.
+
+        Scenes are opened only where some result is there already: nothing else can be lost.
+        """
+        results = [Path(os.path.realpath(file)) for scene in scenes for file in self._files(scene).files]
+        sources = [scene.source for scene in scenes if scene.problem is None]
+        check_distinct(sources, results)
+        if any(os.path.lexists(place) for result in results for place in (result, *side_files(result))):
+            check_distinct([file for source in sources for file in files_behind(source)], results)
 
     def unfinished(self, scenes: Sequence[ListedScene]) -> list[ListedScene]:
         """The scenes of which not all files stand, or of which parts are left."""
@@ -109,7 +114,7 @@ class MapFolders:
 
 
 def _is_finished(files: MapOutputs) -> bool:
-    return all(map(os.path.exists, files.files)) and not os.path.exists(parts_folder(files.map))
+    return all(map(os.path.exists, files.files)) and not has_parts(parts_folder(files.map))
 
 
 def _made(folder: str | os.PathLike[str]) -> Path:

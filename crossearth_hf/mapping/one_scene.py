@@ -11,20 +11,22 @@ import numpy as np
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
-from ..geotiff import Scene, bounded_cache, read_band
+from ..geotiff import Scene, bounded_cache, files_behind, read_band
 from ..geotiff_writing import OUTPUT_TAG, Block
 from ..grid import Grid
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import WindowCounter
 from ..labels import IGNORE_INDEX, LabelSet, label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import check_distinct, check_output, staged
-from .cog import BlockFile, Layer, Piece, map_layers, raster_reader, write_cog, write_mosaic
+from ..outputs import check_distinct, check_output, check_outside, staged
+from .cog import BlockFile, Layer, Piece, crs_remark, map_layers, raster_reader, write_cog, write_mosaic
 from .part_jobs import (
     PartJob,
     PartSettings,
+    check_parts,
     compute_run,
     discard,
+    is_of_killed_run,
     job_identity,
     kept_parts,
     model_digest,
@@ -82,21 +84,27 @@ class MapOutputs:
             confidence: Ends in .tif or .tiff.
             probabilities: Ends in .tif or .tiff.
             preview: Ends in .png.
-            overwrite: Whether existing files may be replaced. Those that a killed run has left may be in any case: the
-                map, the first to be moved into its place, stands beside its parts.
+            overwrite: Whether existing files may be replaced. Those of a killed run on this scene, whose parts are
+                there still, may be in any case.
 
         Raises:
             InputError: for a path that cannot or must not be written.
         """
         named = [path for path in (map_path, confidence, probabilities, preview) if path is not None]
         targets = [Path(os.path.realpath(path)) for path in named]
-        check_distinct([scene], targets)
-        overwrite = overwrite or (targets[0].exists() and parts_folder(targets[0]).exists())
+        parts, read = parts_folder(targets[0]), files_behind(scene)
+        check_distinct(read, targets)
+        check_outside(read, parts)
+        check_parts(parts)
+
+        def checked(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
+            return check_output(path, suffixes, overwrite=overwrite or is_of_killed_run(parts, scene, path))
+
         return cls(
-            check_output(map_path, _TIFF, overwrite=overwrite),
-            None if confidence is None else check_output(confidence, _TIFF, overwrite=overwrite),
-            None if probabilities is None else check_output(probabilities, _TIFF, overwrite=overwrite),
-            None if preview is None else check_output(preview, (".png",), overwrite=overwrite),
+            checked(map_path, _TIFF),
+            None if confidence is None else checked(confidence, _TIFF),
+            None if probabilities is None else checked(probabilities, _TIFF),
+            None if preview is None else checked(preview, (".png",)),
         )
 
 
@@ -111,6 +119,7 @@ class MapReport:
         without_data: Pixels without data.
         seconds: Wall-clock time.
         files: What was written.
+        remarks: Sentences on where the files lie on Earth, if that is not in the GeoTIFFs as usual.
     """
 
     label_set: LabelSet
@@ -119,6 +128,7 @@ class MapReport:
     without_data: int
     seconds: float
     files: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def shares(self) -> np.ndarray:
@@ -142,7 +152,7 @@ class MapReport:
         ]
         lines.insert(1, "-" * len(lines[0]))
         written = [f"{path}  ({path.stat().st_size / 1e6:,.1f} MB)" for path in self.files]
-        return "\n".join([*lines, "", f"{self.seconds:.1f} s; written:", *written])
+        return "\n".join([*lines, "", f"{self.seconds:.1f} s; written:", *written, *self.remarks])
 
 
 def _digits(hectares: float) -> str:
@@ -200,7 +210,8 @@ def predict_map(
     layers, device_type = tuple(outputs.layers), device_type or model.device.type
     settings = PartSettings(window, stride, batch_size, tta, layers, model_digest(model, processor), device_type)
     identity = job_identity(scene, model, settings)
-    with bounded_cache(), kept_parts(outputs.map, identity) as folder:
+    check_distinct(scene.stamps, outputs.files)
+    with bounded_cache(), kept_parts(outputs.files, identity) as folder:
         jobs = part_jobs(scene, folder, len(label_set.classes), settings)
         todo = [job for job in jobs if not job.is_finished]
         runs = _runs(todo) if run_parts is None else [[job] for job in todo]
@@ -213,9 +224,16 @@ def predict_map(
                 for job in run_parts(todo):
                     count(job.windows)
         scene.check_unchanged()
-        tally = _write_map(scene, outputs, jobs, [map_layers(label_set)[name] for name in layers], label_set)
-    seconds = time.perf_counter() - start
-    return MapReport(label_set, tally.pixels, tally.hectares, tally.without_data, seconds, tuple(outputs.files))
+        tally, remarks = _write_map(scene, outputs, jobs, [map_layers(label_set)[name] for name in layers], label_set)
+    return MapReport(
+        label_set,
+        tally.pixels,
+        tally.hectares,
+        tally.without_data,
+        seconds=time.perf_counter() - start,
+        files=tuple(outputs.files),
+        remarks=remarks,
+    )
 
 
 def _runs(jobs: Sequence[PartJob]) -> list[list[PartJob]]:
@@ -260,18 +278,18 @@ class _Tally:
 
 def _write_map(
     scene: Scene, outputs: MapOutputs, jobs: Sequence[PartJob], layers: Sequence[Layer], label_set: LabelSet
-) -> _Tally:
-    """Puts finished parts together, counts their pixels and writes all files."""
+) -> tuple[_Tally, tuple[str, ...]]:
+    """Puts finished parts together, counts their pixels and writes all files; the counts, and remarks on the files."""
     tally = _Tally(scene.native_grid, len(label_set.classes))
     pieces = [[job.piece(layer.name) for job in jobs] for layer in layers]
     with staged(outputs.files) as stages:
         working = stages[0].parent / "working"
         working.mkdir()
         mosaics = [working / f"{layer.name}.vrt" for layer in layers]
-        for mosaic, layer, parts in zip(mosaics, layers, pieces, strict=True):
-            write_mosaic(mosaic, scene.grid, layer, parts)
+        for mosaic, layer, parts, output in zip(mosaics, layers, pieces, outputs.files, strict=False):
+            write_mosaic(mosaic, scene.grid, layer, parts, output)
         if scene.is_resampled:
-            pieces = [[piece] for piece in _bring_back(scene, mosaics, layers, tally)]
+            pieces = [[piece] for piece in _bring_back(scene, mosaics, layers, tally, outputs.files)]
             mosaics = [piece.path for (piece,) in pieces]
         else:
             for piece in pieces[0]:
@@ -279,11 +297,16 @@ def _write_map(
         if not tally.pixels.any():
             discard(jobs)
             raise InputError(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
-        for stage, mosaic, layer, parts in zip(stages, mosaics, layers, pieces, strict=False):
-            write_cog(stage, mosaic, layer, [_placed(block, piece) for piece in parts for block in piece.blocks])
+        for stage, mosaic, layer, parts, output in zip(stages, mosaics, layers, pieces, outputs.files, strict=False):
+            blocks = [_placed(block, piece) for piece in parts for block in piece.blocks]
+            write_cog(stage, mosaic, layer, blocks, output)
         if outputs.preview is not None:
             _save_preview(scene, stages[0], label_set, tally, stages[-1])
-    return tally
+        remark = crs_remark(stages[0], scene.native_grid, outputs.map)
+    remarks = [remark] if remark else []
+    if scene.native_grid.rpcs is not None:
+        remarks.append("The scene is georeferenced by RPCs alone, and so are the files")
+    return tally, tuple(remarks)
 
 
 def _placed(block: Block, piece: Piece) -> Block:
@@ -300,14 +323,16 @@ def _count_piece(piece: Piece, tally: _Tally) -> None:
             tally.count(block.row + piece.top, block.col + piece.left, labels)
 
 
-def _bring_back(scene: Scene, mosaics: Sequence[Path], layers: Sequence[Layer], tally: _Tally) -> list[Piece]:
+def _bring_back(
+    scene: Scene, mosaics: Sequence[Path], layers: Sequence[Layer], tally: _Tally, outputs: Sequence[Path]
+) -> list[Piece]:
     """Nearest neighbours of mosaics on `scene.grid` at the pixels of the scene's own grid; its validity decides."""
     native, (down, across) = scene.native_grid, scene.scale
     with ExitStack() as stack:
         readers = [stack.enter_context(raster_reader(mosaic)) for mosaic in mosaics]
         files = [
-            stack.enter_context(BlockFile(mosaic.with_suffix(".tif"), native, layer))
-            for mosaic, layer in zip(mosaics, layers, strict=True)
+            stack.enter_context(BlockFile(mosaic.with_suffix(".tif"), native, layer, output))
+            for mosaic, layer, output in zip(mosaics, layers, outputs, strict=False)
         ]
         for row in range(0, native.height, _BRING_BACK_SIDE):
             for col in range(0, native.width, _BRING_BACK_SIDE):

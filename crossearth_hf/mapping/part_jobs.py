@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +29,15 @@ from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import locked
+from ..working_folders import NOTE, is_own_folder, is_private, is_unmarked, mark, marked
 from .blending import confidences, probabilities
 from .cog import BlockFile, Layer, Piece, map_layers
 from .parts import Part, count_windows, scene_parts, whole
 from .sweep import predict_part
 
 _IDENTITY, _BLOCKS, _LOCK = "job.json", "blocks.json", "lock"
+_PART = re.compile(r"\d+(-\w+)*")  # a finished part; one in progress; one that is discarded
+_PART_FILES = {_BLOCKS, "labels.tif", "confidence.tif", "probabilities.tif"}
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "transformers_version"}  # change no answer
 
 
@@ -188,13 +193,13 @@ class _PartWriter:
     def _open(self) -> PartJob:
         """Opens the files of the next part."""
         job = next(self._jobs)
-        with _refusals(job.folder):
+        with _refusals(_output_of(job)):
             self._folder = Path(tempfile.mkdtemp(prefix=f"{job.folder.name}-", dir=job.folder.parent))
         self._job, self._files = job, []
         part = job.part
         grid = Grid(part.right - part.left, part.bottom - part.top, None, Affine.identity())
         for layer in self._layers:
-            self._files.append(BlockFile(_file(self._folder, layer.name), grid, layer))
+            self._files.append(BlockFile(_file(self._folder, layer.name), grid, layer, _output_of(job)))
         return job
 
     def _finish(self, job: PartJob) -> None:
@@ -206,7 +211,7 @@ class _PartWriter:
             layer.name: [tuple(asdict(block).values()) for block in file.blocks]
             for layer, file in zip(self._layers, self._files, strict=True)
         }
-        with _refusals(job.folder):
+        with _refusals(_output_of(job)):
             (self._folder / _BLOCKS).write_text(json.dumps(blocks))
             try:
                 os.replace(self._folder, job.folder)
@@ -222,26 +227,74 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f".{output.name}.parts")
 
 
+def _output_of(job: PartJob) -> Path:
+    """The output beside which a part is kept."""
+    folder = job.folder.parent
+    return folder.with_name(folder.name.removeprefix(".").removesuffix(".parts"))
+
+
+def check_parts(folder: Path) -> None:
+    """Raises `InputError` for anything in the place of a folder of parts that no run has put there."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise InputError(_in_the_way(folder, "is no folder" if not folder.is_symlink() else "is a link"))
+    if not is_own_folder(folder):
+        raise InputError(_in_the_way(folder, "belongs to another user"))
+    try:
+        strangers = [path for path in sorted(folder.iterdir()) if not _is_own(path)]
+        is_foreign = marked(folder) is None and not is_unmarked(folder, empty_files=[_LOCK])
+    except OSError as error:
+        raise InputError(_in_the_way(folder, f"cannot be read ({error.strerror})")) from error
+    if strangers or is_foreign:
+        raise InputError(_in_the_way(strangers[0] if strangers else folder, "was not made by crossearth"))
+
+
+def _in_the_way(path: Path, reason: str) -> str:
+    return (
+        f"{path} {reason}, and finished parts of the map are kept under that name; move it away or choose another name "
+        "for the map"
+    )
+
+
+def has_parts(folder: Path) -> bool:
+    """Whether a run that did not come to its end has left its folder of parts, also one that it was about to remove."""
+    if marked(folder) is not None:
+        return True
+    return is_own_folder(folder) and is_private(folder) and is_unmarked(folder)
+
+
+def is_of_killed_run(folder: Path, scene: str | os.PathLike[str], output: str | os.PathLike[str]) -> bool:
+    """Whether an output is of the run on a scene that has left a folder of parts, and so may be replaced."""
+    facts = marked(folder)
+    if facts is None:  # the kill came after all outputs had moved into place
+        return has_parts(folder)
+    return facts.get("scene") == os.path.realpath(scene) and os.path.realpath(output) in facts.get("outputs", [])
+
+
 @contextmanager
-def kept_parts(output: Path, identity: dict[str, Any]) -> Iterator[Path]:
+def kept_parts(outputs: Sequence[Path], identity: dict[str, Any]) -> Iterator[Path]:
     """The hidden folder of finished parts beside an output, for one process at a time.
 
     Holds the parts that an earlier run of the same job has finished, and nothing else at first. Goes at a regular end;
     after an exception it stays where it holds finished parts, which is said on stderr.
 
     Args:
-        output: The map.
+        outputs: What the job writes, the map first.
         identity: What the parts depend on; those of another job are removed.
 
     Raises:
-        InputError: where another process writes this output, or the folder cannot be made.
+        InputError: where another process writes this output, the folder cannot be made, or something else is there.
     """
+    output = outputs[0]
     folder = parts_folder(output)
     with ExitStack() as stack:
+        check_parts(folder)
         with _refusals(output):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
             refusal = f"another process is writing {output}; wait for it or choose another name"
             stack.enter_context(locked(folder / _LOCK, refusal))
+            mark(folder, scene=identity["scene"][0], outputs=[os.path.realpath(path) for path in outputs])
             _clear(folder, json.dumps(identity, sort_keys=True, default=str))
         try:
             yield folder
@@ -258,10 +311,33 @@ def kept_parts(output: Path, identity: dict[str, Any]) -> Iterator[Path]:
         _remove(folder)
 
 
+def _is_own(path: Path) -> bool:
+    """Whether something in a folder of parts is what a run puts there."""
+    if path.is_symlink():
+        return False
+    if path.is_dir():
+        return _PART.fullmatch(path.name) is not None and all(map(_is_of_part, path.iterdir()))
+    return path.name in (_IDENTITY, _LOCK, NOTE, f"{NOTE}.new")
+
+
+def _is_of_part(path: Path) -> bool:
+    return path.name.removesuffix(".aux.xml") in _PART_FILES and not path.is_dir()
+
+
 def _remove(folder: Path) -> None:
-    """Removes a folder of parts; its note first, so that nobody goes on from the rest that a kill leaves."""
+    """Removes what runs have put into a folder of parts, and the folder where nothing else is in it.
+
+    The identity goes first, so that nobody goes on from the rest that a kill leaves; the note last, by which it is
+    known.
+    """
     (folder / _IDENTITY).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        for path in filter(_is_own, list(folder.iterdir())):
+            if path.is_dir():
+                shutil.rmtree(path)
+        (folder / _LOCK).unlink(missing_ok=True)
+        (folder / NOTE).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def discard(jobs: Sequence[PartJob]) -> None:
@@ -314,7 +390,7 @@ def _clear(folder: Path, identity: str) -> None:
     same = note.exists() and note.read_text() == identity
     if not same:
         note.unlink(missing_ok=True)
-    for path in folder.iterdir():
+    for path in filter(_is_own, list(folder.iterdir())):
         if path.is_dir() and not (same and _is_part(path)):
             shutil.rmtree(path)
     if not same:

@@ -1,0 +1,88 @@
+"""The files on disk behind a raster, by whatever name GDAL opens it."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import rasterio
+
+from .grid import GDAL_ERRORS
+
+_LARGEST_XML = 2**28  # bytes: a mosaic of half a million files
+_MOST_SEPARATORS = 24  # in a name; texts with more are something else
+_STARTS = re.compile(r"""://|[:,?={}"'!&]|/vsi[a-z0-9_]+/""")
+_ENDS = re.compile(r"""[:,?={}"'!&/]""")
+
+
+def files_of(source: Any) -> list[str]:
+    """The files that GDAL reads for an open rasterio dataset, and its names for what is no file on disk.
+
+    GDAL itself tells neither the sources of a VRT in a VRT nor the file behind names such as `GTIFF_DIR:1:a.tif`,
+    `vrt://a.tif` or `/vsisubfile/0_9,a.tif`: they are looked up in names and XML files.
+    """
+    found: dict[str, None] = {}
+    waiting = [source.name, *source.files]
+    while waiting:
+        name = waiting.pop()
+        is_xml = name.lstrip().startswith("<")  # a VRT may be given as text
+        for file in list(_references(name, "")) if is_xml else _files_in(name) or [name]:
+            if file not in found:
+                found[file] = None
+                waiting += [*_files_in_xml(file), *_listed(file, source.name)]
+    return list(found)
+
+
+def _listed(file: str, opened: str) -> list[str]:
+    """What GDAL lists for a VRT that another raster refers to."""
+    if file.lower().endswith(".vrt") and file != opened:
+        with suppress(*GDAL_ERRORS), rasterio.open(file) as inner:
+            return list(inner.files)
+    return []
+
+
+def _files_in(name: str, folder: str = "") -> list[str]:
+    """Files that a name refers to, itself or behind prefixes, options and archives; the longest where names nest."""
+    whole = os.path.join(folder, name)
+    if os.path.isfile(whole):
+        return [whole]
+    starts = [0, *(match.end() for match in _STARTS.finditer(name))]
+    ends = [*(match.start() for match in _ENDS.finditer(name)), len(name)]
+    if len(starts) > _MOST_SEPARATORS:
+        return []
+    pieces = {name[start:end] for start in starts for end in ends if end > start}
+    places = {os.path.join(folder, spelling) for piece in pieces for spelling in (piece, unquote(piece))}
+    files = [place for place in places if os.path.isfile(place)]
+    return [file for file in files if not any(file != other and file in other for other in files)]
+
+
+def _files_in_xml(path: str) -> list[str]:
+    """Files that an XML file, such as a VRT, refers to; none for other files."""
+    if not os.path.isfile(path):  # nor a pipe, which would block
+        return []
+    try:
+        with open(path, "rb") as stream:
+            is_xml = stream.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+        if not is_xml or os.path.getsize(path) > _LARGEST_XML:
+            return []
+        return list(_references(Path(path).read_text(encoding="utf-8-sig"), os.path.dirname(path)))
+    except (OSError, ValueError):
+        return []
+
+
+def _references(xml: str, folder: str) -> Iterator[str]:
+    """Files that XML refers to; `folder` is that of the XML file."""
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return
+    is_vrt = root.tag.startswith("VRT")
+    for element in root.iter():
+        text = (element.text or "").strip()
+        if re.search("[^\\d\\s.,eE+-]", text):
+            is_relative = element.get("relativeToVRT", "0" if is_vrt else "1") == "1"
+            yield from _files_in(text, folder if is_relative else "")
