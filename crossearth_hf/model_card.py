@@ -17,7 +17,7 @@ from .card_sections import CardFacts, card_sections, dataset_of
 from .configuration_crossearth import CrossEarthConfig
 from .digests import file_sha256
 from .errors import InputError
-from .outputs import check_output, staged
+from .outputs import check_distinct, check_output, staged
 from .reporting.comparison import Comparison, compare
 from .reporting.reading import Entry, Report, class_key, read_report
 from .training.run_folder import HARMLESS_ON_RESUME
@@ -58,7 +58,9 @@ def write_model_card(
     """
     folder = Path(model)
     config = _read_config(folder)
-    target = check_output(folder / "README.md" if out is None else out, (".md",), overwrite=True)
+    place = folder / "README.md" if out is None else out
+    check_distinct([template or TEMPLATE], [Path(os.path.realpath(place))])
+    target = check_output(place, (".md",), overwrite=True)
     card = _existing_card(target, overwrite) or _new_card(folder.resolve().name, template)
     data = cast(ModelCardData, card.data)
     name = data.model_name = data.model_name or folder.resolve().name

@@ -78,6 +78,16 @@ def check_outside(inputs: Iterable[str | os.PathLike[str]], folder: Path) -> Non
             raise InputError(f"{path} lies inside {folder}, which would be replaced; choose another name")
 
 
+def check_replaced(target: Path, replacement: Path) -> None:
+    """Raises `InputError` if a folder that is to be replaced holds something that its replacement does not."""
+    strangers = {path.name for path in target.glob("*")} - {path.name for path in replacement.iterdir()}
+    if strangers:
+        raise InputError(
+            f"{target / min(strangers)} would be lost: {target} is replaced as a whole; move it away or choose "
+            "another name"
+        )
+
+
 def _identity(path: str | os.PathLike[str]) -> list[object]:
     """What two names of one file share: their path without links; where the file exists, its number."""
     keys: list[object] = [os.path.realpath(path)]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .data.image_files import IMAGE_SUFFIXES
 from .earth_style import EarthStyle, StyleBank
 from .errors import InputError
-from .geotiff import Scene, bounded_cache
+from .geotiff import Scene, bounded_cache, files_behind
 from .outputs import check_distinct, check_output, staged
 from .style_networks import STYLE_SIZE, Predictor
 
@@ -51,9 +51,10 @@ def write_style_bank(
     Raises:
         InputError: nothing to read, a damaged raster, too few tiles, an output that cannot be written.
     """
-    target = check_output(out, (".safetensors",), overwrite=overwrite)
     paths = find_rasters(folder)
-    check_distinct([*paths, *([] if networks is None else [networks])], [target])
+    read = [file for path in paths for file in files_behind(path)] if os.path.lexists(out) else paths
+    check_distinct([*read, *([] if networks is None else [networks])], [Path(os.path.realpath(out))])
+    target = check_output(out, (".safetensors",), overwrite=overwrite)
     style = load_earth_style(networks)
     embeddings = embed_rasters(paths, style.predictor, bands=bands, nodata=nodata, palette_as_image=palette_as_image)
     if len(embeddings) < 2:

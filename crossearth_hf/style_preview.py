@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .earth_style import EarthStyle, StyleDraw, StyleSettings, image_seed
 from .errors import InputError
-from .geotiff import Scene
+from .geotiff import Scene, files_behind
 from .outputs import check_distinct, check_output, staged
 from .style_bank import load_earth_style
 
@@ -58,8 +59,9 @@ def write_style_preview(
         InputError: numbers out of their range, an image that cannot be read or is smaller than a block, an invalid
             bank, an output that cannot be written.
     """
+    others = [path for path in (bank, networks) if path is not None]
+    check_distinct([*files_behind(image), *others], [Path(os.path.realpath(out))])
     target = check_output(out, (".png",), overwrite=overwrite)
-    check_distinct([path for path in (image, bank, networks) if path is not None], [target])
     try:
         settings = StyleSettings(alpha=alpha, mask_ratio=mask_ratio, block_size=block_size, residual=residual)
     except ValueError as error:

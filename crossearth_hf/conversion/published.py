@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..labels import LABEL_SETS, get_label_set
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import check_place, staged
+from ..outputs import check_outside, check_place, check_replaced, staged
 from .config import PATCH, Sizes, infer_config, read_overrides, table_size
 from .files import WeightFile, locate, read_weights, some
 from .names import dinov2_to_published, published_name, split_published, to_published
@@ -110,7 +110,8 @@ def convert(
     overrides = read_overrides(config)
     names = [checkpoint] if backbone is None else [checkpoint, backbone]
     files = [read_weights(locate(name, folder=index == 1)) for index, name in enumerate(names)]
-    _check_outside(target, files)
+    given = [name for name in (*names, config) if name is not None and os.path.exists(name)]
+    check_outside([*(file.path for file in files), *given], target)
     tensors, resampling = _gather(files, overrides)
     model_config = infer_config({name: tensor.shape for name, tensor in tensors.items()}, overrides)
     _name_classes(model_config, label_set, files[0])
@@ -319,12 +320,6 @@ def _is_model_folder(folder: Path) -> bool:
         return False
 
 
-def _check_outside(target: Path, files: Iterable[WeightFile]) -> None:
-    for file in files:
-        if target in file.path.resolve().parents:
-            raise InputError(f"{file.path} lies inside {target}, which would be replaced; choose another folder")
-
-
 def _write(report: ConversionReport, model: CrossEarthForSemanticSegmentation, tensors: Mapping[str, Tensor]) -> None:
     """Writes the whole folder beside its place, then moves it there."""
     config, target = report.config, report.output_dir
@@ -341,6 +336,7 @@ def _write(report: ConversionReport, model: CrossEarthForSemanticSegmentation, t
             stage.joinpath("README.md").write_text(_card(report), encoding="utf-8")
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, stage / WEIGHTS, metadata)
             shutil.copymode(stage / "config.json", stage / WEIGHTS)  # safetensors lets only the owner read
+            check_replaced(target, stage)
     except SafetensorError as error:
         raise InputError(f"{target} cannot be written: {error}; nothing was changed") from error
 

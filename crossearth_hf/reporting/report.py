@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..outputs import check_place, staged
+from ..outputs import check_place, check_replaced, staged
 from .comparison import Comparison, compare
 
 try:
@@ -59,6 +59,7 @@ def write_report(
         stage.joinpath(PAGE).write_text(render_html(comparison, overall, targets), encoding="utf-8")
         stage.joinpath(TABLES).write_text(render_markdown(comparison, overall, targets, stage), encoding="utf-8")
         pictures = [path for picture in [*overall, *(p for t in targets for p in t.pictures)] for path in picture.paths]
+        check_replaced(target, stage)
         written = [target / path.relative_to(stage) for path in (stage / PAGE, stage / TABLES, *pictures)]
     return written
 

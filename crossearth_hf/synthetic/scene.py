@@ -6,6 +6,7 @@ and never evidence of generalisation.
 """
 
 import io
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..geotiff_writing import write_geotiff
-from ..outputs import check_output, staged
+from ..outputs import check_distinct, check_output, staged
 from .domains import DOMAINS, Domain, Region
 from .drawing import draw, photograph
 from .plan import LABEL_SET, Canvas, make_plan
@@ -96,6 +97,7 @@ def write_scene(scene: SyntheticScene, path: str | Path, *, overwrite: bool = Fa
     """
     path = Path(path)
     labels_path = path.with_name(f"{path.stem}_labels{path.suffix}")
+    check_distinct([], [Path(os.path.realpath(target)) for target in (path, labels_path)])
     targets = [check_output(target, (".tif", ".tiff"), overwrite=overwrite) for target in (path, labels_path)]
     with staged(targets) as (image, labels):
         write_geotiff(image, scene.image.transpose(2, 0, 1), crs=scene.crs, transform=scene.transform)
