@@ -3,8 +3,9 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -145,13 +146,19 @@ def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
         raise InputError(f"{names} cannot be written: {reason}; {state}") from error
 
 
-def replace_folder(stage: Path, target: Path, aside: Path) -> None:
+def replace_folder(
+    stage: Path,
+    target: Path,
+    aside: Path,
+    *,
+    remove: Callable[[Path], None] = partial(shutil.rmtree, ignore_errors=True),
+) -> None:
     """Puts the folder `stage` in the place of `target`, which need not exist; the former content goes.
 
     Where the move fails, the former content is put back. A kill between the two moves leaves it in `aside`, a path on
-    the same file system that is emptied first.
+    the same file system that is emptied first, by `remove`.
     """
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
     try:
         if target.exists():
             os.replace(target, aside)
@@ -160,7 +167,7 @@ def replace_folder(stage: Path, target: Path, aside: Path) -> None:
         if aside.exists() and not target.exists():
             os.replace(aside, target)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
 
 
 @contextmanager

@@ -10,10 +10,13 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from .errors import InputError
 
 if sys.platform != "win32":
     import fcntl
@@ -24,6 +27,7 @@ NOTE = ".made-by-crossearth.json"
 _PREFIX = ".crossearth-"
 _MAKER = {"made by": "crossearth"}
 _LEAVING, _REPLACED = ".leaving", ".replaced"  # a former result: its files move there one by one; all of them are there
+_PAUSE = 0.1  # seconds between two looks at a lock
 _RASTERS = (".tif", ".tiff", ".png")
 _SIDE_ENDINGS = (".aux.xml", ".ovr", ".msk", ".OVR", ".MSK")
 
@@ -96,7 +100,7 @@ def working_folder(parent: Path, results: Sequence[str]) -> Iterator[Path]:
         mark(folder, results=list(results))
         yield folder
     finally:
-        _remove_marked(folder)
+        remove_marked(folder)
         if lock is not None:
             os.close(lock)
 
@@ -125,7 +129,7 @@ def clear_abandoned(parent: Path) -> None:
                 for name in (marked(folder) or {}).get("results", []):
                     put_back(folder, parent / Path(str(name)).name)
                 if _is_working_folder(folder):
-                    _remove_marked(folder)
+                    remove_marked(folder)
             finally:
                 os.close(lock)
 
@@ -152,7 +156,44 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
     return None
 
 
-def _remove_marked(folder: Path) -> None:
+@contextmanager
+def alone_in(folder: Path, refusal: str, *, seconds: float = 0) -> Iterator[None]:
+    """Holds any folder, which a killed process gives back; file systems without locks do without.
+
+    Raises:
+        InputError: with the sentence `refusal`, where another process still holds it after so many seconds.
+    """
+    until = time.monotonic() + seconds
+    lock = _lock(folder, wait=False)
+    while lock is None and _is_held(folder):
+        if time.monotonic() > until:
+            raise InputError(refusal)
+        time.sleep(_PAUSE)
+        lock = _lock(folder, wait=False)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether another process has the lock of a folder, on a file system that knows locks."""
+    if sys.platform == "win32":
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True  # it has become free: to be taken now
+
+
+def remove_marked(folder: Path) -> None:
     """Removes a working folder, its note last, so that a kill leaves one that is known; also if Ctrl-C comes then."""
     try:
         _remove_content(folder)

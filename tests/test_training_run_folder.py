@@ -51,7 +51,7 @@ def test_whenever_the_exchange_stops_a_complete_checkpoint_is_found(tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr("crossearth_hf.training.run_folder.os.replace", stopping)
-        patch.setattr("crossearth_hf.training.run_folder.shutil.rmtree", lambda *_args, **_kwargs: None)
+        patch.setattr("shutil.rmtree", lambda *_args, **_kwargs: None)
         if moves < 2:
             with pytest.raises(KeyboardInterrupt):
                 saved(folder, 2)

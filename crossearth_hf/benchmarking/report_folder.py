@@ -26,9 +26,10 @@ from ..digests import file_sha256
 from ..errors import InputError
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import check_place, clear_abandoned, staged
+from ..outputs import check_place, staged
 from ..reporting.reading import FORMAT, read_report
 from ..training.config import read_yaml
+from ..working_folders import alone_in, clear_abandoned
 from .bootstrap import SEED
 from .boundary import SHARE
 from .calibration import BINS
@@ -41,6 +42,7 @@ SELECTIONS = {
 }
 """How the checkpoint was chosen, by the name that the command line takes."""
 
+_LOCK_SECONDS = 60
 _SOFTWARE = ("crossearth_hf", "torch", "transformers", "datasets", "numpy", "scipy", "accelerate")
 
 
@@ -150,7 +152,24 @@ class ReportFolder:
         examples: Sequence[Mapping[str, np.ndarray]],
         features: Mapping[str, np.ndarray] | None,
     ) -> None:
-        """Puts an entry with its arrays into the folder, in place of one of the same name; all of it or nothing."""
+        """Puts an entry with its arrays into the folder, in place of one of the same name; all of it or nothing.
+
+        Of several processes that add to one report each waits for the others.
+        """
+        _make_folders([self.path])
+        refusal = f"another process has been writing {self.path} for {_LOCK_SECONDS} seconds; run again"
+        with alone_in(self.path, refusal, seconds=_LOCK_SECONDS):
+            self._add(name, entry, examples, features)
+
+    def _add(
+        self,
+        name: str,
+        entry: Mapping[str, Any],
+        examples: Sequence[Mapping[str, np.ndarray]],
+        features: Mapping[str, np.ndarray] | None,
+    ) -> None:
+        if self._file.exists():
+            self._check_head(self._read())
         content = self._read() if self._file.exists() else {"entries": {}}
         slug = _slug(name, {key: other["slug"] for key, other in content["entries"].items()})
         folder = self.path / "examples" / slug
@@ -174,8 +193,9 @@ class ReportFolder:
                 np.savez_compressed(archive, **maps)
                 stage.write_bytes(archive.getbuffer())
             stages[-1].write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        for path in set(folder.glob("*.npz")) - set(arrays):
-            path.unlink()  # of an earlier call that kept more
+        for path in set(folder.glob("[0-9][0-9][0-9]*.npz")) - set(arrays):
+            if path.stem.isdecimal():
+                path.unlink()  # of an earlier call that kept more
 
     def _read(self) -> dict[str, Any]:
         return json.loads(self._file.read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,8 @@ from typing import Any
 from ..benchmark_datasets import get_dataset
 from ..benchmarks import VERSION, Domain, domains_of
 from ..errors import InputError
-from ..outputs import check_place, locked, replace_folder
+from ..outputs import check_outside, check_place, locked, replace_folder
+from ..working_folders import is_own_folder, is_unmarked, mark, marked, remove_marked
 from .archives import RawFolder
 from .built import BUILD_FILE, read_build
 from .dataset_card import check_card, write_card
@@ -94,7 +94,9 @@ def build_dataset(
     """
     features(is_plain=True)
     chosen = _chosen_domains(name, domains)
-    target = _check_target(name, Path(out_dir), Path(raw_dir), overwrite=overwrite, workers=workers)
+    target = _check_target(
+        name, Path(out_dir), Path(raw_dir), (paths or {}).values(), overwrite=overwrite, workers=workers
+    )
     raw, reader = RawFolder.open(raw_dir), READERS[name]
     overrides = {key: RawFolder.open(path) for key, path in _check_paths(name, paths or {}).items()}
     sources = [_found(domain, reader, raw, overrides) for domain in chosen]
@@ -110,7 +112,7 @@ def build_dataset(
             for plan in plans:
                 if plan.domain.name not in kept:
                     _build_domain(plan, target, raw, workers)
-                shutil.rmtree(_stage(plan, target), ignore_errors=True)
+                remove_marked(_own_stage(plan, target))
             write_card(target)
             builds = {domain.name: read_build(target / domain.name) for domain in chosen}
     except OSError as error:
@@ -151,13 +153,17 @@ def _check_paths(name: str, paths: Mapping[str, str | os.PathLike[str]]) -> Mapp
     return paths
 
 
-def _check_target(name: str, out_dir: Path, raw_dir: Path, *, overwrite: bool, workers: int) -> Path:
+def _check_target(
+    name: str, out_dir: Path, raw_dir: Path, paths: Iterable[str | os.PathLike[str]], *, overwrite: bool, workers: int
+) -> Path:
     if workers < 1:
         raise InputError(f"{workers} workers must be at least 1")
     if os.path.realpath(out_dir) == os.path.realpath(raw_dir):
         raise InputError(f"{out_dir} is the raw folder itself; name another folder to write")
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(f"{out_dir} is a file; name a folder to write")
+    for domain in domains_of(get_dataset(name).name):
+        check_outside([raw_dir / "any", *paths], Path(out_dir) / domain.name)
     target = check_place(out_dir, overwrite=True, parents=True)
     check_card(target, name, overwrite=overwrite)
     return target
@@ -179,7 +185,13 @@ def _is_kept(folder: Path, plan: Plan, overwrite: bool) -> bool:
     """Whether a domain is there already, from the same plan; raises `InputError` if it is there from another."""
     if not folder.exists():
         return False
-    is_same = (folder / BUILD_FILE).is_file() and read_build(folder).get("identity") == plan.identity
+    strangers = {path.name for path in folder.iterdir() if path.name != BUILD_FILE and path.suffix != ".parquet"}
+    if strangers or not (folder / BUILD_FILE).is_file():
+        raise InputError(
+            f"{folder} was not written by a build alone ({min(strangers, default=f'no {BUILD_FILE}')}), and would be "
+            "replaced as a whole; move it away or choose another folder"
+        )
+    is_same = read_build(folder).get("identity") == plan.identity
     if not is_same and not overwrite:
         raise InputError(
             f"{folder} exists already, built from other files or settings; add --overwrite to replace it or choose "
@@ -190,11 +202,12 @@ def _is_kept(folder: Path, plan: Plan, overwrite: bool) -> bool:
 
 def _build_domain(plan: Plan, target: Path, raw: RawFolder, workers: int) -> None:
     """Builds a domain in a hidden folder beside its place, which outlives an interruption, and moves it there."""
-    stage = _stage(plan, target)
+    stage = _own_stage(plan, target)
     plan_file = stage / "plan.txt"
     if not plan_file.is_file() or plan_file.read_text(encoding="utf-8") != plan.identity:
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir()
+        remove_marked(stage)
+        stage.mkdir(exist_ok=True)
+        mark(stage)
         plan_file.write_text(plan.identity, encoding="utf-8")
     records = build_shards(plan, stage, workers)
     content = json.dumps(_build_facts(plan, records, raw), indent=1) + "\n"
@@ -202,9 +215,12 @@ def _build_domain(plan: Plan, target: Path, raw: RawFolder, workers: int) -> Non
     replace_folder(stage / "data", target / plan.domain.name, stage / "replaced")
 
 
-def _stage(plan: Plan, target: Path) -> Path:
-    """Where a domain is built, also by the call that goes on after an interruption."""
-    return target / f".{plan.domain.name}-unfinished"
+def _own_stage(plan: Plan, target: Path) -> Path:
+    """Where a domain is built, also by the call that goes on after an interruption; `InputError` for a foreign one."""
+    stage = target / f".{plan.domain.name}-unfinished"
+    if os.path.lexists(stage) and marked(stage) is None and not (is_own_folder(stage) and is_unmarked(stage)):
+        raise InputError(f"{stage} is in the way and was not made by crossearth; move it away")
+    return stage
 
 
 def _build_facts(plan: Plan, records: Sequence[ShardRecord], raw: RawFolder) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..outputs import remove_folder, replace_folder
+from ..outputs import replace_folder, staged
+from ..working_folders import alone_in, is_own_folder, remove_folder, working_folder
 from .config import TrainConfig, defaults, to_json
+
+_STATE = "run.json"  # in every checkpoint, from its first moment on
+_RECIPE = "train.yaml"
+_LOCK_SECONDS = 10  # the workers of a killed run end, and let go of its folder, within five
 
 HARMLESS_ON_RESUME = {
     "resume",
@@ -45,16 +49,26 @@ class RunFolder:
         self._log = self.path / "log.jsonl"
 
     def prepare(self, *, resume: bool) -> None:
-        """Makes the folder; `InputError` if that fails, if it holds a run that is not to be resumed or only a model."""
+        """Makes the folder.
+
+        Raises:
+            InputError: if that fails; if the folder holds a run that is not to be resumed, only a model or a recipe, or
+                something else under the names of checkpoints.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
             raise InputError(f"output_dir {self.path} cannot be written: {error.strerror}; name another") from error
+        for folder in (self.checkpoint, self.incoming, self._outgoing):
+            if os.path.lexists(folder) and not _is_own(folder):
+                raise InputError(f"{folder} was not written by a training run; move it away or name another output_dir")
         saved = self.checkpoint.exists() or self._outgoing.exists()
-        if not saved and (self.path / "config.json").exists():
+        if not saved and any((self.path / name).exists() for name in ("config.json", "best/config.json")):
             raise InputError(f"{self.path} already holds a model and no checkpoint of it; name another output_dir")
+        if not (saved or self._log.exists()) and (self.path / _RECIPE).exists():
+            raise InputError(f"{self.path / _RECIPE} would be replaced by that of the run; name another output_dir")
         if (saved or self._log.exists()) and not resume:
             raise InputError(f"{self.path} already holds a run; continue it with --resume or name another output_dir")
 
@@ -63,17 +77,30 @@ class RunFolder:
         if not self.checkpoint.exists() and self._outgoing.is_dir():
             os.replace(self._outgoing, self.checkpoint)
         for leftover in (self.incoming, self._outgoing):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs out of the folder; `InputError` where another one is in it."""
+        refusal = f"another run is writing {self.path}; wait for it or name another output_dir"
+        with alone_in(self.path, refusal, seconds=_LOCK_SECONDS):
+            yield
+
+    def open_incoming(self) -> None:
+        """Makes `incoming`, empty but for the file by which it is known as a run's own."""
+        _remove(self.incoming)
+        self.incoming.mkdir()
+        (self.incoming / _STATE).write_text("{}", encoding="utf-8")
 
     def commit(self, config: TrainConfig, state: Mapping[str, Any]) -> None:
         """Makes what lies in `incoming` the last checkpoint, with the run's configuration and `state` as JSON."""
-        (self.incoming / "run.json").write_text(json.dumps(dict(state)), encoding="utf-8")
+        (self.incoming / _STATE).write_text(json.dumps(dict(state)), encoding="utf-8")
         (self.incoming / "config.json").write_text(to_json(config), encoding="utf-8")
-        replace_folder(self.incoming, self.checkpoint, self._outgoing)
+        replace_folder(self.incoming, self.checkpoint, self._outgoing, remove=_remove)
 
     def saved_state(self, config: TrainConfig, processes: int) -> dict[str, Any]:
         """What `commit` was given; raises `InputError` if `config` is that of another run."""
-        state = json.loads((self.checkpoint / "run.json").read_text(encoding="utf-8"))
+        state = json.loads((self.checkpoint / _STATE).read_text(encoding="utf-8"))
         saved = defaults() | json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))
         now = json.loads(to_json(config))
         for fields in (saved, now):  # a run may be prolonged where that leaves the learning rates as they were
@@ -97,9 +124,8 @@ class RunFolder:
         """Drops the log's lines beyond `step`: a resumed run writes them again."""
         if self._log.exists():
             lines = [line for line in self._log.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-            temporary = self._log.with_suffix(".tmp")
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            os.replace(temporary, self._log)
+            with staged([self._log]) as (stage,):
+                stage.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 @contextmanager
@@ -108,15 +134,35 @@ def staging(folder: Path) -> Iterator[Path]:
 
     `config.json` comes last: a folder of a killed run without it is no model to anybody.
     """
-    temporary = folder / ".saving.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with working_folder(folder, []) as work:
+        temporary = work / "files"
+        temporary.mkdir()
         yield temporary
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)
-    finally:
-        remove_folder(temporary)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, whole or not, that a run of this user wrote; a kill may leave an empty one."""
+    if not is_own_folder(folder):
+        return False
+    try:
+        return not any(folder.iterdir()) or isinstance(json.loads((folder / _STATE).read_text("utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def _remove(folder: Path) -> None:
+    """Removes a checkpoint, the file by which it is known last, so that a kill leaves one that is known."""
+    if not _is_own(folder):
+        return
+    for path in [path for path in folder.iterdir() if path.name != _STATE]:
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
+    remove_folder(folder)
 
 
 def _step_of(line: str) -> float:

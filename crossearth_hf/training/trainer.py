@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,10 @@ class Trainer:
 
     def run(self) -> Path:
         """Trains to the last step and saves the model; returns its folder."""
+        with self.folder.alone() if self.accelerator.is_main_process else nullcontext():
+            return self._run()
+
+    def _run(self) -> Path:
         if self.accelerator.is_main_process:
             self.folder.recover()
         self.accelerator.wait_for_everyone()
@@ -311,7 +316,7 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         """Replaces the last checkpoint; at every moment a complete one is on disk."""
         if self.accelerator.is_main_process:
-            shutil.rmtree(self.folder.incoming, ignore_errors=True)
+            self.folder.open_incoming()
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(self.folder.incoming), safe_serialization=True)
         self.accelerator.wait_for_everyone()
