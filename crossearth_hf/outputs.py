@@ -1,17 +1,15 @@
 """Output files and folders: checked before the work, staged beside their place, moved there together at the end."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from .errors import InputError
-from .working_folders import clear_abandoned, move_into_place, side_files, working_folder
+from .working_folders import clear_abandoned, move_into_place, remove_folder, side_files, working_folder
 
 _PROBE_BYTES = 4 * 2**20  # more than GDAL writes at once
 
@@ -146,13 +144,7 @@ def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
         raise InputError(f"{names} cannot be written: {reason}; {state}") from error
 
 
-def replace_folder(
-    stage: Path,
-    target: Path,
-    aside: Path,
-    *,
-    remove: Callable[[Path], None] = partial(shutil.rmtree, ignore_errors=True),
-) -> None:
+def replace_folder(stage: Path, target: Path, aside: Path, *, remove: Callable[[Path], None] = remove_folder) -> None:
     """Puts the folder `stage` in the place of `target`, which need not exist; the former content goes.
 
     Where the move fails, the former content is put back. A kill between the two moves leaves it in `aside`, a path on

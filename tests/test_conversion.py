@@ -250,8 +250,10 @@ def test_existing_folders_are_kept_unless_they_are_models(tmp_path):
     # A conversion that fails leaves the old folder as it was.
     assert "'mars'" in refusal(convert, source, out, config=config, overwrite=True, label_set="mars")
     assert (out / "notes.txt").exists()
+    # What a conversion has not written would be lost.
+    assert "notes.txt would be lost" in refusal(convert, source, out, config=config, overwrite=True)
+    (out / "notes.txt").unlink()
     convert(source, out, config=config, overwrite=True)
-    assert not (out / "notes.txt").exists()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "config.json").write_text('{"model_type": "bert"}')
@@ -275,7 +277,7 @@ def test_command_line(tmp_path, capsys):
     assert str(tmp_path / "out") in written
 
 
-@pytest.mark.parametrize("broken", ["conversion.published.save_file", "outputs.replace_folder"])
+@pytest.mark.parametrize("broken", ["conversion.published.save_file", "outputs.move_into_place"])
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, broken):
     torch.save(PUBLISHED, tmp_path / "source.pth")
     convert(tmp_path / "source.pth", tmp_path / "out", config=write_config(tmp_path))

@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,22 @@ import pytest
 import rasterio
 import rasterio.shutil
 from conftest import tiny_config
+from miniature_archives import loveda
 from rasterio.rpc import RPC
 from rasters import write_raster
+from training_runs import make_workplace, settings
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, cli
+from crossearth_hf.benchmarking import report_folder
+from crossearth_hf.builders import build_dataset
+from crossearth_hf.errors import InputError
+from crossearth_hf.model_card import write_model_card
 from crossearth_hf.outputs import check_output, staged
 from crossearth_hf.scene_files import files_of
-from crossearth_hf.working_folders import clear_abandoned, mark, move_into_place
+from crossearth_hf.training import run_folder
+from crossearth_hf.training.run_folder import RunFolder
+from crossearth_hf.training.trainer import train
+from crossearth_hf.working_folders import alone_in, clear_abandoned, mark, move_into_place
 
 PIXELS = np.random.default_rng(0).integers(1, 256, (3, 64, 80), dtype=np.uint8)
 
@@ -206,6 +216,69 @@ def test_scene_and_labels_of_synth_on_one_file(place, capsys):
     before = content(place)
     refused(capsys, cli.main(["synth", "temperate-summer", "s.tif", "--size", "32", "--overwrite"]), "same file")
     assert content(place) == before
+
+
+def test_a_template_is_no_place_for_a_card(tmp_path, model):
+    template = tmp_path / "card.md"
+    template.write_text("<!-- generated: summary -->\n<!-- end: summary -->\n")
+    with pytest.raises(InputError, match="same file"):
+        write_model_card(model, [], out=template, template=template)
+    assert "generated" in template.read_text()
+
+
+def test_a_build_replaces_only_builds(tmp_path):
+    loveda(tmp_path / "raw", {"Train/Rural": ("1",), "Val/Rural": ("2",)})
+    build = partial(build_dataset, "loveda", domains=["loveda_rural"], allow_incomplete=True, overwrite=True)
+    out = tmp_path / "out"
+    for name, words in [
+        ("loveda_rural/mine.txt", "was not written by a build"),
+        (".loveda_rural-unfinished/mine.txt", "was not made by crossearth"),
+        (".lock", "in the way"),
+    ]:
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine")
+        with pytest.raises(InputError, match=words):
+            build(tmp_path / "raw", out)
+        assert content(out)[name] == b"mine"
+        shutil.rmtree(out)
+    with pytest.raises(InputError, match="lies inside"):
+        build(out / "loveda_rural", out)
+    out.mkdir()
+    (out / "preview.png").write_text("mine")
+    with pytest.raises(InputError, match=r"preview\.png would be replaced"):
+        build(tmp_path / "raw", out, overwrite=False)
+
+
+def test_a_run_touches_only_checkpoints(tmp_path):
+    for name, words in [
+        (".checkpoint.tmp/mine.txt", "was not written by a training run"),
+        (".checkpoint.old/mine.txt", "was not written by a training run"),
+        ("checkpoint/mine.txt", "was not written by a training run"),
+        ("train.yaml", "would be replaced"),
+        ("best/config.json", "already holds a model"),
+    ]:
+        run = tmp_path / name.replace("/", "-")
+        (run / name).parent.mkdir(parents=True)
+        (run / name).write_text("mine")
+        for resume in (False, True):
+            with pytest.raises(InputError, match=words):
+                RunFolder(run).prepare(resume=resume)
+        RunFolder(run).recover()
+        assert content(run)[name] == b"mine"
+
+
+def test_two_processes_on_one_folder(tmp_path, monkeypatch):
+    """A lock of another open file is as that of another process."""
+    workplace = make_workplace(tmp_path / "work")
+    monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0.2)
+    (tmp_path / "run").mkdir()
+    with alone_in(tmp_path / "run", "-"), pytest.raises(InputError, match="another run is writing"):
+        train(settings(workplace, tmp_path / "run", steps=1, schedule_steps=1))
+    monkeypatch.setattr(report_folder, "_LOCK_SECONDS", 0.2)
+    report = report_folder.ReportFolder(tmp_path / "report", {"name": "x"}, report_folder.Protocol("last", "f", "cpu"))
+    (tmp_path / "report").mkdir()
+    with alone_in(tmp_path / "report", "-"), pytest.raises(InputError, match="another process has been writing"):
+        report.add("a", {}, [], None)
 
 
 # --- what lies beside the outputs

@@ -91,6 +91,23 @@ def test_a_full_disk(trials, mounted, name, share):
     _check_refusal(command, place, "No space left on device|cannot be written")
 
 
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 0.75, 0.95])
+def test_a_disk_that_fills_while_a_map_is_made(trials, mounted, share):
+    """At parts, map, confidence, preview: the sentence names what was asked for, and libtiff says nothing besides."""
+    command = trials("predict-new")
+    needed = 2 * sum(path.stat().st_size for path in command.finished.rglob("*") if path.is_file())  # parts are large
+    place = mounted(f"size={int(share * needed)}")
+    code = command.wait(reliability.start("predict-new", command.root, place))
+    words = command.last_words(place)
+    if code == 0:
+        assert reliability.contents(place) == command.wanted
+        return
+    last = words.strip().splitlines()[-1]
+    assert re.search(r"(map\.tif|c\.tif|p\.png) cannot be written.*No space left on device", last)
+    assert "_tiff" not in words
+    assert command.leftovers(place) == []
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_a_folder_that_is_read_only(trials, mounted, name):
     _check_refusal(trials(name), mounted("ro,size=64k"), "Read-only file system|not writable|cannot be made")

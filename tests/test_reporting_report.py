@@ -120,5 +120,14 @@ def test_other_folders_are_not_replaced(reports, tmp_path):
     assert (reports[0] / "report.json").exists()
 
 
+def test_what_a_person_put_into_a_report_is_not_lost(reports, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "save", lambda figure, path: [])  # pictures are not what this is about
+    job.write_report(reports, tmp_path / "out", progress=False)
+    (tmp_path / "out/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt would be lost"):
+        job.write_report(reports, tmp_path / "out", overwrite=True, progress=False)
+    assert (tmp_path / "out/notes.txt").read_text() == "mine"
+
+
 def test_the_template_comes_with_the_package():
     assert Path(job.__file__).with_name("page.html").is_file()

@@ -39,7 +39,9 @@ def check_card(folder: Path, dataset: str, *, overwrite: bool) -> None:
                 f"{folder} holds {name} of the data set {domain.dataset}, and a card states the licence of one; name a "
                 f"folder per data set, such as {folder / dataset}"
             )
-    card = folder / CARD_FILE
+    card, picture = folder / CARD_FILE, folder / PICTURE_FILE
+    if picture.exists() and not card.exists() and not overwrite:
+        raise InputError(f"{picture} would be replaced by that of the card; add --overwrite or name another folder")
     if card.exists() and not overwrite and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"{card} was not written by a build; add --overwrite to replace it or name another folder")
 

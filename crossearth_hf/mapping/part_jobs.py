@@ -294,9 +294,10 @@ def kept_parts(outputs: Sequence[Path], identity: dict[str, Any]) -> Iterator[Pa
             folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
             refusal = f"another process is writing {output}; wait for it or choose another name"
             stack.enter_context(locked(folder / _LOCK, refusal))
-            mark(folder, scene=identity["scene"][0], outputs=[os.path.realpath(path) for path in outputs])
-            _clear(folder, json.dumps(identity, sort_keys=True, default=str))
         try:
+            with _refusals(output):
+                mark(folder, scene=identity["scene"][0], outputs=[os.path.realpath(path) for path in outputs])
+                _clear(folder, json.dumps(identity, sort_keys=True, default=str))
             yield folder
         except BaseException:
             finished = sum(map(_is_part, folder.iterdir()))
@@ -336,6 +337,7 @@ def _remove(folder: Path) -> None:
             if path.is_dir():
                 shutil.rmtree(path)
         (folder / _LOCK).unlink(missing_ok=True)
+        (folder / f"{NOTE}.new").unlink(missing_ok=True)
         (folder / NOTE).unlink(missing_ok=True)
         folder.rmdir()
 

@@ -74,7 +74,7 @@ class RunFolder:
 
     def recover(self) -> None:
         """Puts the last checkpoint back if a run was killed while it exchanged two; clears the rest away."""
-        if not self.checkpoint.exists() and self._outgoing.is_dir():
+        if not self.checkpoint.exists() and _is_own(self._outgoing):
             os.replace(self._outgoing, self.checkpoint)
         for leftover in (self.incoming, self._outgoing):
             _remove(leftover)
