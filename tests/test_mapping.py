@@ -1,5 +1,7 @@
 """Whole maps: right pixels, right place, right numbers, and nothing left behind when something fails."""
 
+import os
+
 import numpy as np
 import pytest
 import rasterio
@@ -13,6 +15,7 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene
 from crossearth_hf.geotiff_writing import write_geotiff
 from crossearth_hf.mapping import MapOutputs, one_scene, predict_map
+from crossearth_hf.working_folders import mark
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -195,12 +198,15 @@ def test_full_disk_in_the_middle(tmp_path, folder):
 
 
 def test_what_a_killed_run_has_left_is_replaced_and_nothing_else(scene, folder):
-    """The map is the first file to be moved into its place."""
-    (folder / ".map.tif.parts").mkdir()
+    """What it was about to write is noted beside its parts."""
+    parts = folder / ".map.tif.parts"
+    parts.mkdir()
+    (folder / "map.tif").write_text("new")
     (folder / "confidence.tif").write_text("of somebody else")
+    mark(parts, scene=os.path.realpath(scene[0]), outputs=[str(folder / "map.tif")])
     with pytest.raises(InputError, match=r"confidence.tif exists already"):
         make_map(scene[0], folder)
-    (folder / "map.tif").write_text("new")
+    mark(parts, scene=os.path.realpath(scene[0]), outputs=[str(folder / "map.tif"), str(folder / "confidence.tif")])
     make_map(scene[0], folder)
     np.testing.assert_array_equal(read(folder / "map.tif"), scene[1])
     with pytest.raises(InputError, match=r"map.tif exists already"):
