@@ -120,9 +120,8 @@ def test_other_folders_are_not_replaced(reports, tmp_path):
     assert (reports[0] / "report.json").exists()
 
 
-def test_what_a_person_put_into_a_report_is_not_lost(reports, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "save", lambda figure, path: [])  # pictures are not what this is about
-    job.write_report(reports, tmp_path / "out", progress=False)
+def test_what_a_person_put_into_a_report_is_not_lost(reports, written, tmp_path):
+    shutil.copytree(written[0].parent, tmp_path / "out")
     (tmp_path / "out/notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt would be lost"):
         job.write_report(reports, tmp_path / "out", overwrite=True, progress=False)
