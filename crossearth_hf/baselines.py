@@ -12,6 +12,7 @@ from .image_processing_crossearth import semantic_scores
 from .loss_crossearth import process_mean
 from .modeling_crossearth import CrossEarthPreTrainedModel, CrossEarthSegmentationOutput
 from .modeling_efficientnet_lite import EfficientNetLite
+from .modeling_head import padded
 
 PROBABILITY_FLOOR = 1e-6
 
@@ -50,14 +51,16 @@ class FeaturePyramidSegmenter(CrossEarthPreTrainedModel):
         Returns:
             One query per class: its mask is the class's probability, its class is certain.
         """
-        maps = [lateral(m) for lateral, m in zip(self.laterals, self.backbone(pixel_values), strict=True)]
+        height, width = pixel_values.shape[-2:]
+        features = self.backbone(padded(pixel_values, self.config.least_side))
+        maps = [lateral(m) for lateral, m in zip(self.laterals, features, strict=True)]
         summed = maps[-1]
         pyramid = [self.smooth[-1](summed)]
         for finer, smooth in zip(maps[-2::-1], list(self.smooth)[-2::-1], strict=True):
             summed = finer + _resize(summed, finer.shape[-2:])
             pyramid.append(smooth(summed))
         merged = torch.stack([_resize(m, maps[0].shape[-2:]) for m in pyramid]).sum(dim=0)  # (B, C, H/4, W/4)
-        logits = self.classifier(merged).float()  # (B, K, H/4, W/4)
+        logits = self.classifier(merged).float()[..., : height // 4, : width // 4]  # (B, K, H/4, W/4)
         loss = None if labels is None else self._loss(logits, labels)
         classes = torch.eye(self.config.num_labels, self.config.num_labels + 1, device=logits.device) * 50  # certain
         classes = classes.expand(len(logits), -1, -1)

@@ -128,6 +128,11 @@ class CrossEarthConfig(Mask2FormerConfig):
         return int(self.backbone_config.image_size)
 
     @property
+    def least_side(self) -> int:
+        """Shortest side of an image: one pixel at the pyramid's coarsest stride. The model pads smaller ones."""
+        return int(self.feature_strides[-1])
+
+    @property
     def num_channels(self) -> int:
         """Channels of the images that the model takes."""
         return int(self.backbone_config.num_channels)

@@ -265,6 +265,22 @@ def _listed(maps: Any, sizes: Sequence[tuple[int, int]]) -> list[Any]:
     return [values] if single else list(values)
 
 
+def padding_mask(sizes: Sequence[tuple[int, int]], divisor: int) -> np.ndarray | None:
+    """(B, H, W) int64, 0 where images are padded to the size of a larger one; None where none is.
+
+    Args:
+        sizes: (height, width) of each image.
+        divisor: To multiples of which an image alone is padded.
+    """
+    own = [tuple(math.ceil(side / divisor) * divisor for side in size) for size in sizes]
+    if len(set(own)) == 1:
+        return None
+    mask = np.zeros((len(own), *np.max(own, axis=0)), dtype=np.int64)
+    for image, (height, width) in zip(mask, own, strict=True):
+        image[:height, :width] = 1
+    return mask
+
+
 def _label_map(given: Any, size: tuple[int, int]) -> np.ndarray:
     """(H, W) of a map that belongs to an image of `size`."""
     if isinstance(given, str) or (isinstance(given, Image.Image) and len(given.getbands()) > 1):
@@ -299,5 +315,6 @@ __all__ = [
     "image_array",
     "label_ids",
     "label_maps",
+    "padding_mask",
     "plain_array",
 ]

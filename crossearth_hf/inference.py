@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ def resolve_window(
     """Side of the window and stride in pixels for what a person asked for.
 
     Args:
-        config: Gives the defaults: `image_size`, and the ratio of `window_stride` to it.
-        window: Side of the window, rounded up to a multiple of 16; None for the default.
+        config: Gives the least side and the defaults: `image_size`, and the ratio of `window_stride` to it.
+        window: Side of the window, rounded up to a multiple of 16 and to the model's least side; None for the default.
         stride: Step between windows; None for the default.
         fast: Whether the default is `FAST_STEP` of the window, where that is more.
 
@@ -60,7 +60,7 @@ def resolve_window(
     """
     if window is not None and window < 1:
         raise InputError(f"window {window} must be at least 1 pixel; leave it out for the model's {config.image_size}")
-    side = math.ceil((window or config.image_size) / PATCH) * PATCH
+    side = max(config.least_side, math.ceil((window or config.image_size) / PATCH) * PATCH)
     default_stride = max(1, round(side * config.window_stride / config.image_size))
     if fast:
         default_stride = max(default_stride, round(side * FAST_STEP))
@@ -139,8 +139,17 @@ class WindowScorer:
         """(b, K, H, W) float32 scores of (b, 3, H, W) normalised windows, in memory of their own.
 
         Raises:
-            InputError: where half a batch does not fit into memory either.
+            InputError: where half a batch does not fit into memory either; for scores that are no numbers.
         """
+        scores = self._averaged(crops)
+        if not bool(torch.isfinite(scores.sum())):
+            dtype = str(self._model.dtype).removeprefix("torch.")
+            remedy = "convert or train it again" if dtype == "float32" else "compute in float32 (--dtype float32)"
+            raise InputError(f"the scores of the model are no numbers (NaN) in {dtype}; {remedy}")
+        return scores
+
+    def _averaged(self, crops: Tensor) -> Tensor:
+        """Scores of a batch, averaged over its flips on request."""
         plain = self._fitting(crops)
         if not self._tta:
             return plain
@@ -208,7 +217,8 @@ def load_model(
         dtype: "float32", "bfloat16", "float16", or "auto": what the device computes fastest, see [`fastest_dtype`].
 
     Raises:
-        InputError: for an unknown id, a folder without a CrossEarth model, a device that is not there.
+        InputError: for an unknown id, a folder without a CrossEarth model, weights that are no numbers in this
+            precision, a device that is not there.
     """
     target = resolve_device(device)
     name = _model_name(name_or_dir)
@@ -232,6 +242,8 @@ def load_model(
             f"the weights of {name} lack {len(info['missing_keys'])} tensors, such as "
             f"{min(info['missing_keys'])}; save or convert it again"
         )
+    remedy = "save or convert it again" if precision == torch.float32 else "use float32, or convert it again"
+    check_weights(model.state_dict(), name, remedy)
     _check_numbers(processor, name)
     if len(processor.image_mean) != channels:
         raise InputError(
@@ -239,6 +251,22 @@ def load_model(
             "processor the same (extend_channels) and save it again"
         )
     return model.to(target).eval(), processor
+
+
+def check_weights(weights: Mapping[str, Tensor], name: str, remedy: str) -> None:
+    """Raises `InputError` where weights, by their names, are infinite or no numbers.
+
+    Args:
+        weights: A state dict.
+        name: What the model is called.
+        remedy: How the sentence ends.
+    """
+    for key, tensor in weights.items():
+        if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
+            continue  # the faster look: a sum is finite unless a value is not, or absurd
+        if not bool(torch.isfinite(tensor).all()):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"the weights of {name} hold NaN or infinity in {key}, in {dtype}; {remedy}")
 
 
 def _check_numbers(processor: CrossEarthImageProcessor, name: str) -> None:

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,15 @@ from .cpu_kernels import use_cpu_linears
 from .image_processing_crossearth import semantic_scores
 from .loss_crossearth import CrossEarthLoss
 from .modeling_efficientnet_lite import EfficientNetLite
-from .modeling_head import PYRAMID_SCALES, CrossEarthPixelDecoder, CrossEarthTransformerModule, resample
+from .modeling_head import (
+    PYRAMID_SCALES,
+    CrossEarthPixelDecoder,
+    CrossEarthTransformerModule,
+    decoded_apart,
+    images_by_size,
+    padded,
+    resample,
+)
 
 
 @dataclass
@@ -317,7 +326,8 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
         """Features of a batch.
 
         Args:
-            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16.
+            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16. Shorter sides than
+                `config.least_side` are padded to it: tokens and maps are those of the padded images.
             output_hidden_states: also return the tokens after every block.
             return_dict: `False` for a plain tuple.
             injector: maps the patches (B, N, D) after a pyramid block and its adapter, and the level 0 to 3, to those
@@ -338,10 +348,12 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
             if pixels % 16:
                 remedy = f"pad to {math.ceil(pixels / 16) * 16} or let the processor do it"
                 raise ValueError(f"{name} {pixels} is not a multiple of 16; {remedy}")
+        pixel_values = padded(pixel_values, self.config.least_side)
         collect = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         prefix = self.backbone.num_prefix_tokens
         tokens = self.adapter.all_tokens()  # (L, T, D)
         hidden, details = self.backbone.embed(pixel_values)  # (B, prefix + N, D)
+        patch_grid = [side // 16 for side in pixel_values.shape[-2:]]
         states, maps = [hidden], {}
         for index, layer in enumerate(self.backbone.layer):
             hidden = layer(hidden)
@@ -352,7 +364,7 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
                 patches = injector(patches, self.config.out_indices.index(index))
             hidden = torch.cat([hidden[:, :prefix], patches], dim=1)
             if index in self.config.out_indices:
-                maps[index] = patches.transpose(1, 2).unflatten(2, (height // 16, width // 16))  # (B, D, h, w)
+                maps[index] = patches.transpose(1, 2).unflatten(2, patch_grid)  # (B, D, h, w)
             if collect:
                 states.append(hidden)
         pyramid = [maps[index] for index in self.config.out_indices]
@@ -388,6 +400,7 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         seeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        pixel_mask: Tensor | None = None,
     ) -> CrossEarthSegmentationOutput:
         """Segments a batch.
 
@@ -396,30 +409,41 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
             labels: (B, H, W) int64 class ids, 255 ignored; with them the loss is computed.
             seeds: (B,) int64 for the loss's random points, see [`CrossEarthLoss`].
             output_hidden_states, return_dict: As in [`CrossEarthModel`].
+            pixel_mask: (B, H, W), 0 where an image is padded to the size of a larger one, as the image processor says.
+                Images of each size then pass the model apart, so that none depends on another.
 
         Raises:
-            ValueError: as [`CrossEarthModel`], or a label is neither a class nor 255.
+            ValueError: as [`CrossEarthModel`], or a label is neither a class nor 255; hidden states asked for of images
+                of several sizes.
         """
-        features = self.model(
-            pixel_values, output_hidden_states=output_hidden_states, return_dict=True, keep_patch_grid=True
-        )
-        pixels = self.pixel_decoder(features.feature_maps)
-        queries, masks = self.transformer_module(
-            pixels.multi_scale_features,
-            pixels.mask_features,
-            features.query_position_embeddings,
-            only_last=labels is None,
-        )
-        classes = [self.class_predictor(query).transpose(0, 1) for query in queries]  # (B, Q, K+1)
-        loss_dict = None if labels is None else self.criterion(classes, list(masks), labels, seeds)
+        groups = images_by_size(pixel_mask, *pixel_values.shape[-2:])
+        if groups and output_hidden_states:
+            raise ValueError("images of several sizes have hidden states of as many; pass those of one size alone")
+        decode = partial(self._decode, only_last=labels is None, output_hidden_states=output_hidden_states)
+        decoded = (*decoded_apart(decode, pixel_values, groups), None) if groups else decode(pixel_values)
+        classes, masks, hidden_states = decoded
+        loss_dict = None if labels is None else self.criterion(classes, masks, labels, seeds)
         return CrossEarthSegmentationOutput(
             loss=None if loss_dict is None else torch.stack(list(loss_dict.values())).sum(),
             logits=semantic_scores(classes[-1], masks[-1], masks[-1].shape[-2:]),
             class_queries_logits=classes[-1],
             masks_queries_logits=masks[-1],
             loss_dict=loss_dict,
-            hidden_states=features.hidden_states,
+            hidden_states=hidden_states,
         )
+
+    def _decode(self, pixel_values: Tensor, only_last: bool, output_hidden_states: bool | None) -> tuple[Any, ...]:
+        """Class logits (B, Q, K+1) and mask logits (B, Q, H/4, W/4) of the decoder's outputs, and hidden states."""
+        features = self.model(
+            pixel_values, output_hidden_states=output_hidden_states, return_dict=True, keep_patch_grid=True
+        )
+        pixels, positions = self.pixel_decoder(features.feature_maps), features.query_position_embeddings
+        queries, masks = self.transformer_module(
+            pixels.multi_scale_features, pixels.mask_features, positions, only_last=only_last
+        )
+        height, width = (side // 4 for side in pixel_values.shape[-2:])  # less than the masks' where the model padded
+        classes = [self.class_predictor(query).transpose(0, 1) for query in queries]
+        return classes, [mask[..., :height, :width] for mask in masks], features.hidden_states
 
 
 __all__ = ["CrossEarthForSemanticSegmentation", "CrossEarthModel", "CrossEarthPreTrainedModel"]

@@ -1,6 +1,7 @@
 """CrossEarth's head: the Mask2Former decoders of transformers (Cheng et al., CVPR 2022), and where ours differ."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,48 @@ PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4,
 def resample(maps: Tensor, scale: float) -> Tensor:
     """(B, C, h, w) maps bilinearly `scale` times as high and wide."""
     return maps if scale == 1 else F.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def padded(images: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) normalised images with 0, the mean colour, right and below, so that no side is below `side`."""
+    height, width = images.shape[-2:]
+    right, below = max(0, side - width), max(0, side - height)
+    return F.pad(images, (0, right, 0, below)) if right or below else images
+
+
+def images_by_size(pixel_mask: Tensor | None, height: int, width: int) -> dict[tuple[int, int], list[int]]:
+    """Rows of a batch by the height and width of their images, multiples of 16; empty where all fill the batch."""
+    if pixel_mask is None or bool(pixel_mask.all()):
+        return {}
+    groups: dict[tuple[int, int], list[int]] = {}
+    sizes = zip(pixel_mask.any(2).sum(1).tolist(), pixel_mask.any(1).sum(1).tolist(), strict=True)
+    for row, size in enumerate(sizes):
+        rounded = [max(1, math.ceil(side / 16)) * 16 for side in size]
+        groups.setdefault((min(rounded[0], height), min(rounded[1], width)), []).append(row)
+    return groups
+
+
+def decoded_apart(
+    decode: Callable[[Tensor], tuple[Any, ...]], images: Tensor, groups: dict[tuple[int, int], list[int]]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Class logits and mask logits of a batch whose images of each size pass `decode` apart.
+
+    Masks go on with the values at their edges where the batch pads an image: resizing then sees nothing else there.
+    """
+    order = [row for rows in groups.values() for row in rows]
+    back = torch.tensor(order, device=images.device).argsort()
+    parts = [decode(images[rows, :, :height, :width])[:2] for (height, width), rows in groups.items()]
+    classes, masks = (list(zip(*kind, strict=True)) for kind in zip(*parts, strict=True))  # by output of the decoder
+    size = images.shape[-2] // 4, images.shape[-1] // 4
+    return (
+        [torch.cat(same)[back] for same in classes],
+        [torch.cat([_continued(mask, *size) for mask in same])[back] for same in masks],
+    )
+
+
+def _continued(masks: Tensor, height: int, width: int) -> Tensor:
+    """(B, Q, height, width) of (B, Q, h, w) masks, with the values of their right and lower edges."""
+    return F.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]), mode="replicate")
 
 
 class CrossEarthSinePositions(Mask2FormerSinePositionEmbedding):

@@ -18,6 +18,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_crossearth import CrossEarthConfig
 from .modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
+from .modeling_head import padded
 
 LARGEST_SIDE = 512  # pixels; a larger image is rebuilt at this size and enlarged
 DILATIONS = (1, 6, 12, 18)
@@ -289,6 +290,8 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
 
     def _rebuild(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) through extractor, backbone with injectors, and reconstruction head."""
+        height, width = images.shape[-2:]
+        images = padded(images, self.config.least_side)
         details = self.multitask.extractor(images)  # (B, N, D)
         features = self.model(
             images,
@@ -296,7 +299,8 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
             return_dict=True,
             injector=lambda patches, level: self.multitask.injectors[level](patches, details),
         )
-        return self.multitask.reconstruction(tuple(images.shape[-2:]), *features.feature_maps)
+        rebuilt = self.multitask.reconstruction(tuple(images.shape[-2:]), *features.feature_maps)
+        return rebuilt[..., :height, :width]
 
     def _reconstruction_losses(
         self, reconstruction: Tensor, styled_reconstruction: Tensor, clean: Tensor, styled: Tensor

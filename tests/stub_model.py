@@ -26,7 +26,12 @@ class ColourModel(nn.Module):
     def __init__(self, sharpness: float = 8.0, patch_sensitive: float = 0.0) -> None:
         super().__init__()
         self.config = Config(
-            num_labels=3, num_channels=3, id2label=dict(enumerate(CLASSES)), image_size=64, window_stride=43
+            num_labels=3,
+            num_channels=3,
+            id2label=dict(enumerate(CLASSES)),
+            image_size=64,
+            least_side=16,
+            window_stride=43,
         )
         self.sharpness = sharpness
         self.patch_sensitive = patch_sensitive

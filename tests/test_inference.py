@@ -159,7 +159,7 @@ def test_other_failures_are_not_taken_for_short_memory():
 
 @pytest.mark.parametrize(
     ("window", "stride", "expected"),
-    [(None, None, (64, 43)), (50, None, (64, 43)), (128, None, (128, 86)), (None, 64, (64, 64)), (16, 1, (16, 1))],
+    [(None, None, (64, 43)), (50, None, (64, 43)), (128, None, (128, 86)), (None, 64, (64, 64)), (16, 1, (32, 1))],
 )
 def test_resolve_window(config, window, stride, expected):
     assert resolve_window(config, window, stride) == expected

@@ -81,7 +81,7 @@ LAYERS = [
 ORDER = {name: position for position, name in enumerate(name for layer in LAYERS for name in layer)}
 HUB_MODULES = LAYERS[0]
 HUB_DEPENDENCIES = {"torch", "transformers", "safetensors", "numpy", "PIL", "scipy"}
-STANDARD = {"collections", "copy", "dataclasses", "difflib", "math", "pathlib", "typing"}
+STANDARD = {"collections", "copy", "dataclasses", "difflib", "functools", "math", "pathlib", "typing"}
 
 
 def siblings(path):

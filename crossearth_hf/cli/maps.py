@@ -177,7 +177,9 @@ def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
         model, processor = load_model(arguments.model, device=device, dtype=dtype)
         window, stride = resolve_window(model.config, arguments.window, arguments.stride, fast=arguments.fast)
         if arguments.window is not None and window != arguments.window:
-            say(f"window {arguments.window} is not a multiple of 16: {window} is used")
+            short = f"below the least of {model.config.least_side} pixels"
+            reason = "not a multiple of 16" if arguments.window % 16 else short
+            say(f"window {arguments.window} is {reason}: {window} is used")
         yield SceneMapper(
             model,
             processor,

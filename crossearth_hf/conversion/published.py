@@ -19,6 +19,7 @@ from ..configuration_crossearth import CrossEarthConfig
 from ..digests import file_sha256
 from ..errors import InputError
 from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..inference import check_weights
 from ..labels import LABEL_SETS, get_label_set
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_outside, check_place, check_replaced, staged
@@ -115,6 +116,7 @@ def convert(
     tensors, resampling = _gather(files, overrides)
     model_config = infer_config({name: tensor.shape for name, tensor in tensors.items()}, overrides)
     _name_classes(model_config, label_set, files[0])
+    check_weights(tensors, str(checkpoint), "give a checkpoint of a training that went well")
     model = _build(model_config)
     keys = _sort_keys(tensors, to_published(model.state_dict()), overrides.get("training_only", ()))
     report = ConversionReport(

@@ -14,6 +14,7 @@ from ..baselines import FeaturePyramidSegmenter
 from ..configuration_crossearth import PRESETS, CrossEarthConfig
 from ..errors import InputError
 from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..inference import check_weights
 from ..labels import LabelSet
 from ..memory import keep_freed_memory, return_freed_memory
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
@@ -169,6 +170,7 @@ def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, A
         raise InputError(
             f"the weights of '{config.model}' do not fit its config at {wrong[:3]}; repair or convert it again"
         )
+    check_weights(model.state_dict(), f"'{config.model}'", "save or convert it again, or start from another model")
     return model
 
 

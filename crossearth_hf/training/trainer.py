@@ -38,6 +38,7 @@ from ..data.label_counts import count_labels
 from ..errors import InputError
 from ..evaluation import predict_confusion, report
 from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..inference import check_weights
 from ..labels import IGNORE_INDEX, get_label_set
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..modeling_multitask import CrossEarthForMultiTaskTraining
@@ -101,6 +102,11 @@ class Trainer:
         network = _network(self.segmentation, config.objective)
         self.processor = build_processor(config)
         self.crop_size = config.crop_size or self.segmentation.config.image_size
+        if self.crop_size < self.segmentation.config.least_side:
+            raise InputError(
+                f"crop_size {self.crop_size} is below the least side of the model, "
+                f"{self.segmentation.config.least_side} pixels; choose that or more"
+            )
         self.inputs = InputMaker(config, self.processor, self.crop_size, self.accelerator.device)
         bands = config.bands or None
         values = config.mask_values or None
@@ -348,6 +354,7 @@ class Trainer:
         state |= {name: state[name].reshape(()) for name in self.scalars}
         dtype, lora = getattr(torch, self.config.save_dtype), lora_settings(self.config)
         weights = {name: value.to(dtype) for name, value in merged(state, lora).items()}
+        check_weights(weights, "the trained model", "train again with a lower learning_rate, or save_dtype float32")
         with staging(folder) as temporary:
             self.shell.save_pretrained(temporary, state_dict=weights)
             self.processor.save_pretrained(temporary)

@@ -26,6 +26,7 @@ from .image_inputs import (
     image_array,
     label_ids,
     label_maps,
+    padding_mask,
 )
 
 IMAGENET_MEAN = [123.675 / 255, 116.28 / 255, 103.53 / 255]
@@ -114,7 +115,7 @@ class CrossEarthImageProcessor(PilBackend):
 
     Images are not resized unless asked (`do_resize=True` with `size`); they are rescaled by `rescale_factor`,
     normalised with the ImageNet statistics of DINOv2 and padded right and bottom: with 0 after normalisation, labels
-    with 255. Images of different sizes in one batch are padded to the largest.
+    with 255. Images of different sizes in one batch are padded to the largest, and a mask says where.
 
     With `do_earth_style_injection=True` images are styled in [0, 1], before normalisation and padding; labels never.
     Saved with it on, a processor takes its networks and style bank along; loaded, it finds them again when needed.
@@ -207,8 +208,9 @@ class CrossEarthImageProcessor(PilBackend):
 
         Returns:
             `pixel_values` (B, C, H', W') float32 and, with maps, `labels` (B, H', W') int64; H' and W' are multiples
-            of `size_divisor`. With injection `pixel_values` holds the styled mix; with `return_clean_pixel_values`
-            there are also `clean_pixel_values` (B, C, H', W') and `styled` (B,) bool.
+            of `size_divisor`. Where images are padded to the size of a larger one, `pixel_mask` (B, H', W') int64 is 0:
+            with it the model treats them as if they came alone. With injection `pixel_values` holds the styled mix;
+            with `return_clean_pixel_values` there are also `clean_pixel_values` (B, C, H', W') and `styled` (B,) bool.
 
         Raises:
             TypeError: a keyword that is no setting.
@@ -251,6 +253,9 @@ class CrossEarthImageProcessor(PilBackend):
                 data |= {"clean_pixel_values": self._normalized(clean, **kwargs), "styled": styled}
         else:
             data["pixel_values"] = self._normalized(clean, **kwargs)
+        mask = padding_mask([(i.shape[1], i.shape[2]) for i in clean], kwargs["size_divisor"])
+        if kwargs["do_pad"] and mask is not None:
+            data["pixel_mask"] = mask
         if segmentation_maps is not None:
             maps = label_maps(segmentation_maps, [(image.shape[1], image.shape[2]) for image in prepared])
             data["labels"] = self._preprocess_labels(maps, **kwargs)
@@ -377,11 +382,13 @@ class CrossEarthImageProcessor(PilBackend):
 
         Raises:
             ValueError: as many sizes as images are needed, and none larger than the prepared image unless it was
-                resized by this processor's own setting.
+                resized by this processor's own setting; scores that are no numbers.
         """
         masks = outputs.masks_queries_logits
         padded = (4 * masks.shape[-2], 4 * masks.shape[-1])  # masks have a quarter of the crop's resolution
         scores = semantic_scores(outputs.class_queries_logits, masks, padded)  # (B, K, H', W')
+        if not bool(torch.isfinite(scores.sum())):
+            raise ValueError("the model's scores are no numbers (NaN); load it in float32, or convert it again")
         if target_sizes is None:
             return list(scores.argmax(dim=1))
         if len(target_sizes) != len(scores):
