@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from jobs import Jobs
+from jobs import Jobs, repeat_forever
 from pictures import Layers, save_layers
 from settings import Model, load_models, parse, work_folder
-from uploads import Limits, admitted
+from uploads import Limits, admitted, remove_old
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference import WindowCounter, resolve_window
 from crossearth_hf.mapping import MapOutputs, MapReport, predict_map, resolution_advice
 from crossearth_hf.vectors import Footprint, footprint, write_polygons
+
+_SWEEP = 60  # seconds from one search for old files to the next
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with work_folder(arguments.work_dir) as folders:
             models = load_models(arguments.model, arguments.device)
             limits = Limits(arguments.max_megapixels, arguments.max_megabytes)
-            with closing(Jobs(folders.served / "results", keep=60 * arguments.keep_minutes)) as jobs:
-                jobs.sweep_forever()
+            results = folders.served / "results"
+            with closing(Jobs(results, keep=60 * arguments.keep_minutes)) as jobs:
+
+                def sweep() -> None:
+                    jobs.sweep()
+                    remove_old(folders.served, jobs.keep, spared=results)
+
+                repeat_forever(sweep, min(_SWEEP, jobs.keep))
                 start(Handlers(predict, models, jobs, limits), folders, arguments).block_thread()
     except InputError as error:
         print(f"crossearth app: error: {error}", file=sys.stderr)

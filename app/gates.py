@@ -1,14 +1,120 @@
-"""What keeps the server from fetching addresses that a caller names: gradio would, for files given as URLs."""
+"""What stands before gradio: requests are plain, come from our own page, and name no address to be fetched."""
 
+import ipaddress
 import json
 import re
+import sys
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LARGEST_BODY = 2**20  # bytes of a request that is no upload
+from crossearth_hf.errors import on_one_line
+
+_UPLOAD = "/gradio_api/upload"  # the one route whose body may be large, and is not JSON
+_LARGEST_BODY = 2**20  # bytes of a request to any other
+_DECIDING = ("content-type", "content-length", "content-encoding", "transfer-encoding", "host", "origin")
+_FETCHING = "addresses are not fetched here"
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+class PlainRequests:
+    """Middleware that answers 400 to ambiguous requests, and to those at which gradio raises an exception.
+
+    Of a header that is sent twice, one program reads the first and another one the last.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counts the headers that decide how a request is read; leaves one line in the log for an exception."""
+        names = [name.decode("latin-1").lower() for name, _ in scope.get("headers", ())]
+        twice = [name for name in _DECIDING if names.count(name) > 1]
+        if twice or {"content-length", "transfer-encoding"} <= set(names):
+            sentence = f"send the header {twice[0]} once" if twice else "send content-length or transfer-encoding"
+            await PlainTextResponse(sentence, status_code=400)(scope, receive, send)
+            return
+        answered = False
+
+        async def watched(message: Message) -> None:
+            nonlocal answered
+            answered = answered or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except ClientDisconnect:  # in the middle of an upload: nobody waits for an answer
+            return
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            told = on_one_line(f"{scope['method']} {scope['path'][:100]}: {type(error).__name__}: {error}"[:400])
+            print(f"crossearth app: request refused: {told}", file=sys.stderr)
+            if answered:
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await PlainTextResponse("this request cannot be handled", status_code=400)(scope, receive, send)
+
+
+class OwnPage:
+    """Middleware that answers 403 to what a foreign page makes a visitor's browser send.
+
+    Args:
+        app: What comes behind it.
+        local: Whether the server listens on this machine alone. Then no other name may lead to it: a foreign page's
+            own name could be made to point here (DNS rebinding).
+        names: Other host names under which the page is served, such as that of a proxy.
+    """
+
+    def __init__(self, app: ASGIApp, local: bool, names: Iterable[str] = ()) -> None:
+        self.app, self.local, self.names = app, local, frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Looks at the host, and at the origin of what changes something."""
+        sentence = None
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if self.local and not self._is_ours(headers.get("host", "")):
+                sentence = "this server is known as 127.0.0.1 or localhost only"
+            elif scope["method"] not in _READING and _is_foreign(headers):
+                sentence = "another page may not send this"
+        if sentence is None:
+            await self.app(scope, receive, send)
+        else:
+            await PlainTextResponse(sentence, status_code=403)(scope, receive, send)
+
+    def _is_ours(self, host: str) -> bool:
+        name = host_name(f"//{host}")
+        return name in self.names or is_loopback(name)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address stands for this machine."""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Whether a browser says that a request comes from another page than those of the host it goes to."""
+    origin = headers.get("origin")
+    if origin is None or headers.get("sec-fetch-site") == "same-origin":  # behind a proxy the host may be another
+        return False
+    return origin.lower().partition("://")[2] != headers.get("host", "").lower()
+
+
+def host_name(address: str) -> str:
+    """The host of an address in lower case; empty where there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 class NoFetching:
@@ -18,21 +124,18 @@ class NoFetching:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Looks at the path, and at the body unless it is an upload."""
+        """Looks at the path, and at the body, whatever its type is said to be, unless it goes to the upload route."""
         path = unquote(re.sub("%(25)+", "%", scope.get("path", "")))  # however often it was encoded
-        refused = "/proxy=" in path or (":/" in path and ("file=" in path or "file/" in path))
-        if not refused and scope["type"] == "http" and scope["method"] == "POST" and not _is_upload(scope):
+        is_address = "/proxy=" in path or (":/" in path and ("file=" in path or "file/" in path))
+        refusal = _FETCHING if is_address else None
+        if refusal is None and scope["type"] == "http" and scope["method"] not in _READING and scope["path"] != _UPLOAD:
             body = await _read(receive)
-            refused = body is None or _names_address(body)
+            refusal = "only an upload may be so long" if body is None else _why_refused(body)
             receive = _replayed(body or b"", receive)
-        if refused:
-            await PlainTextResponse("addresses are not fetched here", status_code=403)(scope, receive, send)
-        else:
+        if refusal is None:
             await self.app(scope, receive, send)
-
-
-def _is_upload(scope: Scope) -> bool:
-    return dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/form-data")
+        else:
+            await PlainTextResponse(refusal, status_code=403)(scope, receive, send)
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -57,14 +160,17 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def _names_address(body: bytes) -> bool:
-    """Whether a JSON body holds a file whose path is an address, or may hold one too deep to be found."""
+def _why_refused(body: bytes) -> str | None:
+    """A sentence on a JSON body with a file whose path is an address, or maybe one too deep to be found."""
     try:
-        return _holds_address(json.loads(body))
+        value = json.loads(body)
+        if isinstance(value, dict) and value.get("session_hash") == "":
+            return "session_hash is empty"  # gradio loses such a request in its queue
+        return _FETCHING if _holds_address(value) else None
     except ValueError:  # not JSON: gradio refuses it
-        return False
+        return None
     except RecursionError:  # nested so deep that nobody can tell
-        return True
+        return _FETCHING
 
 
 def _holds_address(value: Any) -> bool:

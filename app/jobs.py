@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -112,22 +113,26 @@ class Jobs:
         now = time.monotonic()
         self._remove(lambda job: job.finished is not None and now - job.finished > self.keep)
 
-    def sweep_forever(self) -> None:
-        """Sweeps every minute in the background until the process ends."""
-
-        def loop() -> None:
-            while True:
-                time.sleep(60)
-                self.sweep()
-
-        threading.Thread(target=loop, daemon=True).start()
-
     def _remove(self, chosen: Callable[[Job], bool]) -> None:
         with self._lock:
             gone = [job for job in self._jobs if chosen(job)]
             self._jobs = [job for job in self._jobs if job not in gone]
         for job in gone:
             shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def repeat_forever(work: Callable[[], None], seconds: float) -> None:
+    """Does `work` in the background every so many seconds until the process ends, whatever goes wrong once."""
+
+    def loop() -> None:
+        while True:
+            time.sleep(seconds)
+            try:
+                work()
+            except Exception as error:
+                print(f"crossearth app: {type(error).__name__} in the background: {error}", file=sys.stderr)
+
+    threading.Thread(target=loop, daemon=True).start()
 
 
 def _duration(seconds: float) -> str:

@@ -5,14 +5,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from html import escape
+from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: this page asks nothing of the network
 
 import gradio as gr
+import inputs
 import pages
 from examples import Example, make_examples
-from gates import NoFetching
+from gates import NoFetching, OwnPage, PlainRequests, host_name, is_loopback
+from gradio.utils import get_space, get_upload_folder
 from jobs import Cancelled, Job, Jobs
 from pictures import save_version
 from settings import Model, WorkFolder
@@ -27,6 +30,7 @@ from crossearth_hf.labels import label_set_for
 STYLE_SHEET = os.path.join(os.path.dirname(__file__), "style.css")
 _SYSTEM_FONTS = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+LARGEST_SEED = 999
 _TITLE = "CrossEarth: drop in a scene, get a map"
 
 
@@ -43,13 +47,14 @@ class Handlers:
     def __init__(self, predict: Callable[..., Any], models: dict[str, Model], jobs: Jobs, limits: Limits) -> None:
         self.predict, self.models, self.jobs, self.limits = predict, models, jobs, limits
         self.style = EarthStyle.from_file()
+        self.uploads = Path(get_upload_folder())
 
     async def map_scene(
         self,
-        scene: str | None,
-        model: str,
-        bands: str,
-        at_model_resolution: bool,
+        scene: Any,
+        model: Any,
+        bands: Any,
+        at_model_resolution: Any,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio's way
     ) -> tuple[Any, ...]:
@@ -58,12 +63,12 @@ class Handlers:
         def work(job: Job) -> tuple[Any, ...]:
             progress(0, desc="Reading the scene")
             result = self.predict(
-                scene,
-                self.models[model],
+                inputs.uploaded_file(scene, self.uploads),
+                self.models[inputs.one_of(model, list(self.models), "model")],
                 job.folder,
                 limits=self.limits,
-                bands=_bands(bands),
-                at_model_resolution=at_model_resolution,
+                bands=inputs.band_numbers(bands),
+                at_model_resolution=inputs.flag(at_model_resolution, "Model's resolution"),
                 on_windows=job.counting(lambda share, text: progress(share, desc=text)),
             )
             report = result.report
@@ -76,35 +81,35 @@ class Handlers:
 
     async def compare(
         self,
-        scene: str | None,
-        model: str,
-        alpha: float,
-        mask_ratio: float,
-        seed: int,
-        band_order: str,
+        scene: Any,
+        model: Any,
+        alpha: Any,
+        mask_ratio: Any,
+        seed: Any,
+        band_order: Any,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> str:
         """HTML of the versions of a scene and their maps."""
-        label_set = label_set_for(self.models[model][0].config.id2label)
 
         def work(job: Job) -> str:
             progress(0, desc="Styling the scene")
+            network, processor = self.models[inputs.one_of(model, list(self.models), "model")]
+            settings: dict[str, Any] = {
+                "alpha": inputs.number(alpha, "Alpha", 0, 1),
+                "mask_ratio": inputs.number(mask_ratio, "Mask ratio", 0, 1),
+                "seed": inputs.whole_number(seed, "Seed", 0, LARGEST_SEED),
+            }
+            is_infrared = inputs.one_of(band_order, BAND_ORDERS, "band order") == "IRRG"
             count = job.counting(lambda share, text: progress(share, desc=text.replace("windows", "versions")))
             with (
-                admitted(scene, job.folder, self.limits) as opened,
-                infrared_scene(opened) if band_order == "IRRG" else nullcontext() as infrared,
+                admitted(inputs.uploaded_file(scene, self.uploads), job.folder, self.limits) as opened,
+                infrared_scene(opened) if is_infrared else nullcontext() as infrared,
             ):
                 versions = compare_versions(
-                    opened,
-                    *self.models[model],
-                    self.style,
-                    alpha=alpha,
-                    mask_ratio=mask_ratio,
-                    seed=int(seed),
-                    infrared=infrared,
-                    on_step=count,
+                    opened, network, processor, self.style, **settings, infrared=infrared, on_step=count
                 )
+            label_set = label_set_for(network.config.id2label)
             files = [
                 save_version(version.raster, version.labels, versions[0].labels, label_set, job.folder, index)
                 for index, version in enumerate(versions)
@@ -113,6 +118,11 @@ class Handlers:
 
         with _told():
             return await self.jobs.run(request.session_hash, work)
+
+    def choose(self, index: Any, examples: list[Example]) -> str:
+        """Path of an example by its place in the gallery."""
+        with _told():
+            return str(examples[inputs.whole_number(index, "Example", 0, len(examples) - 1)].scene)
 
     def cancel(self, request: gr.Request) -> str:
         """Stops what this page runs; what waits is taken out of the queue by gradio."""
@@ -124,11 +134,23 @@ class Handlers:
         self.jobs.cancel(request.session_hash)
 
 
+class Page(gr.Blocks):
+    """Blocks that answer with a sentence to what no field of the page takes, where gradio would print a traceback."""
+
+    async def preprocess_data(self, block_fn: Any, *arguments: Any, **options: Any) -> list[Any]:
+        """As in Blocks; raises `gr.Error` alone, which says nothing of the server's files."""
+        try:
+            if block_fn.fn is None:
+                raise ValueError("a function for the browser alone")
+            return await super().preprocess_data(block_fn, *arguments, **options)
+        except Exception as error:
+            sentence = "The request does not fit the fields of this page; see Use via API at its foot."
+            raise gr.Error(sentence, duration=None, title="This did not work", print_exception=False) from error
+
+
 def build(handlers: Handlers, examples: list[Example]) -> gr.Blocks:
     """The whole page."""
-    with gr.Blocks(
-        title=_TITLE, analytics_enabled=False, delete_cache=(60, int(handlers.jobs.keep)), fill_width=True
-    ) as page:
+    with Page(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_heading(handlers), elem_classes="ce-head")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -146,6 +168,7 @@ def start(handlers: Handlers, folders: WorkFolder, arguments: argparse.Namespace
     """Serves the page in the background; raises `InputError` where its port is taken."""
     print("Drawing the example scenes ...", flush=True)
     page = build(handlers, make_examples(folders.examples)).queue(max_size=arguments.max_queue)
+    middleware = [Middleware(PlainRequests), *_own_page(arguments.host), Middleware(NoFetching)]
     try:
         page.launch(
             server_name=arguments.host,
@@ -155,7 +178,7 @@ def start(handlers: Handlers, folders: WorkFolder, arguments: argparse.Namespace
             css_paths=STYLE_SHEET,
             max_file_size=int(arguments.max_megabytes * 1e6),
             allowed_paths=[str(folders.examples)],
-            app_kwargs={"middleware": [Middleware(NoFetching)]},
+            app_kwargs={"middleware": middleware},
             footer_links=["api", "settings"],
             run_history=False,
             enable_monitoring=False,
@@ -165,9 +188,19 @@ def start(handlers: Handlers, folders: WorkFolder, arguments: argparse.Namespace
             pwa=False,
         )
     except OSError as error:  # gradio's words tell of its own flags
-        port = arguments.port or 7860
-        raise InputError(f"port {port} cannot be opened here; choose another one with --port") from error
+        address = f"{arguments.host or '127.0.0.1'}:{arguments.port or 7860}"
+        remedy = "choose another port with --port, or an address of this machine with --host"
+        raise InputError(f"{address} cannot be opened here; {remedy}") from error
     return page
+
+
+def _own_page(host: str | None) -> list[Middleware]:
+    """The gate for foreign pages. A Space has none: other pages may show it, and it holds nothing but what is sent."""
+    if get_space() is not None:
+        return []
+    listens_on = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"  # in gradio's order
+    behind_proxy = os.environ.get("GRADIO_ROOT_PATH", "")
+    return [Middleware(OwnPage, local=is_loopback(listens_on), names=[host_name(behind_proxy)])]
 
 
 def _heading(handlers: Handlers) -> str:
@@ -191,7 +224,7 @@ def _input_column(handlers: Handlers, examples: list[Example]) -> tuple[gr.File,
     )
     names = list(handlers.models)
     model = gr.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1)
-    gallery.click(lambda index: str(examples[index].scene), gallery, scene, api_visibility="private")
+    gallery.click(lambda index: handlers.choose(index, examples), gallery, scene, api_visibility="private")
     return scene, model
 
 
@@ -214,8 +247,8 @@ def _map_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
             label="Read the scene at the model's resolution",
             info="For pixels much larger or smaller than the model has seen. Needs a georeference; may take longer.",
         )
-    inputs, outputs = [scene, model, bands, own], [view, legend, place, *files]
-    run = _runs(buttons, handlers, handlers.map_scene, inputs=inputs, outputs=outputs, api_name="predict")
+    fields, outputs = [scene, model, bands, own], [view, legend, place, *files]
+    run = _runs(buttons, handlers, handlers.map_scene, inputs=fields, outputs=outputs, api_name="predict")
     run.success(lambda: gr.Row(visible=True), None, results, **_QUIET)
     scene.change(lambda: (pages.WELCOME, gr.Row(visible=False)), None, [view, results], queue=False, **_QUIET)
 
@@ -224,12 +257,12 @@ def _shift_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
     with gr.Row():
         alpha = gr.Slider(0, 1, value=0.5, step=0.05, label="Alpha", info="How much of the new style: 0 none, 1 all.")
         ratio = gr.Slider(0, 1, value=0.7, step=0.05, label="Mask ratio", info="Share of the blocks re-styled.")
-        seed = gr.Slider(0, 999, value=0, step=1, label="Seed", info="Which styles are drawn.")
+        seed = gr.Slider(0, LARGEST_SEED, value=0, step=1, label="Seed", info="Which styles are drawn.")
         order = gr.Radio(BAND_ORDERS, value="RGB", label="Band order", info="IRRG: near infrared (band 4), red, green.")
     buttons = _buttons("Compare versions")
     view = gr.HTML(pages.SHIFT_WELCOME, elem_classes="ce-work")
-    inputs = [scene, model, alpha, ratio, seed, order]
-    _runs(buttons, handlers, handlers.compare, inputs=inputs, outputs=[view], api_name="compare")
+    fields = [scene, model, alpha, ratio, seed, order]
+    _runs(buttons, handlers, handlers.compare, inputs=fields, outputs=[view], api_name="compare")
     scene.change(lambda: pages.SHIFT_WELCOME, None, view, queue=False, **_QUIET)
 
 
@@ -251,6 +284,7 @@ def _runs(
         inputs,
         outputs,
         api_name=api_name,
+        preprocess=False,  # `inputs` says what is wrong with a value
         concurrency_limit=1,
         concurrency_id="model",
         show_progress_on=outputs[0],
@@ -273,15 +307,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise gr.Error(escape(str(error)), duration=None, title="This did not work", print_exception=False) from error
+        raise gr.Error(
+            escape(str(error), quote=False), duration=None, title="This did not work", print_exception=False
+        ) from error
     except Cancelled as error:
         raise gr.Error("Cancelled; nothing was kept.", title="Cancelled", print_exception=False) from error
-
-
-def _bands(text: str | None) -> list[int] | None:
-    """Band numbers as a visitor typed them; raises `InputError`."""
-    typed = (text or "").strip()
-    try:
-        return [int(number) for number in typed.split(",")] if typed else None
-    except ValueError as error:
-        raise InputError(f"'{typed[:40]}' is no list of bands; give numbers such as 4,3,2.") from error

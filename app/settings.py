@@ -1,6 +1,7 @@
 """What the person who starts the app decides: flags, models, and the folder in which everything happens."""
 
 import argparse
+import math
 import os
 import shutil
 import tempfile
@@ -9,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from uploads import Limits
 
+from crossearth_hf.errors import InputError
 from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
 from crossearth_hf.inference import BUNDLED_MODEL, load_model
 from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
@@ -63,8 +66,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     arguments = parser.parse_args(argv)
     for name in ("max_megapixels", "max_megabytes", "max_queue", "keep_minutes"):
-        if not getattr(arguments, name) > 0:
-            parser.error(f"--{name.replace('_', '-')} {getattr(arguments, name)} must be above 0")
+        value = getattr(arguments, name)
+        if not 0 < value < math.inf:
+            parser.error(f"--{name.replace('_', '-')} {value:g} must be above 0, and finite; choose such a number")
+    if arguments.port is not None and not 0 < arguments.port < 2**16:
+        parser.error(f"--port {arguments.port} must be from 1 to 65535; leave it out for the first free one from 7860")
     return arguments
 
 
@@ -82,11 +88,31 @@ def work_folder(parent: str | os.PathLike[str] | None) -> Iterator[WorkFolder]:
     """A place for uploads, results and examples, in `parent` or in a temporary folder that vanishes at the end."""
     root = Path(tempfile.mkdtemp(prefix="crossearth-app-")) if parent is None else Path(parent) / "crossearth-app"
     folders = WorkFolder(root.resolve() / "served", root.resolve() / "examples")
-    shutil.rmtree(folders.served, ignore_errors=True)
-    folders.served.mkdir(parents=True)
-    # gradio reads these: where uploads go, and what else it would serve.
-    os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = str(folders.served)
+    with _reserved(root, folders.served):
+        # gradio reads these: where uploads go, and what else it would serve.
+        os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = str(folders.served)
+        try:
+            yield folders
+        finally:
+            shutil.rmtree(folders.served if parent else root, ignore_errors=True)
+
+
+@contextmanager
+def _reserved(root: Path, served: Path) -> Iterator[None]:
+    """Empties `served` in `root`, and keeps other servers from doing so; raises `InputError` where this may not be."""
+    lock = FileLock(root / ".lock", timeout=0)
     try:
-        yield folders
+        root.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        shutil.rmtree(served, ignore_errors=True)
+        served.mkdir()
+    except Timeout as error:
+        raise InputError(f"another server uses {root}; end that one, or choose another folder by --work-dir") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{root} cannot be used ({reason}); choose another folder by --work-dir") from error
+    try:
+        yield
     finally:
-        shutil.rmtree(folders.served if parent else root, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

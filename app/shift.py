@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from uploads import SCENE_DRIVER
 
 from crossearth_hf.earth_style import EarthStyle, StyleSettings, image_seed
 from crossearth_hf.errors import InputError
@@ -110,7 +111,7 @@ def infrared_scene(scene: Scene) -> Scene:
         InputError: for a file of other bands than red, green, blue and more.
     """
     try:
-        return Scene(scene.path, bands=[4, *scene.bands[:2]])
+        return Scene(scene.path, bands=[4, *scene.bands[:2]], driver=SCENE_DRIVER)
     except InputError as error:
         raise InputError(
             "IRRG needs a fourth band with the near infrared, this file has none; take a scene of four bands, such as "

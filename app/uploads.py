@@ -7,9 +7,11 @@ opened by its own driver, and pictures are rewritten before anything else looks 
 
 import os
 import shutil
+import stat
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ from crossearth_hf.grid import GDAL_ERRORS
 
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
 
+SCENE_DRIVER = "GTiff"
+"""The only GDAL driver that opens an upload after it was brought in."""
+
+_ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # no file beside an upload says anything about it
 _LARGEST_BLOCK = 64e6  # pixels times bands; GDAL decodes a block as a whole, and again for every window
 
 
@@ -69,7 +75,9 @@ def admitted(
         _bring_in(Path(upload), scene_file, limits)
         with (
             bounded_cache(),
-            Scene(scene_file, bands=bands, resolution=resolution, num_channels=num_channels) as scene,
+            Scene(
+                scene_file, bands=bands, resolution=resolution, num_channels=num_channels, driver=SCENE_DRIVER
+            ) as scene,
         ):
             _check_pixels(scene.grid.height, scene.grid.width, limits)
             yield scene
@@ -80,7 +88,7 @@ def admitted(
 
 def _bring_in(upload: Path, target: Path, limits: Limits) -> None:
     """Checks an upload and puts it, as a GeoTIFF, at `target`."""
-    size = upload.stat().st_size if upload.is_file() else 0
+    size = _size(upload)
     if size == 0:
         raise InputError("the file is empty (0 bytes); export it again and drop it here")
     if size > limits.megabytes * 1e6:
@@ -92,7 +100,7 @@ def _bring_in(upload: Path, target: Path, limits: Limits) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(upload, driver=driver) as source:
+            with rasterio.Env(**_ALONE), rasterio.open(upload, driver=driver) as source:
                 _check_pixels(source.height, source.width, limits)
                 if source.tags(ns="OVERVIEWS"):  # may name another file as overview
                     raise InputError("the file refers to other files; save it as a plain GeoTIFF (gdal_translate)")
@@ -105,6 +113,17 @@ def _bring_in(upload: Path, target: Path, limits: Limits) -> None:
         raise InputError("the file is no image that can be read, or it is damaged; export it again") from error
     if driver == "GTiff":
         _link(upload, target)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file: what else a path may name could hang, or lead out of the upload folder."""
+    try:
+        status = path.lstat()
+    except (OSError, ValueError) as error:  # the second: a name that holds a zero
+        raise InputError("the file is no longer here, uploads are deleted after a while; drop it here again") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("this is no file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box")
+    return status.st_size
 
 
 def _driver(path: Path) -> str:
@@ -144,3 +163,18 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def remove_old(folder: Path, age: float, *, spared: Path) -> None:
+    """Removes uploads that nobody sent or used for `age` seconds, what else gradio left beside them, empty folders.
+
+    Gradio's own task would end for good at the first path that it cannot remove, and knows nothing of broken uploads.
+    """
+    before = time.time() - age
+    for path in [*folder.glob("*/*"), *folder.glob("*")]:  # files before the folders that hold them
+        if spared in (path, path.parent):
+            continue
+        with suppress(OSError):  # a folder that is not empty, a file that just went
+            status = path.lstat()
+            if status.st_ctime < before:
+                path.rmdir() if stat.S_ISDIR(status.st_mode) else path.unlink()

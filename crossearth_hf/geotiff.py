@@ -67,7 +67,7 @@ class Scene:
         resolution: Ground sampling distance in metres at which `read` resamples (bilinear, palettes nearest); the
             scene's own where None. `native` stays the scene at its own grid.
         num_channels: What a model takes, 3 or more.
-        drivers: Names of the GDAL drivers that may open it; all where None.
+        driver: Name of the only GDAL driver that may open it; any where None.
         nodata: Values that mean no data, beside what the file declares: of 8-bit pixels those that all chosen bands
             hold, else for each band. None to find undeclared fill, () for none.
         palette_as_image: Whether a palette of few values in flat regions is a picture all the same.
@@ -89,7 +89,7 @@ class Scene:
         bands: Sequence[int] | None = None,
         resolution: float | None = None,
         num_channels: int = 3,
-        drivers: Sequence[str] | None = None,
+        driver: str | None = None,
         nodata: Sequence[float] | None = None,
         palette_as_image: bool = False,
     ) -> None:
@@ -98,7 +98,7 @@ class Scene:
         self.palette_as_image = palette_as_image
         check_raster(self.path)
         before = _stamp(self.path)  # the others are known, and read, only once this one is open
-        source = _open(self.path, drivers)
+        source = _open(self.path, driver)
         try:
             self.stamps = {path: _stamp(path) for path in files_of(source)} | {self.path: before}
             self.native_grid = Grid.of(source)
@@ -206,11 +206,11 @@ def files_behind(path: str | os.PathLike[str]) -> list[str]:
         return [name, *files_of(source)]
 
 
-def _open(path: str, drivers: Sequence[str] | None) -> Any:
+def _open(path: str, driver: str | None) -> Any:
     """A rasterio dataset; raises `InputError` saying why there is none."""
     ignore_missing_georeference()
     try:
-        source = rasterio.open(path, driver=drivers)
+        source = rasterio.open(path, driver=driver)
     except GDAL_ERRORS as error:
         raise InputError(_why_unreadable(path)) from error
     if source.count == 0:

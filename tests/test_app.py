@@ -260,12 +260,58 @@ def test_the_work_folder_is_emptied_and_nothing_else(tmp_path, monkeypatch):
     assert not folders.served.parent.exists()
 
 
-@pytest.mark.parametrize("flags", [["--max-megapixels", "0"], ["--max-queue", "-1"], ["--prot", "1"]])
+def test_two_servers_do_not_share_a_work_folder(tmp_path, monkeypatch):
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
+        monkeypatch.setenv(name, "")
+    with settings.work_folder(tmp_path) as folders:
+        (folders.served / "upload.tif").write_text("x")
+        with pytest.raises(InputError, match="another server uses"), settings.work_folder(tmp_path):
+            pass
+        assert (folders.served / "upload.tif").exists()
+    with settings.work_folder(tmp_path):
+        pass
+
+
+def test_work_folders_that_cannot_be(tmp_path, monkeypatch):
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
+        monkeypatch.setenv(name, "")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("mine")
+    (tmp_path / "linked" / "crossearth-app").mkdir(parents=True)
+    (tmp_path / "linked" / "crossearth-app" / "served").symlink_to(tmp_path / "mine")
+    for parent in ("file", "linked"):
+        with (
+            pytest.raises(InputError, match="choose another folder by --work-dir"),
+            settings.work_folder(tmp_path / parent),
+        ):
+            pass
+    assert (tmp_path / "mine" / "precious.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--max-megapixels 0",
+        "--max-megapixels nan",
+        "--max-megabytes inf",
+        "--keep-minutes inf",
+        "--keep-minutes -1",
+        "--max-queue -1",
+        "--port 0",
+        "--port 99999999",
+        "--port x",
+        "--prot 1",
+        "scene.tif",
+    ],
+)
 def test_wrong_flags(flags, capsys):
     with pytest.raises(SystemExit) as stop:
-        settings.parse(flags)
+        settings.parse(flags.split())
     assert stop.value.code == 2
-    assert "crossearth app: error" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("crossearth app: error: ")
+    assert flags.split()[-1] in error
 
 
 def test_the_readme_names_every_flag():

@@ -11,7 +11,7 @@ pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
 from app_parts import read_map, stub_model, write_patches
-from jobs import Cancelled, Jobs
+from jobs import Cancelled, Jobs, repeat_forever
 
 from app import predict
 from crossearth_hf.errors import InputError
@@ -126,6 +126,23 @@ def test_the_end_of_the_server_stops_its_jobs(tmp_path):
 
     asyncio.run(closed())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_repeated_survives_a_failure(capfd):
+    done = []
+
+    def work():
+        done.append(len(done))
+        if len(done) == 1:
+            raise PermissionError("no")
+
+    repeat_forever(work, 0.01)
+    for _ in range(500):
+        if len(done) > 2:
+            break
+        time.sleep(0.01)
+    assert done[:3] == [0, 1, 2]
+    assert capfd.readouterr().err == "crossearth app: PermissionError in the background: no\n"
 
 
 def test_two_predictions_at_once(tmp_path):

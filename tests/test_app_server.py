@@ -1,6 +1,8 @@
 """The app behind a server: its API, what it refuses to hand out, two users at once, cancelling and the queue."""
 
 import json
+import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -18,20 +20,14 @@ import app_parts  # puts the app on the path
 import httpx
 import settings
 from app_parts import stub_model, write_patches
-from gates import NoFetching
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
 from jobs import Jobs
 from page import Handlers, start
 from rasters import write_raster
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
-from starlette.testclient import TestClient
 from stub_model import ColourModel
-from uploads import Limits
+from uploads import Limits, remove_old
 
 from app import predict
 
@@ -114,8 +110,9 @@ def test_an_upload_that_is_too_large(client, tmp_path):
 def write_upload(url, folder):
     """Uploads a scene as a browser does; its path on the server."""
     write_patches(folder / "mine.tif")
-    with (folder / "mine.tif").open("rb") as file:
-        return httpx.post(f"{url}gradio_api/upload", files={"files": file}).json()[0]
+    content = (folder / "mine.tif").read_bytes()
+    (folder / "mine.tif").unlink()
+    return httpx.post(f"{url}gradio_api/upload", files={"files": ("mine.tif", content)}).json()[0]
 
 
 def call(url, path):
@@ -163,20 +160,138 @@ def test_no_address_is_fetched(server):
         assert answer.request.method == "HEAD" or answer.text == "addresses are not fetched here"
 
 
-def test_the_gate_lets_everything_else_through():
-    async def echo(request):
-        return PlainTextResponse(await request.body())
+def test_the_type_is_said_once(server, tmp_path):
+    """Gradio reads the first of two, so that the second must not tell the gate to look away."""
+    url, *_ = server
+    body = json.dumps({"data": [{"path": "http://127.0.0.1:9/x.tif", "meta": {"_type": "gradio.FileData"}}]})
+    headers = [("content-type", "application/json"), ("content-type", "multipart/form-data")]
+    for order in (headers, headers[::-1]):
+        answer = httpx.post(f"{url}gradio_api/call/predict", content=body, headers=order)
+        assert (answer.status_code, answer.text) == (400, "send the header content-type once")
 
-    app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])], middleware=[Middleware(NoFetching)])
-    client = TestClient(app)
-    for path in ("/file=/tmp/a.tif", "/file/tmp/100%25.tif", "/assets/a:b.js"):
-        assert client.get(path).status_code == 200
-    assert client.post("/x", json={"data": [{"path": "/tmp/a.tif", "url": "http://here/"}]}).status_code == 200
-    assert client.post("/x", content=b"{no json").text == "{no json"
-    assert client.post("/x", json={"a": [{"b": {"path": "https:\u002f/x"}}]}).status_code == 403
-    assert client.post("/x", content=b" " * (2**20 + 1)).status_code == 403
-    upload = client.post("/x", files={"file": b"http://" * 200_000})
-    assert upload.status_code == 200
+
+def test_a_foreign_page_uploads_nothing(server, tmp_path):
+    url, handlers, _ = server
+    before = set(handlers.uploads.iterdir())
+    for headers in ({"origin": "https://evil.example"}, {"host": "evil.example"}):
+        answer = httpx.post(f"{url}gradio_api/upload", files={"files": b"mine"}, headers=headers)
+        assert answer.status_code == 403
+    assert set(handlers.uploads.iterdir()) == before
+    own = {"origin": url.rstrip("/")}
+    assert httpx.post(f"{url}gradio_api/upload", files={"files": b"mine"}, headers=own).status_code == 200
+
+
+VALUES = [None, True, -1, 1.5, 10**400, float("nan"), "ü\ud800\n" + "a" * 3000, [], {"a": [1]}]
+FIELDS = {
+    "predict": {"scene": 0, "model": 1, "bands": 2, "at_model_resolution": 3},
+    "compare": {"scene": 0, "model": 1, "alpha": 2, "mask_ratio": 3, "seed": 4, "band_order": 5},
+}
+FITTING = {"predict": ["stub", "", False], "compare": ["stub", 0.5, 0.0, 0, "RGB"]}
+DEFAULTS = {("predict", "bands"): [None], ("predict", "at_model_resolution"): [None, True], ("compare", "alpha"): []}
+
+
+def answer_to(url, api_name, data):
+    """What an API call with any JSON gets: the kind of its last event, and its data."""
+    body = json.dumps({"data": data})
+    event = httpx.post(f"{url}gradio_api/call/{api_name}", content=body, headers={"content-type": "application/json"})
+    text = httpx.get(f"{url}gradio_api/call/{api_name}/{event.json()['event_id']}", timeout=60).text
+    kind, found = re.findall(r"event: (\w+)\ndata: (.*)", text)[-1]
+    return kind, json.loads(found)
+
+
+@pytest.mark.parametrize(("api_name", "field"), [(name, field) for name, fields in FIELDS.items() for field in fields])
+def test_values_of_every_kind_get_a_sentence(server, tmp_path, capfd, api_name, field):
+    url, *_ = server
+    mine = {"path": write_upload(url, tmp_path), "meta": {"_type": "gradio.FileData"}}
+    for value in VALUES:
+        if value in DEFAULTS.get((api_name, field), []):
+            continue
+        data = [mine, *FITTING[api_name]]
+        data[FIELDS[api_name][field]] = value
+        kind, found = answer_to(url, api_name, data)
+        assert kind == "error", value
+        assert found["title"] == "This did not work", value
+        assert 20 < len(found["error"]) < 200
+        assert found["error"].endswith(".")
+        assert found["error"].isprintable()
+    log = capfd.readouterr()
+    assert "Traceback" not in log.err + log.out
+
+
+def test_what_is_wrong_is_named(server, tmp_path):
+    url, *_ = server
+    mine = {"path": write_upload(url, tmp_path), "meta": {"_type": "gradio.FileData"}}
+    for data, sentence in (
+        ([mine, None, "", False], "Unknown model (empty); choose stub."),
+        ([mine, "<b>", "", False], "Unknown model '&lt;b&gt;'; choose stub."),
+        ([mine, "stub", {"a": 1}, False], "an object is no list of bands; give numbers such as 4,3,2."),
+        ([mine, "stub", "", "yes"], "Model's resolution: 'yes' is neither true nor false; give one of these."),
+    ):
+        assert answer_to(url, "predict", data)[1]["error"] == sentence
+    for data, sentence in (
+        ([mine, "stub", 0.5, 0.5, float("nan"), "RGB"], "Seed: nan is not between 0 and 999; give a number that is."),
+        ([mine, "stub", 0.5, 0.5, 1.5, "RGB"], "Seed: 1.5 is not a whole number; give one from 0 to 999."),
+        ([mine, "stub", 10**400, 0.5, 0, "RGB"], "Alpha: a huge number is not between 0 and 1; give a number that is."),
+        ([mine, "stub", 0.5, 0.5, 0, "BGR"], "Unknown band order 'BGR'; choose RGB or IRRG."),
+    ):
+        assert answer_to(url, "compare", data)[1]["error"] == sentence
+
+
+def test_requests_that_make_no_sense_leave_no_traceback(server, tmp_path, capfd):
+    url, *_ = server
+    mine = {"path": write_upload(url, tmp_path), "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [mine, *FITTING["predict"]], "session_hash": "x"}
+    for path, sent in (
+        ("call/nothing", body),
+        ("call/v2/nothing", body),
+        ("call/v2/predict", {"nothing": mine}),
+        ("queue/join", body | {"fn_index": 99}),
+        ("queue/join", body | {"fn_index": -1}),
+        ("queue/join", body | {"fn_index": 1, "session_hash": ""}),
+        ("queue/join", body | {"fn_index": None}),
+        ("run/nothing", body),
+        ("run/predict", {"data": [None, None, None, None]}),
+        ("run/predict", {"data": "x"}),
+    ):
+        assert 400 <= httpx.post(f"{url}gradio_api/{path}", json=sent, timeout=60).status_code <= 500, path
+    for index in range(12):  # buttons that the browser alone handles, and others that take something else
+        httpx.post(f"{url}gradio_api/queue/join", json=body | {"fn_index": index})
+    for path in ("queue/data?session_hash=nobody", "call/predict/nothing"):
+        httpx.get(f"{url}gradio_api/{path}")
+    for files in ({"data": {"files": "x"}, "files": {"other": b"x"}}, {"files": {"files": ("x" * 300, b"")}}):
+        httpx.post(f"{url}gradio_api/upload", **files)
+    httpx.get(f"{url}gradio_api/file={mine['path']}", headers={"range": "bytes=--"})
+    assert answer_to(url, "predict", body["data"])[0] == "complete"
+    assert answer_to(url, "predict", [])[0] == "error"
+    log = capfd.readouterr()
+    assert "Traceback" not in log.err + log.out
+    assert "FnIndexInferError" in log.err
+
+
+def test_uploads_are_deleted_whatever_was_asked_for(server, tmp_path, capfd):
+    url, handlers, _ = server
+    mine = Path(write_upload(url, tmp_path))
+    results = handlers.jobs._folder
+    finished = next(iter(results.iterdir()), results)
+    for path in (mine.parent, f"{mine.parent}/", handlers.uploads, results, finished, f"{mine}/../..", "/", "."):
+        named = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        kind, found = answer_to(url, "predict", [named, *FITTING["predict"]])
+        assert kind == "error", path
+        assert found["error"]
+    later = Path(write_upload(url, tmp_path))
+    (handlers.uploads / "broken").write_bytes(b"half an upload")
+    os.mkfifo(handlers.uploads / "pipe")
+    (later.parent / "folder.tif").mkdir()
+    remove_old(handlers.uploads, 3600, spared=results)
+    assert later.exists()
+    time.sleep(0.05)
+    remove_old(handlers.uploads, 0.01, spared=results)
+    remove_old(handlers.uploads, -1, spared=results)  # folders that were emptied just now
+    assert list(handlers.uploads.iterdir()) == [results]
+    assert results.exists()
+    assert "Traceback" not in capfd.readouterr().err
+    gone = {"path": str(later), "meta": {"_type": "gradio.FileData"}}
+    assert "no longer here" in answer_to(url, "predict", [gone, *FITTING["predict"]])[1]["error"]
 
 
 def test_two_users_get_their_own_maps(server, tmp_path):

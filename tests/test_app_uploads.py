@@ -1,5 +1,7 @@
 """What the app lets in: messages for bad uploads, limits, and that no upload reads another file."""
 
+import os
+
 import numpy as np
 import pytest
 import rasterio
@@ -10,10 +12,12 @@ pytest.importorskip("shapely")
 
 from app_parts import patches, read_map, stub_model, write_patches
 from rasters import write_raster
-from uploads import Limits, admitted
+from shift import infrared_scene
+from uploads import SCENE_DRIVER, Limits, admitted
 
 from app import predict
 from crossearth_hf.errors import InputError
+from crossearth_hf.geotiff import Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -178,6 +182,90 @@ def test_files_beside_an_upload_are_not_read(tmp_path, folder):
     result = predict(tmp_path / "s.tif", stub_model(), folder)
     np.testing.assert_array_equal(read_map(result.report.files[0]), ids)
     assert rasterio.open(result.report.files[0]).crs.to_epsg() == 32632
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_files_beside_a_picture_are_not_read(tmp_path, folder, ending):
+    pixels, ids = patches()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / f"s.{ending}", quality=95)
+    (tmp_path / f"s.{ending}.aux.xml").write_text("<PAMDataset><SRS>EPSG:3857</SRS></PAMDataset>")
+    for world in ("wld", "pgw", "jgw", f"{ending}w"):
+        (tmp_path / f"s.{world}").write_text("2\n0\n0\n-2\n500000\n5000000\n")
+    write_raster(tmp_path / f"s.{ending}.msk", np.zeros((1, 160, 200), np.uint8), transform=None)
+    with rasterio.open(tmp_path / f"s.{ending}") as source:  # the danger is real
+        assert source.transform.a == 2
+    result = predict(tmp_path / f"s.{ending}", stub_model(), folder)
+    assert (result.place, result.report.hectares, result.report.without_data) == (None, None, 0)
+    assert "no CRS" in result.summary
+    assert (read_map(result.report.files[0]) == ids).mean() > 0.98
+
+
+def folder_of_a_scene(path):
+    path.mkdir()
+    write_patches(path / "s.tif")
+
+
+def link(path):
+    write_patches(path.with_name("secret.tif"))
+    path.symlink_to(path.with_name("secret.tif"))
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [folder_of_a_scene, link, device, os.mkfifo])
+def test_only_regular_files_come_in(tmp_path, folder, make):
+    make(tmp_path / "s.tif")
+    with pytest.raises(InputError, match="no file that was uploaded"):
+        predict(tmp_path / "s.tif", stub_model(), folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_an_upload_that_is_gone(tmp_path, folder):
+    for name in ("gone.tif", "zero\0.tif", "a" * 5000):
+        with pytest.raises(InputError, match="no longer here"):
+            predict(tmp_path / name, stub_model(), folder)
+
+
+def geopackage(path):
+    write_raster(path, np.ones((3, 64, 64), np.uint8), driver="GPKG")
+
+
+def hdf5(path):
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2000))
+
+
+def web_service(path):
+    path.write_text("<GDAL_WMS><Service name='TMS'><ServerUrl>http://127.0.0.1:9/</ServerUrl></Service></GDAL_WMS>")
+
+
+def catalogue(path):
+    path.write_text('{"type": "FeatureCollection", "stac_version": "1.0.0", "features": []}')
+
+
+def tile_index(path):
+    path.write_text("<GDALTileIndexDataset><IndexDataset>PG:host=127.0.0.1</IndexDataset></GDALTileIndexDataset>")
+
+
+@pytest.mark.parametrize("make", [geopackage, hdf5, web_service, catalogue, tile_index])
+def test_other_formats_are_refused_whatever_their_name(tmp_path, folder, make):
+    make(tmp_path / "s.gpkg")
+    (tmp_path / "s.gpkg").rename(tmp_path / "s.tif")
+    with pytest.raises(InputError, match="neither a GeoTIFF nor a JPEG nor a PNG"):
+        predict(tmp_path / "s.tif", stub_model(), folder)
+
+
+def test_a_scene_is_opened_by_one_driver(tmp_path, folder):
+    """Also when it is opened again, as near infrared: no other driver gets to look at its content."""
+    with pytest.raises(InputError, match="no raster that GDAL can read"):
+        Scene(write_raster(tmp_path / "s.tif", np.ones((3, 64, 64), np.uint8), driver="GPKG"), driver=SCENE_DRIVER)
+    write_raster(tmp_path / "bands.tif", np.ones((4, 64, 64), np.uint8))
+    with admitted(tmp_path / "bands.tif", folder, Limits()) as scene:
+        write_raster(folder / "other.tif", np.ones((4, 64, 64), np.uint8), driver="GPKG")
+        (folder / "other.tif").replace(folder / "scene.tif")
+        with pytest.raises(InputError, match="needs a fourth band"):
+            infrared_scene(scene)
 
 
 def test_admitted_scene_has_a_name_of_ours(tmp_path, folder):

@@ -1,0 +1,91 @@
+"""What a request holds, checked: the page sends what its fields allow, any other client whatever it likes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crossearth_hf.errors import InputError, on_one_line
+
+_LONGEST_SHOWN = 40  # signs of a value in a message
+_LONGEST_BANDS = 100  # signs
+
+
+def uploaded_file(value: Any, folder: Path) -> Path | None:
+    """The file that a request names as its scene; None if it names none.
+
+    Args:
+        value: As gradio gives it: None, or a dictionary with a path.
+        folder: Where gradio keeps uploads, each in a folder of its own.
+
+    Raises:
+        InputError: for a path that is not that of an upload, such as one of a folder, or of a result.
+    """
+    if value is None:
+        return None
+    path = Path(os.path.normpath(value["path"]))
+    if path.parent.parent != Path(os.path.realpath(folder)):
+        raise InputError("This is no file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box.")
+    return path
+
+
+def one_of(value: Any, choices: Sequence[str], name: str) -> str:
+    """One of the names in `choices`; raises `InputError`."""
+    if not (isinstance(value, str) and value in choices):
+        raise InputError(f"Unknown {name} {_shown(value)}; choose {' or '.join(choices)}.")
+    return value
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False, which None stands for; raises `InputError`."""
+    if not (value is None or isinstance(value, bool)):
+        raise InputError(f"{name}: {_shown(value)} is neither true nor false; give one of these.")
+    return bool(value)
+
+
+def number(value: Any, name: str, low: float, high: float) -> float:
+    """A number from `low` to `high`; raises `InputError`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and low <= value <= high):  # NaN is not
+        raise InputError(f"{name}: {_shown(value)} is not between {low:g} and {high:g}; give a number that is.")
+    return float(value)
+
+
+def whole_number(value: Any, name: str, low: int, high: int) -> int:
+    """A whole number from `low` to `high`; raises `InputError`."""
+    found = number(value, name, low, high)
+    if not found.is_integer():
+        raise InputError(f"{name}: {_shown(value)} is not a whole number; give one from {low} to {high}.")
+    return int(found)
+
+
+def band_numbers(value: Any) -> list[int] | None:
+    """Band numbers as a visitor typed them; None for none. Raises `InputError`."""
+    typed = "" if value is None else str(value).strip() if _is_text(value) else "?"
+    try:
+        if len(typed) > _LONGEST_BANDS:
+            raise ValueError
+        return [int(number) for number in typed.split(",")] if typed else None
+    except ValueError as error:
+        raise InputError(f"{_shown(value)} is no list of bands; give numbers such as 4,3,2.") from error
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """A value as a message may show it: short, and on one line."""
+    text = f"'{value}'" if isinstance(value, str) else "(empty)" if value is None else _number_or_kind(value)
+    return on_one_line(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}...")
+
+
+def _number_or_kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        try:
+            return f"{value:g}"
+        except OverflowError:
+            return "a huge number"
+    return "a list" if isinstance(value, list) else "an object"
