@@ -11,9 +11,10 @@ from types import FrameType
 from jobs import Jobs, repeat_forever
 from pictures import Layers, save_layers
 from settings import Model, load_models, parse, work_folder
-from uploads import Limits, admitted, remove_old
+from uploads import Limits, admitted, notices, remove_old
 
 from crossearth_hf.errors import InputError
+from crossearth_hf.grid import Grid
 from crossearth_hf.inference import WindowCounter, resolve_window
 from crossearth_hf.mapping import MapOutputs, MapReport, predict_map, resolution_advice
 from crossearth_hf.vectors import Footprint, footprint, write_polygons
@@ -32,6 +33,7 @@ class Prediction:
         place: Where the scene lies, or None.
         summary: What was read, in one line.
         advice: What would give a better map, or None.
+        notices: What is odd about the scene, a sentence each.
     """
 
     report: MapReport
@@ -40,6 +42,7 @@ class Prediction:
     place: Footprint | None
     summary: str
     advice: str | None
+    notices: tuple[str, ...]
 
 
 def predict(
@@ -71,10 +74,8 @@ def predict(
     if at_model_resolution and trained_at is None:
         raise InputError("This model does not state its resolution; untick the box that asks for it.")
     resolution = trained_at if at_model_resolution else None
-    channels = network.config.num_channels
-    with admitted(
-        upload, folder, limits or Limits(), bands=bands, resolution=resolution, num_channels=channels
-    ) as scene:
+    channels, limits = network.config.num_channels, limits or Limits()
+    with admitted(upload, folder, limits, bands=bands, resolution=resolution, num_channels=channels) as scene:
         grid = scene.native_grid
         outputs = MapOutputs.checked(
             scene.path,
@@ -88,10 +89,25 @@ def predict(
         )
         write_polygons(outputs.map, folder / "polygons.gpkg", grid, report.label_set)
         layers = save_layers(scene, outputs.map, folder / "confidence.tif", report.label_set, folder)
-        advice = (
-            resolution_advice(grid, trained_at, "reading it at that resolution may help") if not resolution else None
+        return Prediction(
+            report,
+            folder / "polygons.gpkg",
+            layers,
+            footprint(grid),
+            scene.summary(),
+            None if resolution else _advice(grid, trained_at, limits),
+            notices(scene),
         )
-        return Prediction(report, folder / "polygons.gpkg", layers, footprint(grid), scene.summary(), advice)
+
+
+def _advice(grid: Grid, trained_at: float | None, limits: Limits) -> str | None:
+    """A sentence for a scene whose pixels do not suit the model; names the box on the page only where it works."""
+    remedy = "tick the box that reads it at that, and its map may be better"
+    if trained_at is not None and grid.can_be_rescaled(trained_at):
+        rescaled = grid.rescaled(trained_at)
+        if rescaled.width * rescaled.height > limits.megapixels * 1e6:
+            remedy = "at that it has too many pixels for this server; cut out a part of it"
+    return resolution_advice(grid, trained_at, remedy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from pictures import save_version
 from settings import Model, WorkFolder
 from shift import BAND_ORDERS, compare_versions, infrared_scene
 from starlette.middleware import Middleware
-from uploads import SUFFIXES, Limits, admitted
+from uploads import SUFFIXES, Limits, admitted, notices
 
 from crossearth_hf.earth_style import EarthStyle
 from crossearth_hf.errors import InputError
@@ -74,7 +74,7 @@ class Handlers:
             report = result.report
             files = [str(path) for path in (*report.files, result.polygons)]
             place = pages.place(result.place, result.summary, result.advice, report.seconds)
-            return pages.viewer(result.layers, report), pages.legend(report), place, *files
+            return pages.viewer(result.layers, report), pages.legend(report, result.notices), place, *files
 
         with _told():
             return await self.jobs.run(request.session_hash, work)
@@ -106,6 +106,7 @@ class Handlers:
                 admitted(inputs.uploaded_file(scene, self.uploads), job.folder, self.limits) as opened,
                 infrared_scene(opened) if is_infrared else nullcontext() as infrared,
             ):
+                odd = notices(opened)
                 versions = compare_versions(
                     opened, network, processor, self.style, **settings, infrared=infrared, on_step=count
                 )
@@ -114,7 +115,7 @@ class Handlers:
                 save_version(version.raster, version.labels, versions[0].labels, label_set, job.folder, index)
                 for index, version in enumerate(versions)
             ]
-            return pages.version_cards(versions, files, label_set)
+            return pages.version_cards(versions, files, label_set, odd)
 
         with _told():
             return await self.jobs.run(request.session_hash, work)

@@ -89,8 +89,8 @@ def viewer(layers: Layers, report: MapReport) -> str:
     )
 
 
-def legend(report: MapReport) -> str:
-    """Table of classes: colour, share and hectares."""
+def legend(report: MapReport, notices: Sequence[str] = ()) -> str:
+    """Table of classes: colour, share and hectares; below, what is odd about the scene."""
     areas = [None] * len(report.pixels) if report.hectares is None else list(report.hectares)
     largest = max(report.shares)
     rows = [
@@ -101,18 +101,24 @@ def legend(report: MapReport) -> str:
             report.label_set.classes, report.label_set.colors, report.shares, areas, strict=True
         )
     ]
-    notes = [] if report.hectares is not None else ["Hectares need a georeferenced scene."]
+    remarks = [] if report.hectares is not None else ["Hectares need a georeferenced scene."]
     if report.without_data:
-        notes.append(f"{report.without_data:,} pixels hold no data and are left out.")
+        remarks.append(f"{report.without_data:,} pixels hold no data and are left out.")
     if report.label_set.name == "land-cover":
-        notes.append("Colours that colour-blind people can tell apart, by Okabe and Ito (2008).")
+        remarks.append("Colours that colour-blind people can tell apart, by Okabe and Ito (2008).")
     head = "<tr><th scope='col'>Class</th><th></th><th scope='col'>Share</th><th scope='col'>Hectares</th></tr>"
-    note = f"<p class='ce-help'>{' '.join(notes)}</p>" if notes else ""
-    return f"<h2>Classes</h2><table class='ce-legend'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{note}"
+    help_text = f"<p class='ce-help'>{' '.join(remarks)}</p>" if remarks else ""
+    table = f"<table class='ce-legend'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<h2>Classes</h2>{notes(notices)}{table}{help_text}"
+
+
+def notes(sentences: Sequence[str]) -> str:
+    """What a visitor should know of a scene, as paragraphs that stand out."""
+    return "".join(f"<p class='ce-note'>{escape(text[0].upper() + text[1:])}.</p>" for text in sentences)
 
 
 def place(found: Footprint | None, summary: str, advice: str | None, seconds: float) -> str:
-    """Where the scene lies, what was read, how long it took."""
+    """Where the scene lies, what would give a better map, what was read, how long it took."""
     if found is None:
         where = "<p>The scene has no known place on Earth; its map has none either.</p>"
     else:
@@ -122,19 +128,21 @@ def place(found: Footprint | None, summary: str, advice: str | None, seconds: fl
             f"<dt>North-east corner</dt><dd>{_point(found.east, found.north)}</dd></dl>"
             "<p class='ce-help'>Longitude and latitude in degrees (WGS84); the corners of the bounding box.</p>"
         )
-    hint = f"<p><b>{escape(advice)}</b></p>" if advice else ""
+    hint = notes([advice] if advice else [])
     return f"<h2>Place</h2>{hint}{where}<p class='ce-help'>{escape(summary)}. Mapped in {seconds:.1f} s.</p>"
 
 
-def version_cards(versions: Sequence[Version], files: Sequence[Sequence[Path]], label_set: LabelSet) -> str:
-    """Cards of the versions of a scene with the files that `save_version` drew, and a key of the classes."""
+def version_cards(
+    versions: Sequence[Version], files: Sequence[Sequence[Path]], label_set: LabelSet, notices: Sequence[str] = ()
+) -> str:
+    """Cards of the versions of a scene with the files that `save_version` drew, a key of the classes, and notices."""
     key = "".join(
         f"<li>{_swatch(color)}{_name(name)}</li>"
         for name, color in zip(label_set.classes, label_set.colors, strict=True)
     )
     cards = "".join(_card(version, paths) for version, paths in zip(versions, files, strict=True))
     return (
-        f"<div class='ce-versions'>{cards}</div><ul class='ce-key'>{key}</ul>"
+        f"{notes(notices)}<div class='ce-versions'>{cards}</div><ul class='ce-key'>{key}</ul>"
         "<p class='ce-help'>Of each: the version, its map, and in full colour the pixels whose class is "
         "not that of the original.</p>"
     )

@@ -83,7 +83,17 @@ def admitted(
             yield scene
     except InputError as error:
         message = str(error).replace(str(scene_file), "the file").replace(str(folder), "the folder")
+        message = message.replace("add --palette-as-image or ", "")  # no field of the page does it
         raise InputError(message[0].upper() + message[1:].rstrip(".") + ".") from error
+
+
+def notices(scene: Scene) -> tuple[str, ...]:
+    """Sentences on what is odd about a scene, and on the flags of another command, for the page has no field for it."""
+    found = scene.notices()
+    return tuple(
+        notice.finding if notice.remedy is None else f"{notice.finding}; with crossearth predict, {notice.remedy}"
+        for notice in found
+    )
 
 
 def _bring_in(upload: Path, target: Path, limits: Limits) -> None:

@@ -29,6 +29,7 @@ _FARTHEST_EAST = 360.0  # degrees of longitude, which some count from 0
 _LARGEST_SIDE = 4096  # of the label map that is outlined, in pixels: bounds memory and the number of polygons
 _SMALLEST_AREA = 16  # pixels of a polygon; smaller ones go to their largest neighbour
 _TOLERANCE = 2.0  # pixels
+_SMALL_MAP = 32 * 32  # pixels up to which outlines keep every corner: each is a share of the area; our choice
 _SQUARE_METRES_PER_HECTARE = 10_000
 
 
@@ -79,9 +80,10 @@ def write_polygons(
 ) -> int:
     """Outlines a label map as a GeoPackage of polygons that touch without gaps or overlaps.
 
-    Specks below 16 pixels are left to their neighbours, outlines simplified by 2 pixels (Visvalingam-Whyatt on the
-    whole coverage, so that neighbours keep one common border). A map of more than 4096 pixels on a side is outlined
-    at that size. Without a CRS the coordinates are (column, -row), the way QGIS shows such an image.
+    Specks below 16 pixels are left to their neighbours; outlines are simplified by 2 pixels (Visvalingam-Whyatt on the
+    whole coverage, so that neighbours keep one common border), unless the map has no more than 1024 pixels. A map of
+    more than 4096 pixels on a side is outlined at that size. Without a CRS the coordinates are (column, -row), the way
+    QGIS shows such an image.
 
     Args:
         map_file: A label map, 255 without data, as `predict_map` writes it.
@@ -127,13 +129,14 @@ def outline(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (N,) shapely polygons in (column, row) coordinates that neither overlap nor leave gaps, and (N,) their ids.
     """
     valid = labels != IGNORE_INDEX
-    calm = features.sieve(labels, _SMALLEST_AREA, mask=valid)
+    whole = labels.size <= _SMALLEST_AREA  # of which sieving would leave nothing
+    calm = labels if whole else features.sieve(labels, _SMALLEST_AREA, mask=valid)
     found = list(features.shapes(calm, mask=valid & (calm != IGNORE_INDEX)))
     ids = np.array([value for _, value in found], dtype=np.int64)
     polygons = np.array([shapely.geometry.shape(geometry) for geometry, _ in found], dtype=object)
     # A corner may lie on a neighbour's straight edge: only with a vertex there do both know it as common.
     noded = shapely.transform(shapely.segmentize(polygons, 1.0), np.rint)
-    return shapely.coverage_simplify(noded, _TOLERANCE), ids
+    return shapely.coverage_simplify(noded, _TOLERANCE if labels.size > _SMALL_MAP else 0), ids
 
 
 def _place(grid: Grid) -> tuple[CRS | None, Affine]:

@@ -112,6 +112,23 @@ def test_an_old_file_stays(tmp_path):
     assert (tmp_path / "p.gpkg").read_text() == "old"
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 2), (3, 5), (4, 4), (1, 40), (32, 32)])
+def test_tiny_maps_keep_their_area(height, width):
+    labels = np.zeros((height, width), np.uint8)
+    labels[:, width // 2 :] = 1
+    polygons, ids = outline(labels)
+    areas = {int(number): shapely.area(polygon) for number, polygon in zip(ids, polygons, strict=True)}
+    assert areas == {number: area for number, area in enumerate(np.bincount(labels.ravel())) if area}
+
+
+@pytest.mark.parametrize("known", [0, 3])
+def test_maps_almost_without_data(known):
+    labels = np.full((100, 100), 255, np.uint8)
+    labels[50, 50 : 50 + known] = 1
+    polygons, _ = outline(labels)
+    assert shapely.area(polygons).sum() <= known
+
+
 def test_footprint_on_the_equator():
     """UTM zone 32 has its central meridian, 9 degrees east, at 500 km, and counts metres north from the equator."""
     found = footprint(Grid(200, 100, UTM, Affine(10, 0, 499_000, 0, -10, 500)))
