@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from . import metrics
 from .data.image_files import resize_bands
@@ -18,6 +17,7 @@ from .image_processing_crossearth import CrossEarthImageProcessor
 from .inference import sliding_window_scores
 from .labels import IGNORE_INDEX, LabelSet
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
+from .progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def predict_confusion(
     training = model.training
     model.eval()
     confusion = metrics.ConfusionMatrix(len(label_set.classes))
-    for image in tqdm(images, desc="evaluating", unit="image", leave=False, disable=not progress):
+    for image in progress_bar(images, desc="evaluating", unit="image", shown=progress, passing=True):
         predicted = predict_image(
             model, processor, image, window=window, stride=stride, scale=scale, batch_size=batch_size
         )

@@ -5,7 +5,6 @@ Evaluation averages overlapping scores uniformly, as the original does (`sliding
 blend them with weights that fall off towards the window's edge (`mapping.sweep`), which hides the seams.
 """
 
-import json
 import math
 import os
 import sys
@@ -19,17 +18,23 @@ from torch.nn import functional as F
 
 from .configuration_crossearth import CrossEarthConfig
 from .cpu_kernels import BLOCK_ATTENTION
-from .errors import InputError
+from .documents import read_json, tensor_shapes
+from .errors import InputError, reason_of, shown
 from .geotiff import Raster
+from .hub import CONFIG, INDEX, PROCESSOR, WEIGHTS, hub_file, hub_model, weight_parts
 from .image_processing_crossearth import CrossEarthImageProcessor, semantic_scores
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .normalization import normalize_pixels
+from .progress import quiet_loaders
 
 PATCH = 16
 """Sides of windows are multiples of it, in pixels."""
 
 BUNDLED_MODEL = Path(__file__).parents[1] / "hub_cards" / "crossearth-tiny"
 """The model that comes with a clone of the repository."""
+
+_MOST_MISSING = 2
+"""Numbers that a configuration may ask for over those that the weights hold: else the two are of different models."""
 
 FAST_STEP = 7 / 8
 """Stride of fast maps over the window's side."""
@@ -222,33 +227,36 @@ def load_model(
     """
     target = resolve_device(device)
     name = _model_name(name_or_dir)
-    channels = load_config(name).num_channels
+    folder = model_folder(name_or_dir)
+    config = load_config(folder)
     precision = fastest_dtype(target) if dtype == "auto" else getattr(torch, dtype)
     blocks = target.type == "cpu" and precision == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
+    check_count(config, folder)
+    processor = load_processor(folder)
     try:
-        model, info = CrossEarthForSemanticSegmentation.from_pretrained(
-            name,
-            dtype=precision,
-            attn_implementation=BLOCK_ATTENTION if blocks else "sdpa",
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        processor = CrossEarthImageProcessor.from_pretrained(name)
+        with quiet_loaders():
+            model, info = CrossEarthForSemanticSegmentation.from_pretrained(
+                folder,
+                config=config,
+                dtype=precision,
+                attn_implementation=BLOCK_ATTENTION if blocks else "sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # a damaged folder makes its readers fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"the model {name} cannot be loaded: {reason}; save or convert it again") from error
-    if info["missing_keys"]:
-        raise InputError(
-            f"the weights of {name} lack {len(info['missing_keys'])} tensors, such as "
-            f"{min(info['missing_keys'])}; save or convert it again"
-        )
+        raise InputError(f"the model {name} cannot be loaded: {reason_of(error)}; save or convert it again") from error
+    for keys, what in (("missing_keys", "lack"), ("unexpected_keys", "hold beyond its configuration")):
+        if info[keys]:
+            raise InputError(
+                f"the weights of {name} {what} {len(info[keys])} tensors, such as {shown(min(info[keys]))}; save or "
+                "convert it again"
+            )
     remedy = "save or convert it again" if precision == torch.float32 else "use float32, or convert it again"
     check_weights(model.state_dict(), name, remedy)
-    _check_numbers(processor, name)
-    if len(processor.image_mean) != channels:
+    if len(processor.image_mean) != config.num_channels:
         raise InputError(
-            f"the model {name} takes {channels} channels and its image processor {len(processor.image_mean)}; give the "
-            "processor the same (extend_channels) and save it again"
+            f"the model {name} takes {config.num_channels} channels and its image processor "
+            f"{len(processor.image_mean)}; give the processor the same (extend_channels) and save it again"
         )
     return model.to(target).eval(), processor
 
@@ -269,6 +277,42 @@ def check_weights(weights: Mapping[str, Tensor], name: str, remedy: str) -> None
             raise InputError(f"the weights of {name} hold NaN or infinity in {key}, in {dtype}; {remedy}")
 
 
+def check_count(config: CrossEarthConfig, folder: Path) -> None:
+    """Raises `InputError` unless the weights are about as many numbers as the configuration asks for.
+
+    Else memory for a network of any size would be taken before its tensors are found missing.
+    """
+    remedy = "the model cannot be loaded, save or convert it again"
+    index = folder / INDEX
+    names = [WEIGHTS] if (folder / WEIGHTS).exists() or not index.exists() else weight_parts(index)
+    held = sum(math.prod(shape) for name in names for shape in tensor_shapes(folder / name, remedy).values())
+    try:
+        with torch.device("meta"):
+            network = CrossEarthForSemanticSegmentation(config)
+    except Exception as error:  # fields that fit none of the layers' rules
+        raise InputError(f"{folder / CONFIG} describes no network: {reason_of(error)}; {remedy}") from error
+    wanted = sum(parameter.numel() for parameter in network.parameters())
+    if wanted > _MOST_MISSING * held:
+        raise InputError(
+            f"{folder / CONFIG} describes a network of {wanted} numbers and the weights hold {held}; {remedy}"
+        )
+
+
+def load_processor(folder: Path) -> CrossEarthImageProcessor:
+    """The image processor of a model's folder; `InputError` where its file is damaged or its numbers do not fit."""
+    for name in ("processor_config.json", PROCESSOR):
+        if (folder / name).exists():
+            read_json(folder / name, "save the image processor again")
+    try:
+        processor = CrossEarthImageProcessor.from_pretrained(folder)
+    except Exception as error:  # whatever the fields of a stranger's file make transformers raise
+        raise InputError(
+            f"the image processor of {folder} cannot be loaded: {reason_of(error)}; save it again"
+        ) from error
+    _check_numbers(processor, str(folder))
+    return processor
+
+
 def _check_numbers(processor: CrossEarthImageProcessor, name: str) -> None:
     """Raises `InputError` unless the numbers with which a processor normalises are numbers that fit together."""
     mean, std, factor = processor.image_mean, processor.image_std, processor.rescale_factor
@@ -276,8 +320,9 @@ def _check_numbers(processor: CrossEarthImageProcessor, name: str) -> None:
     values: list[Any] = [*mean, *std, factor] if are_lists else [None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values) or 0 in std:
         raise InputError(
-            f"the image processor of {name} has image_mean {mean!r}, image_std {std!r} and rescale_factor {factor!r}, "
-            "which must be finite numbers, one mean and one std other than 0 per channel; save it again"
+            f"the image processor of {name} has image_mean {shown(mean)}, image_std {shown(std)} and rescale_factor "
+            f"{shown(factor)}, which must be finite numbers, one mean and one std other than 0 per channel; save it "
+            "again"
         )
 
 
@@ -305,18 +350,31 @@ def resolve_device(name: str) -> torch.device:
 def _model_name(name_or_dir: str | os.PathLike[str] | None) -> str:
     """Folder or Hub id as a string; raises `InputError` for a folder that is none or lacks config.json."""
     if name_or_dir is None:
-        if not (BUNDLED_MODEL / "config.json").is_file():
+        if not (BUNDLED_MODEL / CONFIG).is_file():
             raise InputError("no model comes with this installation; name a folder or a Hub id with --model")
         return str(BUNDLED_MODEL)
     name = os.fspath(name_or_dir)
     if os.path.isdir(name):
-        if not os.path.isfile(os.path.join(name, "config.json")):
+        if not os.path.isfile(os.path.join(name, CONFIG)):
             raise InputError(f"the folder {name} holds no config.json; name one written by save_pretrained")
     elif os.path.exists(name):
         raise InputError(f"{name} is a file, not a model folder; `crossearth convert` makes a folder of a checkpoint")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise InputError(f"the model folder {name} does not exist; check the path")
     return name
+
+
+def model_folder(name_or_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder on this machine that holds a model: one from the Hub is loaded into its cache.
+
+    Args:
+        name_or_dir: As `load_model` takes it.
+
+    Raises:
+        InputError: for an unknown id, a Hub that does not answer within seconds, a folder without config.json.
+    """
+    name = _model_name(name_or_dir)
+    return Path(name) if os.path.isdir(name) else hub_model(name)
 
 
 def load_config(name_or_dir: str | os.PathLike[str] | None = None) -> CrossEarthConfig:
@@ -329,17 +387,14 @@ def load_config(name_or_dir: str | os.PathLike[str] | None = None) -> CrossEarth
         InputError: for an unknown id, a folder without the configuration of a CrossEarth model.
     """
     name = _model_name(name_or_dir)
-    try:
-        values, _ = CrossEarthConfig.get_config_dict(name)
-    except (OSError, json.JSONDecodeError, ValueError) as error:
-        raise InputError(
-            f"the model '{name}' is neither a folder here nor found on the Hub; check its spelling and the network"
-        ) from error
+    path = Path(name, CONFIG) if os.path.isdir(name) else hub_file(name, CONFIG)
+    values = read_json(path, "save or convert the model again")
     found: Any = values.get("model_type")
     if found != CrossEarthConfig.model_type:
-        raise InputError(f"{name} holds a model of type '{found}'; this program runs '{CrossEarthConfig.model_type}'")
+        raise InputError(
+            f"{name} holds a model of type {shown(found)}; this program runs '{CrossEarthConfig.model_type}'"
+        )
     try:
         return CrossEarthConfig.from_dict(values)
     except Exception as error:  # whatever the fields of a stranger's file make transformers raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"the model {name} cannot be loaded: {reason}; save or convert it again") from error
+        raise InputError(f"the model {name} cannot be loaded: {reason_of(error)}; save or convert it again") from error

@@ -16,7 +16,8 @@ from .benchmark_datasets import DATASETS
 from .card_sections import CardFacts, card_sections, dataset_of
 from .configuration_crossearth import CrossEarthConfig
 from .digests import file_sha256
-from .errors import InputError
+from .errors import InputError, reason_of
+from .inference import load_config
 from .outputs import check_distinct, check_output, staged
 from .reporting.comparison import Comparison, compare
 from .reporting.reading import Entry, Report, class_key, read_report
@@ -202,8 +203,7 @@ def _existing_card(target: Path, overwrite: bool) -> ModelCard | None:
         if _OPENING.search(text):
             return ModelCard(text)
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the card {target} cannot be read ({reason}); repair or remove it") from error
+        raise InputError(f"the card {target} cannot be read ({reason_of(error)}); repair or remove it") from error
     if not overwrite:
         raise InputError(f"{target} has no generated parts: replace it with --overwrite or name another with --out")
     return None
@@ -229,7 +229,4 @@ def _new_card(name: str, template: str | os.PathLike[str] | None) -> ModelCard:
 def _read_config(folder: Path) -> CrossEarthConfig:
     if not (folder / "config.json").is_file() or not (folder / _WEIGHTS).is_file():
         raise InputError(f"{folder} holds no config.json with {_WEIGHTS}; name a folder that save_pretrained wrote")
-    try:
-        return CrossEarthConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}/config.json is no configuration of CrossEarth: {error}") from error
+    return load_config(folder)

@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .benchmark_datasets import DATASETS
-from .errors import InputError
+from .documents import read_json
+from .errors import InputError, reason_of
+from .hub import check_repository, require_online
 from .inference import load_model
 
 CARD = "README.md"
@@ -82,16 +82,10 @@ def publish(
     upload = plan_upload(folder)
     notes = _check_dataset(upload, private) if dataset else _check_model(upload)
     if really:
+        if api is None:
+            require_online(f"{repo_id} cannot be pushed")
         _push(upload, repo_id, "dataset" if dataset else "model", private, api or HfApi())
     return Upload(upload.folder, upload.files, upload.left_out, tuple(notes))
-
-
-def check_repository(repo_id: str) -> None:
-    """Raises `InputError` for what is no name of a repository on the Hub."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise InputError(f"'{repo_id}' is no name of a repository; write ORGANISATION/NAME") from error
 
 
 def plan_upload(folder: str | os.PathLike[str]) -> Upload:
@@ -159,11 +153,9 @@ def _check_model(upload: Upload) -> list[str]:
 
 def _check_code(upload: Upload, name: str, names: set[str]) -> None:
     """Raises `InputError` unless the modules that a JSON file's auto_map names are published, with what they import."""
-    try:
-        auto_map = json.loads((upload.folder / name).read_text(encoding="utf-8")).get("auto_map") or {}
-        modules = {str(reference).partition(".")[0] for reference in auto_map.values()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{upload.folder / name} cannot be read ({error}); save the model again") from error
+    auto_map = read_json(upload.folder / name, "save the model again").get("auto_map")
+    references = auto_map.values() if isinstance(auto_map, dict) else ()
+    modules = {str(reference).partition(".")[0] for reference in references}
     if not modules:
         raise InputError(
             f"{upload.folder / name} names no code (auto_map), so nobody without this package could load the model; "
@@ -199,7 +191,7 @@ def _check_build(path: Path, private: bool) -> list[str]:
         build = json.loads(path.read_text(encoding="utf-8"))
         dataset, incomplete = DATASETS.get(build["dataset"]), build["incomplete"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); build the data set again") from error
+        raise InputError(f"{path} cannot be read ({reason_of(error)}); build the data set again") from error
     if dataset is not None and dataset.may_be_shared is False and not private:
         raise InputError(
             f"the licence of {dataset.title} does not let others publish it ({dataset.licence_source}); add --private"
@@ -220,8 +212,7 @@ def _check_loads(folder: Path) -> None:
     except InputError:
         raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{folder} does not load as a data set ({reason}); build it again") from error
+        raise InputError(f"{folder} does not load as a data set ({reason_of(error)}); build it again") from error
 
 
 def _read_card(path: Path) -> dict[str, Any]:
@@ -229,7 +220,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         metadata = RepoCard(path.read_text(encoding="utf-8")).data.to_dict()
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); repair its YAML") from error
+        raise InputError(f"{path} cannot be read ({reason_of(error)}); repair its YAML") from error
     if not metadata:
         raise InputError(f"{path} has no YAML block, which the Hub needs; `crossearth card` writes one")
     return metadata
@@ -243,8 +234,9 @@ def _push(upload: Upload, repo_id: str, kind: str, private: bool, api: HfApi) ->
             files = [CommitOperationAdd(file.as_posix(), upload.folder / file) for file in upload.files]
             api.create_commit(repo_id, files, commit_message=f"{upload.folder.resolve().name}", repo_type=kind)
     except Exception as error:  # the client, its HTTP library and the network fail in many ways
-        reason = " ".join((str(error) or type(error).__name__).split())[:300]
-        raise InputError(f"the Hub refused {repo_id}: {reason}; check its name, your login and the network") from error
+        raise InputError(
+            f"the Hub refused {repo_id}: {reason_of(error)}; check its name, your login and the network"
+        ) from error
     if exposed:
         raise InputError(f"{repo_id} exists and is public; make it private there first, or choose another name")
 

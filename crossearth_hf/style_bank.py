@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from .data.image_files import IMAGE_SUFFIXES
 from .earth_style import EarthStyle, StyleBank
 from .errors import InputError
 from .geotiff import Scene, bounded_cache, files_behind
 from .outputs import check_distinct, check_output, staged
+from .progress import progress_bar
 from .style_networks import STYLE_SIZE, Predictor
 
 TILE = 256
@@ -127,7 +127,7 @@ def embed_rasters(
     """
     embeddings = [torch.empty(0, STYLE_SIZE)]
     with bounded_cache():
-        for path in tqdm(paths, desc="styles", unit="image", disable=None):
+        for path in progress_bar(paths, desc="styles", unit="image"):
             with Scene(path, bands=bands, nodata=nodata, palette_as_image=palette_as_image) as scene:
                 for scale in SCALES:
                     tiles = list(_tiles(scene, scale, step, predictor.smallest_image))

@@ -9,7 +9,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from crossearth_hf.ablation_report import write_ablation
 from crossearth_hf.errors import InputError
@@ -22,6 +21,7 @@ from crossearth_hf.experiments import (
     prepare_banks,
     run_config,
 )
+from crossearth_hf.progress import progress_bar
 
 
 def parse() -> argparse.Namespace:
@@ -74,7 +74,7 @@ def run_missing(options: argparse.Namespace) -> list[str]:
     failed = []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), start_worker, (threads,)) as pool:
         jobs = {pool.submit(execute, run, config, options.data): run for run, config in zip(runs, configs, strict=True)}
-        for job in tqdm(as_completed(jobs), desc="ablation", unit="run", total=len(jobs)):
+        for job in progress_bar(as_completed(jobs), desc="ablation", unit="run", total=len(jobs)):
             try:
                 job.result()
             except (InputError, FloatingPointError) as error:

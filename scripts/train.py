@@ -1,9 +1,10 @@
-"""Trains CrossEarth: `accelerate launch scripts/train.py --config run.yaml`, or flags of the same names."""
+"""Trains CrossEarth: `crossearth launch scripts/train.py --config run.yaml`, or flags of the same names."""
 
 import sys
 from collections.abc import Sequence
 
-from crossearth_hf.errors import InputError, on_one_line
+from crossearth_hf.command_line import WRONG_INPUT, complain
+from crossearth_hf.errors import InputError
 from crossearth_hf.training import parse_train_config
 from crossearth_hf.training.trainer import train
 
@@ -13,10 +14,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folder = train(parse_train_config(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
-        print(f"error: {on_one_line(str(error))}", file=sys.stderr)
-        return 2
+        complain("", str(error))
+        return WRONG_INPUT
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain("", str(error))
         return 1
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)

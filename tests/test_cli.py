@@ -1,8 +1,11 @@
 """The command: exit codes, one sentence per mistake, and one real run."""
 
 import json
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.cli import main
 from crossearth_hf.data.image_files import IMAGE_SUFFIXES
 from crossearth_hf.geotiff_writing import write_geotiff
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +282,89 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys):
     monkeypatch.setattr("crossearth_hf.scenario_table.scenario_table", closed)
     monkeypatch.setattr("sys.stdout", sys.stdout)
     assert main(["scenarios"]) == 0
+
+
+WORDS = {
+    "nothing a command knows": (
+        ["predct"],
+        "crossearth COMMAND ...",
+        "invalid choice: 'predct'; did you mean predict?",
+    ),
+    "bands in words": (["predict", "a", "b", "--bands", "red,green,blue"], "crossearth predict SCENE", "1,2,3"),
+    "unknown flag": (["predict", "a", "b", "--windows", "3"], "crossearth predict SCENE", "did you mean --window?"),
+    "unknown flag of nothing like it": (
+        ["publish", "a", "b", "--zzz"],
+        "crossearth publish FOLDER REPO",
+        "see crossearth",
+    ),
+    "unknown before missing": (
+        ["evaluate", "m", "--otu", "r"],
+        "crossearth evaluate --out REPORT (",
+        "did you mean --out?",
+    ),
+    "abbreviated": (["predict", "a", "b", "--overwr"], "crossearth predict", "did you mean --overwrite?"),
+    "no value": (["predict", "a", "b", "--model"], "crossearth predict", "--model: expected one argument"),
+    "wrong choice": (["predict", "a", "b", "--dtype", "float23"], "crossearth predict", "did you mean float32?"),
+    "missing": (["publish", "a"], "crossearth publish", "required: REPO"),
+    "escape codes": (["publish", "a", "b", "--\x1b[31m\n"], "crossearth publish", r"\x1b[31m\n"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_wrong_arguments_are_one_sentence_with_the_commands_own_usage(capsys, name):
+    arguments, usage, sentence = WORDS[name]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"usage: {usage}")
+    assert sentence in lines[1]
+
+
+def test_the_command_alone_shows_its_help(capsys):
+    assert main([]) == 0
+    assert "predict" in capsys.readouterr().out
+
+
+def launched(processes, *arguments):
+    """`crossearth launch` on CPUs."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    machine = ["--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no"]
+    command = [sys.executable, "-m", "crossearth_hf.cli", "launch", *machine, "--dynamo_backend", "no", *several]
+    return subprocess.run(
+        [*command, *map(str, arguments)], check=False, capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_launched_script_ends_with_one_sentence_and_its_own_exit_code(tmp_path, processes):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from crossearth_hf.command_line import Parser\n"
+        "parser = Parser(prog='script')\nparser.add_argument('--steps')\nparser.parse_args()\n"
+    )
+    result = launched(processes, script, "--step", "3")
+    lines = result.stderr.splitlines()
+    assert lines == [
+        "usage: script [options]", "script: error: unrecognized arguments: --step; did you mean --steps?"
+    ]  # fmt: skip
+    assert result.returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([ROOT / "scripts/train.py", "--stepz", "3"], "did you mean 'steps'?"),
+        (["--module", "crossearth_hf.cli", "evaluate", "m", "--otu", "r"], "did you mean --out?"),
+        (["--module", "crossearth_hf.cli", "evaluate", "./m", "--out", "r", "--folder", "f", "--name", "n"], "./m"),
+    ],
+)
+def test_launched_training_and_evaluation(arguments, sentence, processes):
+    result = launched(processes, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.count(sentence) == 1
+    assert "Traceback" not in result.stderr

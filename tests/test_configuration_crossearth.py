@@ -74,3 +74,17 @@ def test_numbers_that_are_no_channels_are_refused(number):
         tiny_config(num_channels=number)
     with pytest.raises(ValueError, match="num_channels 1 must be a whole number"):
         tiny_config(backbone_config=VIT | {"num_channels": 1})
+
+
+@pytest.mark.parametrize("number", [10**7, 10**9, 0, -1, True, 1.5, "24", [24]])
+@pytest.mark.parametrize("name", ["num_hidden_layers", "hidden_size", "image_size"])
+def test_absurd_sizes_of_the_backbone_are_refused_before_anything_is_made_of_them(name, number):
+    with pytest.raises(ValueError, match=rf"{name} .* must be a whole number from 1 to \d+"):
+        tiny_config(backbone_config=VIT | {name: number})
+
+
+@pytest.mark.parametrize("number", [10**9, 0, -1, True, 1.5, "24"])
+@pytest.mark.parametrize("name", ["num_queries", "encoder_layers", "hidden_dim", "num_labels", "group_norm_groups"])
+def test_absurd_sizes_of_the_head_are_refused(name, number):
+    with pytest.raises(Exception, match=rf"{name}"):
+        tiny_config(**{name: number})

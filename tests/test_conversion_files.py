@@ -132,12 +132,13 @@ def test_parameters_and_ordered_dicts_beside_foreign_objects_are_read(tmp_path):
 def test_hub_names(monkeypatch, tmp_path):
     asked = []
 
-    def download(repo, file):
+    def download(repo, file, **options):
         asked.append((repo, file))
         save_file(PUBLISHED, tmp_path / "hub.safetensors")
         return str(tmp_path / "hub.safetensors")
 
-    monkeypatch.setattr(checkpoint_files, "hf_hub_download", download)
+    monkeypatch.setattr("crossearth_hf.hub.is_online", lambda: True)
+    monkeypatch.setattr("crossearth_hf.hub.hf_hub_download", download)
     for name in ("some-org/cross.earth:runs/full.pth", "some-org/cross.earth/runs/full.pth"):
         convert(name, tmp_path / "out", config=write_config(tmp_path), overwrite=True)
     assert asked == [("some-org/cross.earth", "runs/full.pth")] * 2

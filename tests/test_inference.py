@@ -8,7 +8,7 @@ import pytest
 import torch
 from stub_model import ColourModel
 
-from crossearth_hf import CrossEarthImageProcessor, inference
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, inference
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference import (
     WindowScorer,
@@ -249,3 +249,61 @@ def test_without_a_bundled_model(monkeypatch, tmp_path):
     monkeypatch.setattr(inference, "BUNDLED_MODEL", tmp_path)
     with pytest.raises(InputError, match="--model"):
         load_model()
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "5", "[" * 200_000, '{"model_type": ["crossearth"]}'])
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_json_of_any_kind_is_one_sentence(folder, name, content):
+    (folder / name).write_text(content)
+    if "model_type" in content and name != "config.json":
+        return
+    with pytest.raises(InputError, match=str(folder)) as raised:
+        load_model(folder, device="cpu")
+    assert len(str(raised.value)) < 500
+
+
+ABSURD = {
+    "blocks": {"backbone_config": {"num_hidden_layers": 10**7}},
+    "width": {"backbone_config": {"hidden_size": 10**9}},
+    "side": {"backbone_config": {"image_size": 16 * 10**8}},
+    "large side": {"backbone_config": {"image_size": 16_384}},  # allowed, but not what these weights are of
+    "queries": {"num_queries": 10**9},
+    "large width": {"dim_feedforward": 65_536},
+    "fewer layers": {"decoder_layers": 3},
+    "no object": {"backbone_config": [1]},
+    "unknown backbone": {"backbone_config": {"model_type": "\x1b[31m" + "x" * 10**6}},
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_configurations_of_other_sizes_than_the_weights(folder, name, monkeypatch):
+    values = json.loads((folder / "config.json").read_text())
+    for key, value in ABSURD[name].items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(values))
+    if name != "fewer layers":  # found while the weights are read, the others before memory is taken
+        monkeypatch.setattr(CrossEarthForSemanticSegmentation, "from_pretrained", None)
+    with pytest.raises(InputError) as raised:
+        load_model(folder, device="cpu")
+    assert len(str(raised.value)) < 600
+    assert "\x1b" not in str(raised.value)
+
+
+def test_a_header_of_99_megabytes_is_not_quoted(folder):
+    (folder / "model.safetensors").write_bytes((99 << 20).to_bytes(8, "little") + b"x" * 1000)
+    with pytest.raises(InputError, match="at most 16777216 are read") as raised:
+        load_model(folder, device="cpu")
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": 5}', '{"weight_map": {"a": "../up.safetensors"}}'])
+def test_indexes_of_parts_that_name_none(folder, index):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InputError, match=r"index.json (cannot be read|names no files)"):
+        load_model(folder, device="cpu")
+
+
+def test_loading_draws_no_bars(folder, capfd):
+    load_model(folder, device="cpu")
+    assert capfd.readouterr().err == ""

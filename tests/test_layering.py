@@ -25,6 +25,10 @@ LAYERS = [
     ],
     [  # 1: files, class ids, counts, scenes
         "errors",
+        "documents",
+        "command_line",
+        "hub",
+        "progress",
         "digests",
         "memory",
         "labels",

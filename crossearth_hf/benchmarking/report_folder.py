@@ -20,10 +20,11 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from transformers.utils import cached_file
 
 from ..digests import file_sha256
 from ..errors import InputError
+from ..hub import CONFIG, INDEX, WEIGHTS, weight_parts
+from ..inference import model_folder
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_place, staged
@@ -70,15 +71,15 @@ class Protocol:
 
 def identify(name: str, model: CrossEarthForSemanticSegmentation) -> dict[str, Any]:
     """Name, hashes, classes, size and training recipe of a model in a folder or on the Hub."""
-    config = Path(_file(name, "config.json") or "")
-    recipe = _file(name, "train.yaml")
+    folder = model_folder(name)
+    recipe = folder / "train.yaml"
     return {
         "name": os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name,
-        "sha256": _weights_hash(name),
-        "config_sha256": file_sha256(config),
+        "sha256": _weights_hash(folder),
+        "config_sha256": file_sha256(folder / CONFIG),
         "classes": list(label_set_for(model.config.id2label).classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "training": None if recipe is None else read_yaml(recipe),
+        "training": read_yaml(recipe) if recipe.is_file() else None,
     }
 
 
@@ -251,18 +252,9 @@ def _slug(name: str, taken: Mapping[str, str]) -> str:
     return slug
 
 
-def _weights_hash(name: str) -> str:
+def _weights_hash(folder: Path) -> str:
     """SHA-256 of model.safetensors; of the hashes of its parts where a model is cut into several."""
-    single, index = _file(name, "model.safetensors"), _file(name, "model.safetensors.index.json")
-    if single is not None or index is None:
-        return file_sha256(single or "")
-    parts = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
-    digests = [file_sha256(_file(name, part) or "") for part in parts]
+    if (folder / WEIGHTS).exists():
+        return file_sha256(folder / WEIGHTS)
+    digests = [file_sha256(folder / part) for part in weight_parts(folder / INDEX)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _file(name: str, part: str) -> str | None:
-    """Path of a file of a model in a folder or on the Hub; None where there is none."""
-    return cached_file(
-        name, part, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-    )

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 
 from .. import metrics
 from ..data.labelled_images import LabelledImage
@@ -16,6 +15,7 @@ from ..evaluation import Prediction, by_class, number, predict_image
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..metrics import ConfusionMatrix
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..progress import progress_bar
 from .bootstrap import LEVEL, SEED, bootstrap_intervals
 from .boundary import BoundaryCounts
 from .calibration import CalibrationCounts
@@ -69,7 +69,7 @@ def count_images(
     """
     state, kept, counted = PartialState(), set(example_indices(len(images), examples)), []
     mine = range(state.process_index, len(images), state.num_processes)
-    for index in tqdm(mine, desc=task.name, unit="image", disable=not state.is_main_process):
+    for index in progress_bar(mine, desc=task.name, unit="image", shown=state.is_main_process):
         image = images[index]
         predicted = predict_image(
             model, processor, image,

@@ -12,11 +12,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..benchmark_datasets import get_dataset
 from ..benchmarks import VERSION, Domain
 from ..errors import InputError
+from ..progress import progress_bar
 from .archives import RawFile
 from .pairs import DomainSource, RawPair
 from .rasters import LABEL_OPTIONS, PNG_OPTIONS, Header, read_header
@@ -107,7 +107,7 @@ class Plan:
 def read_headers(sources: Iterable[DomainSource], workers: int) -> dict[RawFile, Header]:
     """The headers of all images, by several processes; raises as `read_header`."""
     files = list(dict.fromkeys(pair.image for source in sources for pair in source.pairs))
-    bar = partial(tqdm, total=len(files), desc="headers", unit="image", disable=None)
+    bar = partial(progress_bar, total=len(files), desc="headers", unit="image")
     if workers == 1 or len(files) < _FEW:
         return dict(zip(files, bar(map(read_header, files)), strict=True))
     with worker_pool(workers) as pool:

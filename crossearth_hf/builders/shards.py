@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..digests import file_sha256
 from ..errors import InputError
 from ..labels import IGNORE_INDEX
+from ..progress import progress_bar
 from .archives import JSON_ERRORS
 from .plan import Plan, PlannedImage, Shard, process_context, worker_pool
 from .rasters import encode_image, encode_labels, open_raster
@@ -87,7 +87,7 @@ def build_shards(plan: Plan, folder: Path, workers: int) -> list[ShardRecord]:
     todo = [index for index, shard in enumerate(plan.shards) if _record(folder, shard) is None]
     total = sum(plan.counts.values())
     done = total - sum(plan.shards[index].rows for index in todo)
-    with tqdm(total=total, initial=done, desc=plan.domain.name, unit="image", disable=None) as bar:
+    with progress_bar(total=total, initial=done, desc=plan.domain.name, unit="image") as bar:
         if workers == 1 or len(todo) < 2:
             for index in todo:
                 _write_shard(plan, plan.shards[index], folder, bar.update)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..benchmarks import Domain
 from ..errors import InputError
+from ..progress import progress_bar
 from .archives import RawFile
 from .pairs import DomainSource, RawPair
 from .rasters import open_raster
@@ -32,7 +32,7 @@ def count_values(pairs: Sequence[RawPair], domain: Domain) -> np.ndarray:
     """(256,) pixels per value over all label files of a domain; raises as `mask_values`."""
     files = list(dict.fromkeys(pair.label for pair in pairs))
     counts = np.zeros(256, np.int64)
-    for file in tqdm(files, desc=f"{domain.name}: label values", unit="file", disable=None):
+    for file in progress_bar(files, desc=f"{domain.name}: label values", unit="file"):
         counts += np.bincount(mask_values(file).ravel(), minlength=256)
     return counts
 

@@ -3,15 +3,16 @@
 Exit codes: 0 done, 2 wrong input (one sentence on stderr), 130 interrupted. Subcommands import what they need.
 """
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
 
-from ..errors import InputError, on_one_line
+from ..command_line import WRONG_INPUT, Parser, complain
+from ..errors import InputError
 from .app import add_app
 from .benchmark import add_build_dataset, add_evaluate, add_report, add_scenarios
 from .hub import add_card, add_publish
+from .launch import add_launch
 from .maps import add_convert, add_predict, add_synth
 from .styles import add_style_bank, add_style_preview
 
@@ -27,6 +28,7 @@ _COMMANDS = (
     add_report,
     add_card,
     add_publish,
+    add_launch,
     add_app,
 )
 
@@ -36,11 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every path is text, not every terminal knows every sign
     try:
-        arguments = _parser().parse_args(_with_numbers(sys.argv[1:] if argv is None else argv))
+        texts = sys.argv[1:] if argv is None else argv
+        if not texts:
+            _parser().print_help()
+            return 0
+        arguments = _parser().parse_args(_with_numbers(texts))
         arguments.run(arguments)
     except InputError as error:
-        print(f"crossearth: error: {on_one_line(str(error))}", file=sys.stderr)
-        return 2
+        complain("crossearth", str(error))
+        return WRONG_INPUT
     except BrokenPipeError:  # whoever reads the output has seen enough, as `| head` does
         sys.stdout = None
         return 0
@@ -61,11 +67,10 @@ def _with_numbers(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="crossearth",
         description="Land-cover maps of imagery that a model has never seen.",
-        allow_abbrev=False,
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in _COMMANDS:

@@ -15,7 +15,6 @@ def add_scenarios(subparsers: Any) -> None:
         "scenarios",
         help="list the benchmark",
         description="Lists the benchmark's scenarios, or shows one of them in full: data, recipe, licences, citations.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_scenarios)
     parser.add_argument("code", metavar="CODE", nargs="?", help="such as 'P(i)2V'; default: the table of all")
@@ -35,7 +34,6 @@ def add_build_dataset(subparsers: Any) -> None:
         description="Turns the archives of a public data set, as its authors publish them, into Parquet shards with a "
         "card, ready for load_dataset: tiles, classes and splits of the CrossEarth benchmark. An interrupted build "
         "goes on where it stopped.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_build_dataset)
     parser.add_argument(
@@ -61,7 +59,8 @@ def add_build_dataset(subparsers: Any) -> None:
 
 def _build_dataset(arguments: argparse.Namespace) -> None:
     from ..builders import build_dataset  # noqa: PLC0415
-    from ..publishing import check_repository, publish  # noqa: PLC0415
+    from ..hub import check_repository  # noqa: PLC0415
+    from ..publishing import publish  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     options = {name: value for name, value in vars(arguments).items() if name not in ("run", "push", "paths")}
@@ -91,7 +90,6 @@ def add_evaluate(subparsers: Any) -> None:
         description="Scores MODEL on scenarios of the benchmark, or on any folder of images and masks, and adds the "
         "scores to the report folder OUT. Finished entries are not scored again. Under `accelerate launch --module "
         "crossearth_hf.cli evaluate` several processes share the images.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_evaluate)
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
@@ -131,8 +129,6 @@ def add_evaluate(subparsers: Any) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
-
     try:
         from accelerate import PartialState  # noqa: PLC0415
     except ImportError as error:
@@ -146,7 +142,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     keep_freed_memory()
     signal.signal(signal.SIGTERM, interrupt)
-    disable_progress_bar()
     settings = EvaluationSettings(
         batch_size=arguments.batch_size,
         device=arguments.device,
@@ -193,7 +188,6 @@ def add_report(subparsers: Any) -> None:
         help="compare evaluated models in tables and figures",
         description="Compares the reports of `crossearth evaluate`: a self-contained page, Markdown tables and figures "
         "as PNG and PDF.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_report)
     parser.add_argument("reports", metavar="REPORT", nargs="*", help="folder that `crossearth evaluate` wrote")

@@ -11,7 +11,6 @@ def add_card(subparsers: Any) -> None:
         help="write a model's card",
         description="Writes the card of the model in MODEL, a folder: what it is, how it was trained, what its report "
         "says, licences. In a card that is there, only the parts between its marks are written anew.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_card)
     parser.add_argument("model", metavar="MODEL", help="folder with config.json and model.safetensors")
@@ -43,7 +42,6 @@ def add_publish(subparsers: Any) -> None:
         help="push a model or data set to the Hub",
         description="Lists what of FOLDER would go to REPO on the Hub and checks that it loads and has a card; nothing "
         "is sent without --really. Weights go as safetensors only, with their code.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_publish)
     parser.add_argument("folder", metavar="FOLDER", help="a model with its card, or a data set of build-dataset")

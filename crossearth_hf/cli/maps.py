@@ -33,7 +33,6 @@ def add_predict(subparsers: Any) -> None:
         help="map a scene, or many",
         description=_PREDICT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_predict)
     parser.add_argument("scene", metavar="SCENE", nargs="+", help="raster with 1 or more bands, of any type")
@@ -68,12 +67,9 @@ def add_predict(subparsers: Any) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
-
     from ..mapping.scene_list import names_many  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
-    disable_progress_bar()
     if arguments.batch_size < 1:
         raise InputError(f"batch size {arguments.batch_size} must be at least 1")
     if names_many(arguments.scene, arguments.map):
@@ -218,7 +214,6 @@ def add_convert(subparsers: Any) -> None:
         "convert",
         help="convert a published checkpoint",
         description="Converts a published CrossEarth checkpoint into a folder that from_pretrained loads.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_convert)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth or .safetensors, or ORG/NAME:FILE on the Hub")
@@ -250,7 +245,6 @@ def add_synth(subparsers: Any) -> None:
         "synth",
         help="draw a labelled SynthEarth scene",
         description="Draws a SynthEarth scene with its labels: for demos, tests and first steps in training.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_synth)
     parser.add_argument("domain", metavar="DOMAIN", help="such as temperate-summer; a wrong one lists them all")

@@ -14,7 +14,6 @@ def add_style_bank(subparsers: Any) -> None:
         help="learn the styles of a folder of imagery",
         description="Computes a style bank for Earth-Style Injection: mean and covariance of the style embeddings of "
         "all rasters in FOLDER. It holds numbers only, nothing of the images.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_style_bank)
     parser.add_argument("folder", metavar="FOLDER", help="rasters of any kind; FOLDER:GLOB takes only some names")
@@ -42,7 +41,6 @@ def add_style_preview(subparsers: Any) -> None:
         "style-preview",
         help="draw what Earth-Style Injection does to an image",
         description="Draws a grid: each row a style drawn from the bank; original, whole image in that style, mix.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=_style_preview)
     parser.add_argument("image", metavar="IMAGE", help="raster of any kind; its middle 512 x 512 pixels are shown")

@@ -3,13 +3,11 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..configuration_crossearth import VIT_LARGE, CrossEarthConfig
-from ..errors import InputError
+from ..documents import read_yaml
+from ..errors import InputError, reason_of, shown
 from .files import some
 
 PATCH = 16
@@ -30,17 +28,12 @@ def read_overrides(path: str | os.PathLike[str] | None) -> dict[str, Any]:
     """The fields of a `--config` file; `InputError` for an unknown field or a value of the wrong kind."""
     if path is None:
         return {}
-    try:
-        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML or JSON; write one 'field: value' a line") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path} holds no fields; write one 'field: value' a line")
+    fields = read_yaml(path, "write one 'field: value' a line")
     if unknown := [str(name) for name in fields if name not in OVERRIDES]:
         raise InputError(f"{path} has the unknown field {some(unknown)}; the known ones are {', '.join(OVERRIDES)}")
     for name, value in fields.items():
         if not _is_valid(name, value):
-            raise InputError(f"{path}: {name} cannot be {value!r}; it is the {OVERRIDES[name]}")
+            raise InputError(f"{path}: {name} cannot be {shown(value)}; it is the {OVERRIDES[name]}")
     return fields
 
 
@@ -97,8 +90,8 @@ def infer_config(shapes: Mapping[str, Sequence[int]], overrides: Mapping[str, An
     }
     try:
         return CrossEarthConfig(**fields)
-    except ValueError as error:
-        raise InputError(f"the checkpoint's architecture is not supported: {error}") from error
+    except Exception as error:  # whatever shapes of a stranger's file make transformers raise
+        raise InputError(f"the checkpoint's architecture is not supported: {reason_of(error)}") from error
 
 
 class Sizes:

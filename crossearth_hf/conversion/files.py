@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import InputError
+from ..documents import tensor_shapes
+from ..errors import InputError, on_one_line, reason_of, shown
+from ..hub import hub_file
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _HUB_FILE = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(?:[:/](?P<file>.+))?")
+_LONGEST_NAME = 80  # characters of a tensor's or class's name in a sentence
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")  # what transformers writes, today's name first
 
 
@@ -73,13 +74,7 @@ def _download(name: str, folder: bool) -> Path:
     # "runs/last/full.pth" looks like a Hub file too: where its first folder is here, so should the file be.
     if match is None or file is None or Path(Path(name).parts[0]).exists():
         raise InputError(f"{name} does not exist; give a weight file, or one on the Hub as ORG/NAME:FILE")
-    try:
-        return Path(hf_hub_download(match["repo"], file))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(
-            f"{name} does not exist here and cannot be had from the Hub ({reason}); check the path, or the connection"
-        ) from error
+    return hub_file(match["repo"], file)
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -93,7 +88,10 @@ def read_weights(path: Path) -> WeightFile:
     """
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; download it again")
+    if not path.is_file():
+        raise InputError(f"{path} is no regular file; name a file of weights")
     if path.suffix == ".safetensors":
+        tensor_shapes(path, "download it again")
         try:
             return WeightFile(path, load_file(path))
         except (SafetensorError, OSError) as error:
@@ -107,7 +105,7 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = reason_of(error)
     return InputError(f"{path} is no weight file or is incomplete ({reason}); download it again or check its type")
 
 
@@ -198,10 +196,10 @@ def _checked(path: Path, tensors: dict[Any, Any]) -> dict[str, Tensor]:
     """`tensors` as plain names and dense tensors; `InputError` names the first that is neither."""
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise InputError(f"{path}: '{name}' is a {kind}, not a tensor; save it as a plain tensor or remove it")
+            kind = on_one_line(f"{type(value).__module__}.{type(value).__qualname__}", _LONGEST_NAME)
+            raise InputError(f"{path}: {shown(name)} is a {kind}, not a tensor; save it as a plain tensor or remove it")
         if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise InputError(f"{path}: '{name}' is sparse, quantised or without data; save it as a dense tensor")
+            raise InputError(f"{path}: {shown(name)} is sparse, quantised or without data; save it as a dense tensor")
     return {name: value.detach() for name, value in tensors.items()}
 
 
@@ -216,5 +214,5 @@ def _classes(holder: dict[Any, Any]) -> tuple[str, ...] | None:
 
 def some(names: Iterable[str], limit: int = 5) -> str:
     """The first few of `names`, and how many there are."""
-    names = sorted(names)
+    names = sorted(on_one_line(name, _LONGEST_NAME) for name in names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -6,6 +6,7 @@ bytes of image files of any kind, 16-bit and multi-band rasters included; masks 
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
+from ..hub import check_repository, is_online
 from ..labels import IGNORE_INDEX, LabelSet
+from ..progress import quiet_loaders
 from .image_files import File, as_values, image_size, mask_palette, read_image, read_mask_values
 from .labelled_images import ArrayPair, no_labels
 from .mask_values import MaskValues, check_masks, check_palette, to_ids
@@ -260,7 +263,8 @@ def _open(source: str, prefix: str, *, streaming: bool) -> Any:
     path, config, split = _parse(source, prefix)
     try:
         if not any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            return datasets.load_dataset(path, config, split=split or "train", streaming=streaming)
+            with quiet_loaders(), nullcontext() if Path(path).exists() else _from_cache_alone(datasets, path):
+                return datasets.load_dataset(path, config, split=split or "train", streaming=streaming)
         saved = datasets.load_from_disk(path)
         if isinstance(saved, datasets.DatasetDict):
             if (split or "train") not in saved:
@@ -269,9 +273,22 @@ def _open(source: str, prefix: str, *, streaming: bool) -> Any:
         return saved.to_iterable_dataset() if streaming else saved
     except InputError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"the data set {source} cannot be opened: {reason}; check folder or id and split") from error
+    except Exception as error:  # whatever files of a stranger and the network make its readers raise
+        raise InputError(
+            f"the data set {source} cannot be opened: {reason_of(error)}; check folder or id and split"
+        ) from error
+
+
+@contextmanager
+def _from_cache_alone(datasets: Any, name: str) -> Iterator[None]:
+    """Where the Hub does not answer, lets `datasets` look for `name` in its cache alone: without retries, at once."""
+    check_repository(name)
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or not is_online()
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _import_datasets(source: str) -> Any:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from ..errors import InputError
 from ..geotiff import Scene, files_behind
 from ..image_processing_crossearth import CrossEarthImageProcessor
@@ -17,6 +15,7 @@ from ..imagery import OwnOutput
 from ..inference import WindowCounter
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_distinct, check_place
+from ..progress import progress_bar
 from ..working_folders import side_files
 from .one_scene import MapOutputs, MapReport, predict_map, resolution_advice
 from .part_jobs import has_parts, parts_folder
@@ -284,7 +283,9 @@ class _Bar:
 
     def __init__(self, scenes: int, *, disable: bool) -> None:
         form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
-        self._bar = tqdm(total=scenes, desc=f"0 of {scenes} scenes", bar_format=form, disable=disable)
+        self._bar = progress_bar(
+            total=scenes, desc=f"0 of {scenes} scenes", unit="scene", shown=not disable, bar_format=form
+        )
         self._shares: dict[str, float] = {}
         self._finished = 0
         self._lock = threading.Lock()

@@ -4,7 +4,6 @@ A STAC item (https://stacspec.org, item specification 1.0) describes a scene and
 files on this machine's own file systems are taken: a downloaded document must not send requests into the network.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..data.image_files import IMAGE_SUFFIXES
+from ..documents import read_json
 from ..errors import InputError
 from ..source_files import check_regular
 
@@ -151,11 +151,8 @@ def _text(path: Path) -> str:
 
 def _stac_items(path: Path) -> list[Any]:
     """The features of a STAC file, unchecked."""
-    try:
-        document = json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({error}); export the items again") from error
-    kind = document.get("type") if isinstance(document, dict) else None
+    document = read_json(path, "as it is neither a STAC item nor a FeatureCollection, export it again")
+    kind = document.get("type")
     if kind == "Feature":
         return [document]
     features = document.get("features") if kind == "FeatureCollection" else None

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from ..geotiff import Scene
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import WindowCounter, WindowScorer, normalize_windows, window_sides
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..progress import progress_bar
 from .background import Background, ahead
 from .blending import Blend, BlockWriter, taper
 from .parts import Batch, Part, part_batches
@@ -109,7 +109,7 @@ def _score(
 def counted_windows(total: int, *, shown: bool, tell: WindowCounter | None) -> Iterator[Callable[[int], None]]:
     """A function that is told the windows just done: it moves a progress bar and calls `tell` with done and total."""
     done = 0
-    with tqdm(total=total, desc="predicting", unit="window", disable=not shown) as bar:
+    with progress_bar(total=total, desc="predicting", unit="window", shown=shown) as bar:
 
         def count(windows: int) -> None:
             nonlocal done

@@ -1,6 +1,5 @@
 """Report folders of `crossearth evaluate`, read and checked: names, numbers and arrays may come from anywhere."""
 
-import json
 import os
 import re
 import zipfile
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..benchmarks import VERSION
+from ..documents import read_json
 from ..errors import InputError
 from .fields import Fields
 
@@ -188,13 +188,9 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
             package's.
     """
     path = Path(folder) / "report.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no report.json; name a folder that `crossearth evaluate` wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}; evaluate again") from error
-    fields = Fields(content, str(path))
+    if not path.exists():
+        raise InputError(f"{folder} holds no report.json; name a folder that `crossearth evaluate` wrote")
+    fields = Fields(read_json(path, "evaluate again"), str(path))
     if fields.values.get("format") != FORMAT:
         raise InputError(
             f"{path} has the format {str(fields.values.get('format'))[:60]!r}, but {FORMAT!r} is read here: evaluate "

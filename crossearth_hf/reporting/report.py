@@ -4,10 +4,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from ..errors import InputError
 from ..outputs import check_place, check_replaced, staged
+from ..progress import progress_bar
 from .comparison import Comparison, compare
 
 try:
@@ -82,7 +81,9 @@ def _draw(comparison: Comparison, folder: Path, progress: bool) -> tuple[list[Pi
         *_saved(reliability_figure(comparison), folder / "reliability", _RELIABILITY_CAPTION, _RELIABILITY_ALT),
     ]
     targets = []
-    for number, name in enumerate(tqdm(comparison.names, desc="drawing", unit="target", disable=not progress), start=1):
+    for number, name in enumerate(
+        progress_bar(comparison.names, desc="drawing", unit="target", shown=progress), start=1
+    ):
         place = f"{number:02d}-{comparison.entry(name).slug}"
         pictures: list[Picture] = []
         for kind, (draw, caption, alt) in _TARGET_FIGURES.items():

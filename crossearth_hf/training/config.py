@@ -11,12 +11,14 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
+from .. import documents
+from ..command_line import Parser
 from ..data.mask_values import checked_values
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..labels import get_label_set
 
 ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")
@@ -219,7 +221,7 @@ class TrainConfig:
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise InputError(f"{name} is {getattr(self, name)!r}; it {rule}")
+            raise InputError(f"{name} is {shown(getattr(self, name))}; it {rule}")
 
 
 _POSITIVE = (
@@ -251,18 +253,12 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
         InputError: an unknown flag or field (the nearest known one is named), a value of the wrong type or out of
             range, a required field that is missing, a file that is no YAML mapping.
     """
-    parser = argparse.ArgumentParser(
-        prog="train.py", description="Trains CrossEarth on labelled images.", allow_abbrev=False
-    )
+    parser = _TrainParser(prog="train.py", description="Trains CrossEarth on labelled images.")
     parser.add_argument("--config", metavar="FILE.yaml", help="fields of the same names; flags win over it")
     texts = field_descriptions()
     for item in dataclasses.fields(TrainConfig):
         _add_flag(parser, item, texts.get(item.name, ""))
-    flags, unknown = parser.parse_known_args([_as_field(text) for text in arguments])
-    for text in unknown:
-        name = text.removeprefix("--").partition("=")[0]
-        raise InputError(_unknown_field(name) if text.startswith("--") else f"'{text}' belongs to no flag; remove it")
-    values = vars(flags)
+    values = vars(parser.parse_args([_as_field(text) for text in arguments]))
     path = values.pop("config")
     return build_train_config((read_yaml(path) if path else {}) | values)
 
@@ -280,13 +276,7 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Fields of a YAML file; `InputError` if it cannot be read or is no mapping."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is no list of 'name: value' lines; write one TrainConfig field a line")
-    return values
+    return documents.read_yaml(path, "write one TrainConfig field a line, as 'name: value'")
 
 
 def to_json(config: TrainConfig) -> str:
@@ -315,7 +305,16 @@ def field_descriptions() -> dict[str, str]:
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
-def _add_flag(parser: argparse.ArgumentParser, item: "dataclasses.Field[Any]", text: str) -> None:
+class _TrainParser(Parser):
+    """Flags are fields: unknown ones are told as they are in a file."""
+
+    def refuse(self, texts: Sequence[str]) -> NoReturn:
+        name = texts[0].removeprefix("--").partition("=")[0]
+        is_flag = texts[0].startswith("--")
+        raise InputError(_unknown_field(name) if is_flag else f"'{texts[0]}' belongs to no flag; remove it")
+
+
+def _add_flag(parser: Parser, item: "dataclasses.Field[Any]", text: str) -> None:
     options: dict[str, Any]
     value = item.default if item.default_factory is MISSING else item.default_factory()
     known = "" if value in (MISSING, None, []) else f" Default: {value}."
@@ -357,7 +356,9 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{name} is {value!r}; it must be of type {getattr(target, '__name__', target)}") from error
+        raise InputError(
+            f"{name} is {shown(value)}; it must be of type {getattr(target, '__name__', target)}"
+        ) from error
 
 
 def _scalar(value: Any, target: type) -> Any:

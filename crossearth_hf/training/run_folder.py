@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..documents import read_json
+from ..errors import InputError, shown
 from ..outputs import replace_folder, staged
 from ..working_folders import alone_in, is_own_folder, remove_folder, working_folder
 from .config import TrainConfig, defaults, to_json
@@ -30,6 +31,9 @@ HARMLESS_ON_RESUME = {
     "tracker",
 }
 """Fields that may change between a run and its continuation, since no training step depends on them."""
+
+
+_STATE_TYPES: dict[str, tuple[type, ...]] = {"step": (int,), "best": (int, float), "skipped": (int,), "processes": (int,)}
 
 
 class RunFolder:
@@ -100,8 +104,12 @@ class RunFolder:
 
     def saved_state(self, config: TrainConfig, processes: int) -> dict[str, Any]:
         """What `commit` was given; raises `InputError` if `config` is that of another run."""
-        state = json.loads((self.checkpoint / _STATE).read_text(encoding="utf-8"))
-        saved = defaults() | json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))
+        remedy = "start in another output_dir"
+        state = read_json(self.checkpoint / _STATE, remedy)
+        for name, kinds in _STATE_TYPES.items():
+            if not isinstance(state.get(name), kinds):
+                raise InputError(f"{self.checkpoint / _STATE} has {name} {shown(state.get(name))}; {remedy}")
+        saved = defaults() | read_json(self.checkpoint / "config.json", remedy)
         now = json.loads(to_json(config))
         for fields in (saved, now):  # a run may be prolonged where that leaves the learning rates as they were
             fields["schedule_steps"] = fields["schedule_steps"] or fields.pop("steps")
@@ -109,9 +117,10 @@ class RunFolder:
         saved["processes"], now["processes"] = state["processes"], processes
         for name in sorted(set(now) - HARMLESS_ON_RESUME):
             if saved.get(name) != now[name]:
+                earlier = shown(saved.get(name))
                 raise InputError(
-                    f"{name} is {now[name]!r} but {self.checkpoint} was trained with {saved.get(name)!r}; resume with "
-                    "the same value or start in another output_dir"
+                    f"{name} is {now[name]!r} but {self.checkpoint} was trained with {earlier}; resume with the same "
+                    "value or start in another output_dir"
                 )
         return state
 

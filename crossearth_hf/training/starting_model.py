@@ -1,26 +1,29 @@
 """What a run starts from: the model that a configuration names, adapted to what is trained, and its processor."""
 
-import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.utils import logging
 
 from ..baselines import FeaturePyramidSegmenter
 from ..configuration_crossearth import PRESETS, CrossEarthConfig
-from ..errors import InputError
+from ..documents import read_json
+from ..errors import InputError, reason_of
+from ..hub import CONFIG, PROCESSOR
 from ..image_processing_crossearth import CrossEarthImageProcessor
-from ..inference import check_weights
+from ..inference import check_count, check_weights, load_config, load_processor, model_folder
 from ..labels import LabelSet
 from ..memory import keep_freed_memory, return_freed_memory
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
 from ..modeling_multitask import CrossEarthForMultiTaskTraining
+from ..progress import quiet_loaders
 from .adaptation import LoraSettings, adapt, extend_channels, train_features_alone
 from .config import MODEL_FIELDS, TrainConfig
+
+MOST_PARAMETERS = 5_000_000_000
+"""Of a model from scratch; our choice: four times those of the largest DINOv2, 20 GB in float32."""
 
 _CLASSIFIERS = ("class_predictor.", "classifier.")  # of CrossEarth and of the peer
 
@@ -71,8 +74,9 @@ def build_processor(config: TrainConfig) -> CrossEarthImageProcessor:
     """
     processor = CrossEarthImageProcessor()
     if not _from_scratch(config):
-        with suppress(OSError):
-            processor = CrossEarthImageProcessor.from_pretrained(config.model)
+        folder = model_folder(config.model)
+        if (folder / PROCESSOR).exists():
+            processor = load_processor(folder)
     processor.extend_channels(config.num_channels)
     return processor
 
@@ -89,11 +93,10 @@ def _from_scratch(config: TrainConfig) -> bool:
 
 def _is_peer(config: TrainConfig) -> bool:
     """Whether `config.model` is the folder of a convolutional peer; `InputError` for a run that it cannot make."""
-    try:
-        names = json.loads((Path(config.model) / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError):  # no folder, or one that loading will complain about
+    path = Path(config.model) / CONFIG
+    if not path.is_file():  # no folder, or one that loading will complain about
         return False
-    if FeaturePyramidSegmenter.__name__ not in names:
+    if FeaturePyramidSegmenter.__name__ not in (read_json(path, "save the model again").get("architectures") or []):
         return False
     if (config.objective, config.adaptation) != ("masks", "full"):
         raise InputError(
@@ -118,10 +121,24 @@ def _new(
     try:
         if config.model in PRESETS:
             return model_class(CrossEarthConfig.from_preset(config.model, **fields))
-        values = json.loads(Path(config.model).read_text(encoding="utf-8"))
-        return model_class(CrossEarthConfig(**(values | fields)))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{config.model} is no CrossEarth configuration ({error}); correct the file") from error
+        values = read_json(config.model, "give a CrossEarth configuration")
+        network = CrossEarthConfig(**(values | fields))
+        _check_size(network, config.model)
+        return model_class(network)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the fields of a stranger's file make transformers raise
+        raise InputError(
+            f"{config.model} is no CrossEarth configuration ({reason_of(error)}); correct the file"
+        ) from error
+
+
+def _check_size(config: CrossEarthConfig, path: str) -> None:
+    """Raises `InputError` for a network that no machine trains, before it takes all memory."""
+    with torch.device("meta"):
+        numbers = sum(parameter.numel() for parameter in CrossEarthForSemanticSegmentation(config).parameters())
+    if numbers > MOST_PARAMETERS:
+        raise InputError(f"{path} describes a network of {numbers} numbers, at most {MOST_PARAMETERS} are; correct it")
 
 
 def _fit_bands(model: CrossEarthPreTrainedModel, config: TrainConfig, tell: Callable[[str], object]) -> None:
@@ -150,19 +167,26 @@ def _set_fields(model: CrossEarthPreTrainedModel, config: TrainConfig) -> None:
 
 def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, Any]) -> Any:
     """A saved model in float32, its classifier made anew where the classes differ."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report of keys would alarm: what may be missing is decided below
     try:
-        model, info = model_class.from_pretrained(
-            config.model, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **labels
-        )
-    except (OSError, ValueError) as error:
+        folder = model_folder(config.model)
+    except InputError as error:
+        raise InputError(f"'{config.model}' is no preset ({', '.join(PRESETS)}), and {error}") from error
+    if model_class is not FeaturePyramidSegmenter:
+        check_count(load_config(folder), folder)
+    try:
+        with quiet_loaders():  # its report of keys would alarm: what may be missing is decided below
+            model, info = model_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                use_safetensors=True,
+                **labels,
+            )
+    except Exception as error:  # a damaged folder makes its readers fail in any way
         raise InputError(
-            f"'{config.model}' is neither a preset ({', '.join(PRESETS)}) nor a folder or Hub id of a CrossEarth model "
-            f"({str(error).splitlines()[0]})"
+            f"'{config.model}' cannot be loaded: {reason_of(error)}; save or convert the model again"
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
     misshapen = {str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]}
     missing = {str(key) for key in info["missing_keys"] if not key.startswith("multitask.")}
     wrong = sorted({key for key in misshapen if not key.startswith(_CLASSIFIERS)} | missing)

@@ -30,18 +30,18 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, convert_outputs_to_fp32, is_tensorboard_available, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from .. import metrics
 from ..data import Source, all_images, load_sources
 from ..data.label_counts import count_labels
-from ..errors import InputError
+from ..errors import InputError, reason_of
 from ..evaluation import predict_confusion, report
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import check_weights
 from ..labels import IGNORE_INDEX, get_label_set
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..modeling_multitask import CrossEarthForMultiTaskTraining
+from ..progress import progress_bar, quiet_loaders
 from .adaptation import describe_trainable, merged, save_adapter
 from .augmentation import CropSettings, TrainingCrops
 from .config import TrainConfig, to_yaml
@@ -74,7 +74,8 @@ def train(config: TrainConfig, scorer: Scorer | None = None) -> Path:
     """
     owns_state = not AcceleratorState._shared_state
     try:
-        return Trainer(config, scorer).run()
+        with quiet_loaders():
+            return Trainer(config, scorer).run()
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
@@ -163,10 +164,8 @@ class Trainer:
 
     def _loop(self) -> None:
         config = self.config
-        bar = tqdm(
-            total=config.steps, initial=self.step, desc="training", unit="step",
-            disable=not self.accelerator.is_local_main_process,
-        )  # fmt: skip
+        shown = self.accelerator.is_local_main_process
+        bar = progress_bar(desc="training", unit="step", total=config.steps, initial=self.step, shown=shown)
         self.model.train()
         started, losses, self.waited = time.monotonic(), [], 0.0
         for batches in self._batches():
@@ -335,11 +334,10 @@ class Trainer:
         state = self.folder.saved_state(self.config, self.accelerator.num_processes)
         try:
             self.accelerator.load_state(str(self.folder.checkpoint))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
+        except Exception as error:  # files of another model, or damaged ones, make their readers fail in any way
             raise InputError(
-                f"{self.folder.checkpoint} does not fit the model that '{self.config.model}' names now ({reason}); "
-                "restore that model or start in another output_dir"
+                f"{self.folder.checkpoint} does not fit the model that '{self.config.model}' names now, or is damaged "
+                f"({reason_of(error)}); restore that model or start in another output_dir"
             ) from error
         self.step, self.best, self.skipped = state["step"], state["best"], state["skipped"]
 

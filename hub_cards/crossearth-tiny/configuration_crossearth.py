@@ -25,6 +25,25 @@ AUTO_MAP = {
 }
 
 
+MOST_LAYERS, LARGEST_WIDTH, LARGEST_SIDE, MOST_TOKENS, MOST_CLASSES = 256, 65_536, 16_384, 10_000, 255
+"""Our choice: beyond any published ViT, and few enough for objects of the configuration to be made at once. Maps and
+label maps hold ids of 8 bits, of which 255 means "ignored"."""
+
+_HEAD_LIMITS = {
+    "encoder_layers": MOST_LAYERS, "decoder_layers": MOST_LAYERS,
+    "hidden_dim": LARGEST_WIDTH, "feature_size": LARGEST_WIDTH, "mask_feature_size": LARGEST_WIDTH,
+    "encoder_feedforward_dim": LARGEST_WIDTH, "dim_feedforward": LARGEST_WIDTH, "num_attention_heads": LARGEST_WIDTH,
+    "group_norm_groups": LARGEST_WIDTH, "mim_reconstruction_width": LARGEST_WIDTH, "mim_block_size": LARGEST_SIDE,
+    "num_queries": MOST_TOKENS, "rein_num_tokens": MOST_TOKENS, "rein_rank": MOST_TOKENS,
+    "num_labels": MOST_CLASSES,
+}  # fmt: skip
+_BACKBONE_LIMITS = {
+    "num_hidden_layers": MOST_LAYERS, "hidden_size": LARGEST_WIDTH, "num_attention_heads": LARGEST_WIDTH,
+    "mlp_ratio": MOST_LAYERS, "image_size": LARGEST_SIDE, "num_register_tokens": MOST_TOKENS,
+    "num_channels": LARGEST_WIDTH,
+}  # fmt: skip
+
+
 class CrossEarthConfig(Mask2FormerConfig):
     r"""Configuration of a CrossEarth model; the defaults are the published ViT-L/16 at 512 pixels.
 
@@ -111,6 +130,11 @@ class CrossEarthConfig(Mask2FormerConfig):
     mim_reconstruction_width: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # Before transformers makes a list of all layers or names for all classes.
+        _check_sizes({name: getattr(self, name, None) for name in _HEAD_LIMITS} | kwargs, _HEAD_LIMITS)
+        backbone = self.backbone_config
+        if isinstance(backbone, dict):
+            _check_sizes({**backbone, "num_channels": None}, _BACKBONE_LIMITS)
         if self.id2label is None:
             kwargs.setdefault("num_labels", 6)  # the ISPRS classes, which most published checkpoints have
         super().__post_init__(**kwargs)
@@ -206,6 +230,13 @@ class CrossEarthConfig(Mask2FormerConfig):
         if name not in PRESETS:
             raise ValueError(f"'{name}' is no preset; the known ones are {', '.join(PRESETS)}")
         return cls(**(PRESETS[name] | overrides))
+
+
+def _check_sizes(values: dict[str, Any], limits: dict[str, int]) -> None:
+    for name, most in limits.items():
+        value = values.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= most):
+            raise ValueError(f"{name} {str(value)[:40]} must be a whole number from 1 to {most}")
 
 
 def _check_channels(number: Any) -> None:

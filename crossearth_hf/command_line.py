@@ -1,0 +1,104 @@
+"""What all programs of the project share: arguments whose mistakes end in one sentence, and how that is said.
+
+Exit code 2 for whatever a person has to put right.
+"""
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from .errors import on_one_line
+
+WRONG_INPUT = 2
+"""Exit code."""
+
+_SECONDS_BEFORE_OTHERS = 15.0  # a launcher ends the other processes within this once the first has failed
+
+
+class Parser(argparse.ArgumentParser):
+    """The arguments of a command: a mistake ends with the command's own short usage, one sentence and exit code 2.
+
+    Flags are never abbreviated. Sub-commands are parsers of this class too.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in argparse, but unknown arguments end the program, and before missing ones do."""
+        texts = list(sys.argv[1:] if args is None else args)
+        if unknown := [text for text in self._own(texts) if self._is_unknown(text)]:
+            self.refuse(unknown)
+        namespace, unknown = super().parse_known_args(texts, namespace)
+        if unknown:
+            self.refuse(unknown)
+        return namespace, []
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong, after the command's usage in one line."""
+        complain(self.prog, message, before=self._short_usage())
+        raise SystemExit(WRONG_INPUT)
+
+    def _own(self, texts: Sequence[str]) -> Iterable[str]:
+        """The arguments that are no sub-command's and stand before any `--`."""
+        with_commands = any(action.nargs == argparse.PARSER for action in self._actions)
+        for text in texts:
+            if text == "--" or (with_commands and not text.startswith("-")):
+                return
+            yield text
+
+    def _is_unknown(self, text: str) -> bool:
+        is_flag = "-" in self.prefix_chars and text.startswith("--") and " " not in text.partition("=")[0]
+        return is_flag and text.partition("=")[0] not in self._option_string_actions
+
+    def refuse(self, texts: Sequence[str]) -> NoReturn:
+        """Ends the program for arguments that it does not know; names the nearest that it does."""
+        nearest = [_nearest(text.partition("=")[0], self._option_string_actions) for text in texts]
+        hints = [f"did you mean {name}?" for name in nearest if name is not None]
+        self.error(f"unrecognized arguments: {' '.join(texts)}; {hints[0] if hints else f'see {self.prog} --help'}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        nearest = _nearest(str(value), choices)
+        hint = f"did you mean {nearest}?" if nearest else f"choose one of {', '.join(choices)}"
+        raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
+
+    def _short_usage(self) -> str:
+        """What the command cannot do without, in one line."""
+        groups = [group for group in self._mutually_exclusive_groups if group.required]
+        grouped = [action for group in groups for action in group._group_actions]
+        needed = [a for a in self._actions if a.required or not a.option_strings or a in grouped]
+        formatter = self.formatter_class(prog=self.prog, width=10_000)
+        formatter.add_usage(None, needed, groups)
+        return f"{' '.join(formatter.format_help().split())} [options]"
+
+
+def complain(program: str, sentence: str, *, before: str | None = None) -> None:
+    """Prints what a person has to put right as one line on stderr.
+
+    Of several processes that a launcher started, the others wait for the first, which meets most mistakes too: once it
+    has failed, the launcher ends them. One sentence is enough.
+
+    Args:
+        program: Who says so; "" for nobody.
+        sentence: What is wrong, and the remedy.
+        before: A line to print before it.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_SECONDS_BEFORE_OTHERS)
+    lines = [] if before is None else [before]
+    print(
+        *lines, f"{program}{': ' * bool(program)}error: {on_one_line(sentence)}", sep="\n", file=sys.stderr, flush=True
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
