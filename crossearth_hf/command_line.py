@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         groups = [group for group in self._mutually_exclusive_groups if group.required]
         grouped = [action for group in groups for action in group._group_actions]
         needed = [a for a in self._actions if a.required or not a.option_strings or a in grouped]
-        formatter = self.formatter_class(prog=self.prog, width=10_000)
+        formatter = argparse.HelpFormatter(self.prog, width=10_000)
         formatter.add_usage(None, needed, groups)
         return f"{' '.join(formatter.format_help().split())} [options]"
 

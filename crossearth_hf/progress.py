@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal or in a notebook, elsewhere a line every 10 %; other libraries' bars off."""
+"""Progress: a bar on a terminal or in a notebook, elsewhere a line every 10%; other libraries' bars off."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ def progress_bar(
     Args:
         items: What to iterate over, if anything.
         desc: What is done, such as "predicting".
-        unit: What is counted, in the singular.
+        unit: What is counted, in the singular; "" where `desc` says it.
         total: How many; by default the length of `items`.
         initial: How many are done already.
         shown: Whether to show anything.
@@ -87,7 +87,7 @@ class ProgressLines(Generic[Item]):
             self._lines = self._due()
             seconds = time.monotonic() - self._started
             left = seconds * (self.total - self.n) / max(self.n - self._first, 1e-9)
-            share = f"{100 * self._lines // LINES} % of {self.total} {self._unit}s"
+            share = f"{100 * self._lines // LINES}%" + (f" of {self.total} {self._unit}s" if self._unit else "")
             times = f"{terminal_tqdm.format_interval(seconds)} passed, {terminal_tqdm.format_interval(left)} left"
             print(f"{self._desc}: {share}, {times}", file=sys.stderr, flush=True)
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -327,30 +328,44 @@ def test_the_command_alone_shows_its_help(capsys):
     assert "predict" in capsys.readouterr().out
 
 
-def launched(processes, *arguments):
-    """`crossearth launch` on CPUs."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+def launch_arguments(processes):
     several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
     machine = ["--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no"]
-    command = [sys.executable, "-m", "crossearth_hf.cli", "launch", *machine, "--dynamo_backend", "no", *several]
-    return subprocess.run(
-        [*command, *map(str, arguments)], check=False, capture_output=True, text=True, env=environment, timeout=300
-    )
+    return ["launch", *machine, "--dynamo_backend", "no", *several]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_launched_script_ends_with_one_sentence_and_its_own_exit_code(tmp_path, processes):
+@pytest.mark.parametrize("code", [0, 2, 130])
+def test_a_launched_script_ends_with_its_own_exit_code_and_words_alone(tmp_path, capfd, monkeypatch, processes, code):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     script = tmp_path / "script.py"
     script.write_text(
-        "from crossearth_hf.command_line import Parser\n"
-        "parser = Parser(prog='script')\nparser.add_argument('--steps')\nparser.parse_args()\n"
+        "import os, sys, time\n"
+        "if os.environ.get('RANK', '0') != '0':\n    time.sleep(30 * (sys.argv[1] != '0'))\n    sys.exit()\n"
+        "print('words', file=sys.stderr)\nsys.exit(int(sys.argv[1]))\n"
     )
-    result = launched(processes, script, "--step", "3")
-    lines = result.stderr.splitlines()
-    assert lines == [
-        "usage: script [options]", "script: error: unrecognized arguments: --step; did you mean --steps?"
-    ]  # fmt: skip
-    assert result.returncode == 2
+    with nullcontext() if code == 0 else pytest.raises(SystemExit, match=f"^{code}$"):
+        assert main([*launch_arguments(processes), str(script), str(code)]) == 0
+    assert capfd.readouterr().err == "words\n"
+
+
+def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
+    waited = []
+    monkeypatch.setattr("crossearth_hf.command_line.time.sleep", waited.append)
+    monkeypatch.setattr("crossearth_hf.command_line.signal.signal", lambda *_: None)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["publish", "absent", "a b"]) == 2
+        assert len(waited) == int(rank)
+    assert capsys.readouterr().err.count("is no name of a repository") == 2  # where nobody ends the second
+
+
+def launched(processes, *arguments):
+    """`crossearth launch` on CPUs, in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-m", "crossearth_hf.cli", *launch_arguments(processes), *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ def test_a_line_every_tenth(capsys):
     assert list(progress_bar(range(1000), desc="predicting", unit="window")) == list(range(1000))
     lines = lines_of(capsys)
     assert [line.partition(",")[0] for line in lines] == [
-        f"predicting: {n} % of 1000 windows" for n in range(10, 101, 10)
+        f"predicting: {n}% of 1000 windows" for n in range(10, 101, 10)
     ]
 
 
@@ -25,11 +25,11 @@ def test_updates_of_any_size(capsys):
         for _ in range(4):
             bar.update()
             bar.set_postfix({"loss": 1})
-    assert [line.split()[1] for line in lines_of(capsys)] == ["50", "70", "80", "100"]
+    assert [line.split()[1] for line in lines_of(capsys)] == ["50%", "70%", "80%", "100%"]
     with progress_bar(desc="maps", unit="scene", total=3) as bar:
         for _ in range(30):
             bar.update(0.1)  # shares of scenes
-    assert [line.split()[1] for line in lines_of(capsys)] == [str(n) for n in range(10, 101, 10)]
+    assert [line.split()[1] for line in lines_of(capsys)] == [f"{n}%" for n in range(10, 101, 10)]
 
 
 def test_silence(capsys):

@@ -121,3 +121,17 @@ def test_staged_files_appear_together_or_not_at_all(tmp_path):
     with staging(tmp_path / "sub") as temporary:
         (temporary / "made").write_text("new")
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "[]", "5", "[" * 200_000, '{"step": "x", "processes": 1}', '{"step": 3}']
+)
+@pytest.mark.parametrize("name", ["run.json", "config.json"])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, name, content):
+    folder = RunFolder(tmp_path)
+    folder.checkpoint.mkdir()
+    (folder.checkpoint / "run.json").write_text('{"step": 1, "processes": 1}')
+    (folder.checkpoint / "config.json").write_text("{}")
+    (folder.checkpoint / name).write_text(content)
+    with pytest.raises(InputError, match="another output_dir"):
+        folder.saved_state(settings(tmp_path, tmp_path), 1)

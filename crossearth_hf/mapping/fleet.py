@@ -23,6 +23,7 @@ from .scene_list import ListedScene
 from .workers import SceneSource, Workers, WorkersLost
 
 _MOST_THREADS = 64
+_ALL_BUT_FINISHED = 0.999  # share of a scene whose windows are done and whose files are not
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ class _Bar:
     def __init__(self, scenes: int, *, disable: bool) -> None:
         form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
         self._bar = progress_bar(
-            total=scenes, desc=f"0 of {scenes} scenes", unit="scene", shown=not disable, bar_format=form
+            total=scenes, desc=f"0 of {scenes} scenes", unit="", shown=not disable, bar_format=form
         )
         self._shares: dict[str, float] = {}
         self._finished = 0
@@ -299,12 +300,15 @@ class _Bar:
     def move(self, name: str, done: int, total: int) -> None:
         """Of the scene called `name` so many windows are done."""
         with self._lock:
-            self._bar.update(done / total - self._shares.get(name, 0.0))
-            self._shares[name] = done / total
+            self._set(name, _ALL_BUT_FINISHED * done / total)
 
     def finish(self, name: str) -> None:
         """The scene called `name` is done with, one way or the other."""
-        self.move(name, 1, 1)
         with self._lock:
             self._finished += 1
             self._bar.set_description_str(f"{self._finished} of {self._bar.total} scenes")
+            self._set(name, 1.0)
+
+    def _set(self, name: str, share: float) -> None:
+        self._bar.update(share - self._shares.get(name, 0.0))
+        self._shares[name] = share

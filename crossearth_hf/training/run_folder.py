@@ -105,7 +105,7 @@ class RunFolder:
     def saved_state(self, config: TrainConfig, processes: int) -> dict[str, Any]:
         """What `commit` was given; raises `InputError` if `config` is that of another run."""
         remedy = "start in another output_dir"
-        state = read_json(self.checkpoint / _STATE, remedy)
+        state = {"best": -math.inf, "skipped": 0} | read_json(self.checkpoint / _STATE, remedy)
         for name, kinds in _STATE_TYPES.items():
             if not isinstance(state.get(name), kinds):
                 raise InputError(f"{self.checkpoint / _STATE} has {name} {shown(state.get(name))}; {remedy}")
