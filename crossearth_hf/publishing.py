@@ -3,7 +3,6 @@
 Weights travel as safetensors only; pickles, files from outside of the folder and a run's own files stay where they are.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -187,10 +186,10 @@ def _check_dataset(upload: Upload, private: bool) -> list[str]:
 
 def _check_build(path: Path, private: bool) -> list[str]:
     """Notes on a built domain; `InputError` if its licence forbids to publish it."""
+    build = read_json(path, "build the data set again")
     try:
-        build = json.loads(path.read_text(encoding="utf-8"))
         dataset, incomplete = DATASETS.get(build["dataset"]), build["incomplete"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({reason_of(error)}); build the data set again") from error
     if dataset is not None and dataset.may_be_shared is False and not private:
         raise InputError(

@@ -33,7 +33,12 @@ HARMLESS_ON_RESUME = {
 """Fields that may change between a run and its continuation, since no training step depends on them."""
 
 
-_STATE_TYPES: dict[str, tuple[type, ...]] = {"step": (int,), "best": (int, float), "skipped": (int,), "processes": (int,)}
+_STATE_TYPES: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "best": (int, float),
+    "skipped": (int,),
+    "processes": (int,),
+}
 
 
 class RunFolder:
@@ -158,7 +163,7 @@ def _is_own(folder: Path) -> bool:
         return False
     try:
         return not any(folder.iterdir()) or isinstance(json.loads((folder / _STATE).read_text("utf-8")), dict)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
