@@ -4,6 +4,7 @@ import os
 import signal
 import time
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -196,7 +197,12 @@ def test_names_that_are_no_paths_reach_workers_as_they_are(place, monkeypatch):
     with zipfile.ZipFile("scene.zip", "w") as archive:
         archive.write("scene.tif")
     with Scene("/vsizip/scene.zip/scene.tif") as scene:
-        assert SceneSource.of(scene) == SceneSource(scene.path, (1, 2, 3))
+        source = SceneSource.of(scene)
+    assert replace(source, version=None) == SceneSource(scene.path, (1, 2, 3))
+    with zipfile.ZipFile("scene.zip", "w") as archive:  # the same raster in another archive
+        archive.write("scene.tif", compress_type=zipfile.ZIP_DEFLATED)
+    with Scene("/vsizip/scene.zip/scene.tif") as scene:
+        assert SceneSource.of(scene) != source
 
 
 def test_parts_of_another_device_are_not_used(place, workers):

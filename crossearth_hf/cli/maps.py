@@ -157,7 +157,8 @@ def _line(report: "MapReport") -> str:
     """A map in one line: its file, the shares of the classes that it holds, the seconds it took."""
     pairs = zip(report.label_set.classes, report.shares, strict=True)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in pairs if share)
-    return f"{report.files[0]}  {shares}  ({report.seconds:.1f} s)"
+    remarks = "".join(f"; {remark}" for remark in report.remarks)
+    return f"{report.files[0]}  {shares}  ({report.seconds:.1f} s){remarks}"
 
 
 @contextmanager
