@@ -45,8 +45,17 @@ WindowCounter = Callable[[int, int], None]
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     """Starts of the windows along an axis of `size` pixels: ceil((size - window) / stride) + 1, the last inside."""
-    count = max(0, math.ceil((size - window) / stride)) + 1
-    return [max(0, min(index * stride, size - window)) for index in range(count)]
+    return [window_start(index, size, window, stride) for index in range(window_count(size, window, stride))]
+
+
+def window_count(size: int, window: int, stride: int) -> int:
+    """How many windows an axis of `size` pixels has."""
+    return max(0, math.ceil((size - window) / stride)) + 1
+
+
+def window_start(index: int, size: int, window: int, stride: int) -> int:
+    """Where one of them starts."""
+    return max(0, min(index * stride, size - window))
 
 
 def resolve_window(

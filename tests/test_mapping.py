@@ -1,6 +1,7 @@
 """Whole maps: right pixels, right place, right numbers, and nothing left behind when something fails."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -249,3 +250,36 @@ def test_every_kind_of_real_raster(shared, folder):
         with rasterio.open(path) as source, rasterio.open(outputs.map) as result:
             assert (result.shape, result.crs, result.transform) == (source.shape, source.crs, source.transform)
             assert len(result.gcps[0]) == len(source.gcps[0])
+
+
+def test_a_huge_sparse_mosaic_starts_at_once_and_in_little_memory(tmp_path, folder):
+    side, told = 500_000, []
+    path = tmp_path / "huge.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+    )
+
+    def stop(done, total):
+        told.append((done, total))
+        if done > 20:
+            raise InterruptedError
+
+    model = ColourModel()
+    tracemalloc.start()
+    with Scene(path) as scene, pytest.raises(InterruptedError):
+        predict_map(
+            scene,
+            MapOutputs.checked(path, folder / "map.tif"),
+            model,
+            CrossEarthImageProcessor(),
+            window=256,
+            stride=256,
+            progress=False,
+            on_windows=stop,
+        )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 500 000 = 1953.125 windows of 256. Windows share no border with another column or run of bands but for the last of
+    # a side, shifted back inside: it is the only one beside multiples of 256.
+    assert told[0][1] == 1954**2
+    assert peak < 16 * 2**20

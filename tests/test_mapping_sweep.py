@@ -123,7 +123,7 @@ def test_parts_in_any_order_make_the_scene_to_the_last_bit(tmp_path, monkeypatch
     expected = sweep(path, model, **options)
     resolution = options.pop("resolution", None)
     with Scene(path, resolution=resolution) as scene:
-        cut = scene_parts(scene.grid, options["window"], 3)
+        cut = list(scene_parts(scene.grid, options["window"], 3))
         random.Random(0).shuffle(cut)
         canvas = Canvas(expected.labels.shape)
         for part in cut:
@@ -147,12 +147,12 @@ class BatchSensitive(ColourModel):
 
 def test_borders_of_parts(tmp_path):
     with Scene(write_raster(tmp_path / "a.tif", noise(3000, 2100)[:1], transform=None)) as scene:
-        cut = scene_parts(scene.grid, 64, 3)
+        cut = list(scene_parts(scene.grid, 64, 3))
     borders = sorted({value for part in cut for value in (part.left, part.right)})
     assert borders == [0, 768, 1536, 2100]  # three columns of at most 16 windows, or the next multiple of 256
     assert sorted({value for part in cut for value in (part.top, part.bottom)}) == [0, 768, 1536, 2304, 3000]
     assert [(part.left, part.top) for part in cut[:2]] == [(0, 0), (0, 768)]
-    runs = joined(cut)
+    runs = list(joined(cut))
     assert [len(run) for run in runs] == [4, 4, 4]
     assert whole(runs[1]) == parts.Part(0, 3000, 768, 1536)
     assert [len(run) for run in joined([*cut[:1], *cut[2:5]])] == [1, 2, 1]
@@ -167,6 +167,20 @@ def test_few_windows_are_computed_twice(tmp_path, window, stride):
     alone = sum(count_windows(grid, part, window, stride) for part in cut)
     assert swept <= 1.1 * once
     assert alone <= 1.1 * swept
+
+
+def test_windows_of_a_part_are_those_of_the_whole_that_touch_it():
+    for size in (5, 64, 300):
+        grid = FakeGrid(size)
+        for window, stride in ((64, 43), (64, 64), (64, 7), (256, 171)):
+            side = min(window, -(-size // 16) * 16)
+            starts = window_starts(size, side, stride)
+            for part in (parts.Part(0, size, 0, size), parts.Part(size // 3, size // 2 + 1, size - 1, size)):
+                rows = [start for start in starts if part.top - side < start < part.bottom]
+                cols = [start for start in starts if part.left - side < start < part.right]
+                assert count_windows(grid, part, window, stride) == len(rows) * len(cols)
+                batches = parts.part_batches(grid, part, window, stride, 3)
+                assert [(b.row, col) for b in batches for col in b.cols] == [(row, col) for row in rows for col in cols]
 
 
 class FakeGrid:
@@ -260,7 +274,7 @@ def test_what_a_thread_raises_ends_the_sweep(tmp_path, place, error):
     with Scene(path) as scene, pytest.raises(error):
         predict_part(
             scene,
-            whole(scene_parts(scene.grid, 64, 3)),
+            whole(list(scene_parts(scene.grid, 64, 3))),
             Model(),
             PROCESSOR,
             lambda *_: raising("writer"),

@@ -1,6 +1,6 @@
 """The rasters of a map: written block by block into working files, put together, copied to Cloud-Optimised GeoTIFFs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from ..geotiff_writing import (
 from ..grid import GDAL_ERRORS, Grid
 from ..labels import IGNORE_INDEX, LabelSet
 from ..working_folders import side_files
+
+_SOURCES = "Sources"  # stands for those of a band while a VRT is written
 
 RasterReader = Callable[[tuple[float, float, float, float], tuple[int, int]], np.ndarray]
 """Nearest values (bands, *shape) in a window (row, col, height, width), fractions allowed: `read(window, shape)`."""
@@ -116,13 +118,13 @@ class Piece:
     blocks: tuple[Block, ...]
 
 
-def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Sequence[Piece], output: Path | None = None) -> None:
+def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Iterable[Piece], output: Path | None = None) -> None:
     """Writes a GDAL virtual raster (VRT) of a layer that consists of pieces; pixels of no piece hold no data.
 
     Args:
         path: To be written.
         grid, layer: Of the whole.
-        pieces: Its working files.
+        pieces: Its working files, gone through once for each band.
         output: As in `BlockFile`.
 
     Raises:
@@ -132,12 +134,18 @@ def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Sequence[Piece], 
     with write_errors(output or path, path):
         _create(template, grid, layer, sparse_ok=True).close()
         rasterio.shutil.copy(template, path, driver="VRT")  # GDAL writes georeference, colours and names in its way
-        tree = ElementTree.parse(path)
-        for index, band in enumerate(tree.getroot().iter("VRTRasterBand"), 1):
+        root = ElementTree.parse(path).getroot()
+        for band in list(root.iter("VRTRasterBand")):
             for source in band.findall("SimpleSource") + band.findall("ComplexSource"):
                 band.remove(source)
-            band.extend([_source(piece, index, layer.dtype) for piece in pieces])
-        tree.write(path, encoding="utf-8")
+            ElementTree.SubElement(band, _SOURCES)
+        head, *rest = ElementTree.tostring(root, encoding="unicode").split(f"<{_SOURCES} />")
+        with open(path, "w", encoding="utf-8") as file:  # piece by piece, since they may be many
+            file.write(head)
+            for index, following in enumerate(rest, 1):
+                sources = (_source(piece, index, layer.dtype) for piece in pieces)
+                file.writelines(ElementTree.tostring(source, encoding="unicode") for source in sources)
+                file.write(following)
         template.unlink()
         for side_file in side_files(template):  # GDAL puts there what GeoTIFF cannot hold; the VRT holds it now
             side_file.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..outputs import check_distinct, check_output, check_outside, staged
 from .cog import BlockFile, Layer, Piece, crs_remark, map_layers, raster_reader, write_cog, write_mosaic
 from .part_jobs import (
     PartJob,
+    PartJobs,
     PartSettings,
     check_parts,
     compute_run,
@@ -30,10 +31,9 @@ from .part_jobs import (
     job_identity,
     kept_parts,
     model_digest,
-    part_jobs,
     parts_folder,
 )
-from .parts import count_windows, joined, whole
+from .parts import Part, count_windows, joined, scene_parts, whole
 from .preview import draw_preview, panel_size
 from .sweep import counted_windows
 
@@ -42,7 +42,8 @@ _BRING_BACK_SIDE = 1024
 _SQUARE_METRES_PER_HECTARE = 10_000
 
 PartRunner = Callable[[Sequence[PartJob]], Iterable[PartJob]]
-"""Computes parts, with `part_jobs.compute_part`, in any order and place; yields each one once it is finished."""
+"""Computes parts, with `part_jobs.compute_part`, in any order and place; yields each one once it is finished. There may
+be more of them than are worth holding at a time."""
 
 
 @dataclass(frozen=True)
@@ -212,13 +213,16 @@ def predict_map(
     identity = job_identity(scene, model, settings)
     check_distinct(scene.stamps, outputs.files)
     with bounded_cache(), kept_parts(outputs.files, identity) as folder:
-        jobs = part_jobs(scene, folder, len(label_set.classes), settings)
-        todo = [job for job in jobs if not job.is_finished]
-        runs = _runs(todo) if run_parts is None else [[job] for job in todo]
-        total = sum(count_windows(scene.grid, whole([job.part for job in run]), window, stride) for run in runs)
+        parts = scene_parts(scene.grid, window, len(label_set.classes))
+        jobs = PartJobs(scene.grid, folder, parts, settings, range(len(parts)))
+        todo = jobs.unfinished()
+        if run_parts is None:
+            total = sum(count_windows(scene.grid, _whole(run), window, stride) for run in _runs(todo))
+        else:
+            total = sum(job.windows for job in todo)
         with counted_windows(total, shown=progress, tell=on_windows) as count:
             if run_parts is None:
-                for run in runs:
+                for run in _runs(todo):
                     compute_run(run, scene, model, processor, count)
             else:
                 for job in run_parts(todo):
@@ -236,10 +240,13 @@ def predict_map(
     )
 
 
-def _runs(jobs: Sequence[PartJob]) -> list[list[PartJob]]:
+def _runs(jobs: PartJobs) -> Iterator[list[PartJob]]:
     """Jobs whose parts follow one another in a column, to be swept together."""
-    by_part = {job.part: job for job in jobs}
-    return [[by_part[part] for part in run] for run in joined(by_part)]
+    return joined(jobs, lambda job: job.part)
+
+
+def _whole(run: Sequence[PartJob]) -> Part:
+    return whole([job.part for job in run])
 
 
 class _Tally:
@@ -277,11 +284,11 @@ class _Tally:
 
 
 def _write_map(
-    scene: Scene, outputs: MapOutputs, jobs: Sequence[PartJob], layers: Sequence[Layer], label_set: LabelSet
+    scene: Scene, outputs: MapOutputs, jobs: PartJobs, layers: Sequence[Layer], label_set: LabelSet
 ) -> tuple[_Tally, tuple[str, ...]]:
     """Puts finished parts together, counts their pixels and writes all files; the counts, and remarks on the files."""
     tally = _Tally(scene.native_grid, len(label_set.classes))
-    pieces = [[job.piece(layer.name) for job in jobs] for layer in layers]
+    pieces: list[Iterable[Piece]] = [_Pieces(jobs, layer.name) for layer in layers]
     with staged(outputs.files) as stages:
         working = stages[0].parent / "working"
         working.mkdir()
@@ -289,8 +296,8 @@ def _write_map(
         for mosaic, layer, parts, output in zip(mosaics, layers, pieces, outputs.files, strict=False):
             write_mosaic(mosaic, scene.grid, layer, parts, output)
         if scene.is_resampled:
-            pieces = [[piece] for piece in _bring_back(scene, mosaics, layers, tally, outputs.files)]
-            mosaics = [piece.path for (piece,) in pieces]
+            found = _bring_back(scene, mosaics, layers, tally, outputs.files)
+            pieces, mosaics = [[piece] for piece in found], [piece.path for piece in found]
         else:
             for piece in pieces[0]:
                 _count_piece(piece, tally)
@@ -298,7 +305,7 @@ def _write_map(
             discard(jobs)
             raise InputError(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
         for stage, mosaic, layer, parts, output in zip(stages, mosaics, layers, pieces, outputs.files, strict=False):
-            blocks = [_placed(block, piece) for piece in parts for block in piece.blocks]
+            blocks = (_placed(block, piece) for piece in parts for block in piece.blocks)
             write_cog(stage, mosaic, layer, blocks, output)
         if outputs.preview is not None:
             _save_preview(scene, stages[0], label_set, tally, stages[-1])
@@ -307,6 +314,17 @@ def _write_map(
     if scene.native_grid.rpcs is not None:
         remarks.append("The scene is georeferenced by RPCs alone, and so are the files")
     return tally, tuple(remarks)
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """The finished parts of a layer, read one by one, as often as wanted."""
+
+    jobs: PartJobs
+    layer: str
+
+    def __iter__(self) -> Iterator[Piece]:
+        return (job.piece(self.layer) for job in self.jobs)
 
 
 def _placed(block: Block, piece: Piece) -> Block:

@@ -8,9 +8,10 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,7 +33,7 @@ from ..outputs import locked
 from ..working_folders import NOTE, is_own_folder, is_private, is_unmarked, mark, marked
 from .blending import confidences, probabilities
 from .cog import BlockFile, Layer, Piece, map_layers
-from .parts import Part, count_windows, scene_parts, whole
+from .parts import Part, SceneParts, count_windows, whole
 from .sweep import predict_part
 
 _IDENTITY, _BLOCKS, _LOCK = "job.json", "blocks.json", "lock"
@@ -95,13 +96,37 @@ class PartJob:
         return Piece(_file(self.folder, layer), part.top, part.left, *size, tuple(Block(*block) for block in blocks))
 
 
-def part_jobs(scene: Scene, folder: Path, classes: int, settings: PartSettings) -> list[PartJob]:
-    """The jobs that make a map of a scene, in the order of `scene_parts`; finished parts go into `folder`."""
-    window, stride = settings.window, settings.stride
-    return [
-        PartJob(part, folder / f"{index:04d}", count_windows(scene.grid, part, window, stride), settings)
-        for index, part in enumerate(scene_parts(scene.grid, window, classes))
-    ]
+@dataclass(frozen=True)
+class PartJobs(Sequence[PartJob]):
+    """Jobs of a map, made one by one, in the order of `scene_parts`; finished parts go into `folder`.
+
+    Attributes:
+        grid: `Scene.grid`.
+        parts: `scene_parts` of it.
+        numbers: Which of them.
+    """
+
+    grid: Grid
+    folder: Path
+    parts: SceneParts
+    settings: PartSettings
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        number, settings = self.numbers[index], self.settings
+        if not isinstance(number, int):  # of a slice
+            return replace(self, numbers=number)
+        part = self.parts[number]
+        windows = count_windows(self.grid, part, settings.window, settings.stride)
+        return PartJob(part, self.folder / _name(number), windows, settings)
+
+    def unfinished(self) -> "PartJobs":
+        """Those whose parts do not stand yet."""
+        standing = {path.name for path in self.folder.iterdir() if _is_part(path)}
+        return replace(self, numbers=array("q", (n for n in self.numbers if _name(n) not in standing)))
 
 
 def compute_part(
@@ -113,7 +138,7 @@ def compute_part(
     """Computes a part unless it is finished; two processes that compute the same one do no harm.
 
     Args:
-        job: One of `part_jobs`.
+        job: One of `PartJobs`.
         scene: The same file, opened in the same way.
         model: In eval mode. Parts fit together to the last bit where all workers run the same weights in one precision
             on one type of device with one number of threads.
@@ -342,7 +367,7 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def discard(jobs: Sequence[PartJob]) -> None:
+def discard(jobs: Iterable[PartJob]) -> None:
     """Removes finished parts that lead to no map."""
     for job in jobs:
         aside = job.folder.with_name(f"{job.folder.name}-discarded")  # no part's name: a kill leaves no half of one
@@ -401,6 +426,10 @@ def _clear(folder: Path, identity: str) -> None:
 
 def _is_part(path: Path) -> bool:
     return path.is_dir() and path.name.isdecimal()
+
+
+def _name(number: int) -> str:
+    return f"{number:04d}"
 
 
 def _file(folder: Path, layer: str) -> Path:

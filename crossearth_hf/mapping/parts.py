@@ -6,12 +6,13 @@ common borders, which are computed once then.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..geotiff_writing import TILE
 from ..grid import Grid
-from ..inference import window_sides, window_starts
+from ..inference import window_count, window_sides, window_start
 
 # Sizes of parts, in windows. At a stride of two thirds of the window the windows across borders of columns, computed
 # twice, are one in sixteen; those across borders of bands, where parts are not swept together, one in twelve.
@@ -19,6 +20,9 @@ _COLUMN_WINDOWS = 16
 _BAND_WINDOWS = 12
 _STRIP_BYTES = 384 * 2**20  # of the sums of scores that are held at a time
 _NARROWEST_COLUMN = 3
+_LONGEST_RUN = 64  # parts, which bounds what is known of a run at a time
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,31 @@ class Part:
     right: int
 
 
-def scene_parts(grid: Grid, window: int, classes: int) -> list[Part]:
-    """The parts of a scene: columns sixteen windows wide from left to right, in each of them bands of twelve windows.
+@dataclass(frozen=True)
+class SceneParts:
+    """The parts of a scene, made one by one: columns from left to right, in each of them bands from top to bottom.
+
+    Attributes:
+        width, height: Of the scene, in pixels.
+        lefts, tops: First columns and first rows of the parts.
+    """
+
+    width: int
+    height: int
+    lefts: range
+    tops: range
+
+    def __len__(self) -> int:
+        return len(self.lefts) * len(self.tops)
+
+    def __getitem__(self, number: int) -> Part:
+        column, band = divmod(number, len(self.tops))
+        left, top = self.lefts[column], self.tops[band]
+        return Part(top, min(top + self.tops.step, self.height), left, min(left + self.lefts.step, self.width))
+
+
+def scene_parts(grid: Grid, window: int, classes: int) -> SceneParts:
+    """The parts of a scene: columns sixteen windows wide, in each of them bands of twelve windows.
 
     Args:
         grid: `Scene.grid`.
@@ -42,23 +69,26 @@ def scene_parts(grid: Grid, window: int, classes: int) -> list[Part]:
     side_y, _ = window_sides(grid.height, grid.width, window)
     affordable = _STRIP_BYTES // (4 * classes * (side_y + 2 * TILE))
     widest = min(_COLUMN_WINDOWS * window, max(_NARROWEST_COLUMN * window, affordable))
-    return [
-        Part(top, bottom, left, right)
-        for left, right in _cuts(grid.width, widest)
-        for top, bottom in _cuts(grid.height, _BAND_WINDOWS * window)
-    ]
+    tops = _starts(grid.height, _BAND_WINDOWS * window)
+    return SceneParts(grid.width, grid.height, _starts(grid.width, widest), tops)
 
 
-def joined(parts: Iterable[Part]) -> list[list[Part]]:
-    """Runs of parts that follow one another in a column, to be swept together: see `whole`."""
-    runs: list[list[Part]] = []
-    for part in parts:
-        last = runs[-1][-1] if runs else None
-        if last is not None and (last.left, last.right, last.bottom) == (part.left, part.right, part.top):
-            runs[-1].append(part)
-        else:
-            runs.append([part])
-    return runs
+def _itself(item: Any) -> Any:
+    return item
+
+
+def joined(items: Iterable[_Item], part_of: Callable[[_Item], Part] = _itself) -> Iterator[list[_Item]]:
+    """Runs of parts, or of what has parts, that follow one another in a column, to be swept together: see `whole`."""
+    run: list[_Item] = []
+    for item in items:
+        part, last = part_of(item), part_of(run[-1]) if run else None
+        follows = last is not None and (last.left, last.right, last.bottom) == (part.left, part.right, part.top)
+        if run and not (follows and len(run) < _LONGEST_RUN):
+            yield run
+            run = []
+        run.append(item)
+    if run:
+        yield run
 
 
 def whole(run: Sequence[Part]) -> Part:
@@ -89,7 +119,10 @@ class Batch:
 
 def part_batches(grid: Grid, part: Part, window: int, stride: int, batch_size: int) -> list[Batch]:
     """The windows that touch a part, row by row."""
-    rows, cols = _touching(grid, part, window, stride)
+    side_y, side_x = window_sides(grid.height, grid.width, window)
+    numbers = _touching(grid, part, window, stride)
+    rows = [window_start(number, grid.height, side_y, stride) for number in numbers[0]]
+    cols = [window_start(number, grid.width, side_x, stride) for number in numbers[1]]
     batches = []
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         complete = part.bottom if following is None else min(part.bottom, following // TILE * TILE)
@@ -99,16 +132,24 @@ def part_batches(grid: Grid, part: Part, window: int, stride: int, batch_size: i
     return batches
 
 
-def _touching(grid: Grid, part: Part, window: int, stride: int) -> tuple[list[int], list[int]]:
-    """First rows and first columns of the windows that touch a part."""
+def _touching(grid: Grid, part: Part, window: int, stride: int) -> tuple[range, range]:
+    """Numbers of the rows and of the columns of windows that touch a part."""
     side_y, side_x = window_sides(grid.height, grid.width, window)
-    rows = [start for start in window_starts(grid.height, side_y, stride) if part.top - side_y < start < part.bottom]
-    cols = [start for start in window_starts(grid.width, side_x, stride) if part.left - side_x < start < part.right]
-    return rows, cols
+    return (
+        _overlapping(grid.height, side_y, stride, part.top, part.bottom),
+        _overlapping(grid.width, side_x, stride, part.left, part.right),
+    )
 
 
-def _cuts(size: int, longest: int) -> list[tuple[int, int]]:
-    """(start, end) of the fewest pieces of an axis that are about `longest` pixels; borders are multiples of 256."""
+def _overlapping(size: int, side: int, stride: int, first: int, end: int) -> range:
+    """Numbers of the windows along an axis that reach into [first, end)."""
+    last = window_count(size, side, stride) - 1  # shifted back inside, it may start before `end` all the same
+    stop = last + 1 if window_start(last, size, side, stride) < end else min(last, math.ceil(end / stride))
+    return range(min(max(0, (first - side) // stride + 1), last), stop)
+
+
+def _starts(size: int, longest: int) -> range:
+    """First pixels of the fewest pieces of an axis that are about `longest` pixels; borders are multiples of 256."""
     count = math.ceil(size / longest)
     step = math.ceil(size / count / TILE) * TILE
-    return [(start, min(start + step, size)) for start in range(0, size, step)]
+    return range(0, size, step)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,7 @@ _CONNECT_SECONDS = 30  # to a scheduler
 _WORKERS_SECONDS = 30  # until it has one
 _LOCAL_SECONDS = 120  # where all cores are busy, processes start slowly
 _OPEN_SCENES = 8
+_MOST_WAITING = 1000  # parts of a scene that the scheduler knows of: enough for a cluster to grow by
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,28 @@ class Workers:
             from distributed import as_completed  # noqa: PLC0415 - an optional dependency
 
             self._check_running()
-            waiting = {self._client.submit(_compute, job, scene, self.model, pure=False): job for job in jobs}
-            self._running.update(waiting)
+            upcoming, waiting = iter(jobs), dict[Any, PartJob]()
+
+            def submit(count: int) -> list[Any]:
+                """Hands in so many more."""
+                new = {
+                    self._client.submit(_compute, job, scene, self.model, pure=False): job
+                    for job in islice(upcoming, count)
+                }
+                waiting.update(new)
+                self._running.update(new)
+                return list(new)
+
             try:
+                completed = as_completed(submit(_MOST_WAITING))
                 self._check_running()  # `stop` may have come in between
-                for future in as_completed(list(waiting)):
+                for future in completed:
                     problem = _result(future)
                     if problem is not None:
                         raise InputError(problem)
                     yield waiting.pop(future)
                     self._running.discard(future)
+                    completed.update(submit(1))
             finally:
                 self._running.difference_update(waiting)
                 self._drop(waiting)
