@@ -1,6 +1,7 @@
 """What is a raster but no imagery: maps of this package, maps of classes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from .errors import InputError
 from .fill import count_flat_classes
 from .geotiff_writing import OUTPUT_TAG, gdal_cause
 from .grid import GDAL_ERRORS
+
+ReadWindow = Callable[[Window, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+"""Values (*shape) of a band in a window of a file, and where they are data: `read(window, shape)`."""
 
 _SAMPLE_SIDE = 1024
 _WINDOW = 256
@@ -37,11 +41,12 @@ def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_a
     output = own_output(source)
     if output is not None:
         raise OwnOutput(f"{source.name} holds {output} of this package and no imagery")
-    classes = flat_classes(source, bands[0]) if has_palette else None
+    read = partial(_piece, source, bands[0])
+    classes = flat_classes(read, source.height, source.width) if has_palette else None
     if classes is not None:
         raise InputError(
             f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes; if it is "
-            "a picture, add --palette-as-image or write its colors out (gdal_translate -expand rgb)"
+            "a picture, add --palette-as-image, or write its colors out (gdal_translate -expand rgb)"
         )
 
 
@@ -57,16 +62,12 @@ def own_output(source: Any) -> str | None:
     return names["confidence"] if is_share and source.descriptions == ("confidence",) else None
 
 
-def flat_classes(source: Any, band: int) -> int | None:
+def flat_classes(read: ReadWindow, height: int, width: int) -> int | None:
     """How many classes a band seems to hold; None for imagery. See `fill.count_flat_classes`."""
-    height, width = source.height, source.width
     factor = max(1.0, max(height, width) / _SAMPLE_SIDE)
     shape = max(1, round(height / factor)), max(1, round(width / factor))
-    try:
-        sample = _piece(source, band, Window(0, 0, width, height), shape)
-        pieces = [sample] if factor == 1 else [_piece(source, band, *window) for window in _windows(height, width)]
-    except GDAL_ERRORS as error:
-        raise InputError(f"{source.name} is damaged or cut off ({gdal_cause(error)}); copy it again") from error
+    sample = read(Window(0, 0, width, height), shape)
+    pieces = [sample] if factor == 1 else [read(*window) for window in _windows(height, width)]
     return count_flat_classes(np.unique(sample[0][sample[1]]), pieces)
 
 
@@ -80,6 +81,9 @@ def _windows(height: int, width: int) -> Iterator[tuple[Window, tuple[int, int]]
 
 
 def _piece(source: Any, band: int, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(*shape) values and validity of a window."""
-    values = source.read(band, window=window, out_shape=shape)
-    return values, source.read_masks(band, window=window, out_shape=shape) > 0
+    """(*shape) values and validity of a window; raises `InputError` on damaged data."""
+    try:
+        values = source.read(band, window=window, out_shape=shape)
+        return values, source.read_masks(band, window=window, out_shape=shape) > 0
+    except GDAL_ERRORS as error:
+        raise InputError(f"{source.name} is damaged or cut off ({gdal_cause(error)}); copy it again") from error

@@ -82,6 +82,8 @@ def _block(
             dst_alpha=2,
             resampling=Resampling.nearest if nearest else Resampling.bilinear,
             tolerance=0,
+            XSCALE=1 / scale[1],  # else GDAL takes it from the sizes of the window, and windows differ
+            YSCALE=1 / scale[0],
             SRC_ALPHA_MAX=str(_OPAQUE),
             DST_ALPHA_MAX=str(_OPAQUE),
         )

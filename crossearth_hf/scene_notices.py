@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rasterio.enums import MaskFlags
+from rasterio.windows import Window
 
 from .band_names import band_names
 from .bands import alpha_band
-from .fill import Fill
+from .fill import Collar, Fill
 from .imagery import flat_classes
 from .raw_bands import RawBands
 
@@ -100,17 +102,28 @@ def _of_fill(value: float, certain: bool, fills: Sequence[Fill], bands: Sequence
 def _of_collars(raw: RawBands) -> list[Notice]:
     return [
         Notice(
-            f"a {collar.name} region at the border covers {collar.share:.1%} of the scene and is mapped like the rest",
-            f"--nodata {collar.value:g} leaves its pixels of exactly {collar.value:g} out",
+            f"a {collar.color} region at the border covers {collar.share:.1%} of the scene and is mapped like the rest",
+            _collar_remedy(collar, raw.nodata or ()),
         )
         for collar in raw.measured.collars
     ]
 
 
+def _collar_remedy(collar: Collar, known: Sequence[float]) -> str:
+    if collar.value is not None:
+        return f"--nodata={','.join(f'{value:g}' for value in [*known, collar.value])} leaves it out"
+    return f"GDAL's nearblack -setmask{' -white' if collar.color == 'white' else ''} leaves it out"
+
+
 def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
     if raw.has_palette or len(raw.bands) > 1:
         return []
-    classes = flat_classes(source, raw.bands[0])
+
+    def read(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        values, masks = raw.read(window, shape)
+        return values[0], masks[0]
+
+    classes = flat_classes(read, source.height, source.width)
     if classes is None:
         return []
     finding = f"the scene holds {classes} values in flat regions, like a map of classes"

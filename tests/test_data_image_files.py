@@ -225,3 +225,23 @@ def test_only_rasters_have_a_grid(tmp_path, noise):
         warnings.simplefilter("error")
         assert raster_grid(write_raster(tmp_path / "a.tif", noise)).pixel_size() == pytest.approx((0.5, 0.5), rel=1e-3)
     assert raster_grid(write_raster(tmp_path / "a.png", noise, driver="PNG", transform=None)) is None
+
+
+def test_training_sees_undeclared_fill_as_a_map_would(tmp_path):
+    values = np.random.default_rng(0).integers(500, 3000, (3, 60, 80)).astype(np.uint16)
+    values[:, 20:40, 20:50] = 65535
+    path = write_raster(tmp_path / "a.tif", values)
+    for pixels, valid in (read_image(path, "a"), read_image_window(path, None, (0, 0, 60, 80))):
+        expected = np.ones((60, 80), dtype=bool)
+        expected[20:40, 20:50] = False
+        np.testing.assert_array_equal(valid, expected)
+        assert (pixels[~valid] == 0).all()
+        low, high = np.percentile(values[:, expected][0], (2, 98))
+        stretched = np.rint(np.clip((values[0] - low) / (high - low), 0, 1) * 255)
+        np.testing.assert_array_equal(pixels[..., 0][expected], stretched[expected])
+
+
+def test_sixteen_bit_masks_hold_ids_alone(tmp_path):
+    ids = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((20, 20)))[None].astype(np.uint16)
+    ids[:, :9] = 255  # far from the others, and an id
+    np.testing.assert_array_equal(read_mask(write_raster(tmp_path / "a.tif", ids), "a"), ids[0])

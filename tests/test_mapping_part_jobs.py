@@ -1,5 +1,6 @@
 """Parts computed anywhere, kept after a kill, used again by the same job only."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene
 from crossearth_hf.inference import load_model
 from crossearth_hf.mapping import MapOutputs, parts, predict_map
-from crossearth_hf.mapping.part_jobs import compute_part, model_digest
+from crossearth_hf.mapping.part_jobs import PartSettings, compute_part, job_identity, model_digest
 
 PROCESSOR = CrossEarthImageProcessor()
 
@@ -281,3 +282,12 @@ def test_a_scene_that_changes_meanwhile_is_told(place):
     make_map(place, name="fresh")
     make_map(place)
     assert_same(read(place), read(place, "fresh"))
+
+
+def test_parts_of_a_scene_read_otherwise_are_another_job(place):
+    settings = PartSettings(64, 43, 1, tta=False, layers=("labels",), model="digest", device_type="cpu")
+    identities = []
+    for options in ({}, {"nodata": ()}, {"nodata": (7,)}, {"palette_as_image": True}):
+        with Scene(place / "scene.tif", **options) as scene:
+            identities.append(json.dumps(job_identity(scene, Weighted(1.0), settings), default=str))
+    assert len(set(identities)) == 4

@@ -203,6 +203,8 @@ def test_names_that_are_no_paths_reach_workers_as_they_are(place, monkeypatch):
         archive.write("scene.tif", compress_type=zipfile.ZIP_DEFLATED)
     with Scene("/vsizip/scene.zip/scene.tif") as scene:
         assert SceneSource.of(scene) != source
+    with Scene("scene.tif", nodata=[7], palette_as_image=True) as scene:
+        assert (SceneSource.of(scene).nodata, SceneSource.of(scene).palette_as_image) == ((7,), True)
 
 
 def test_parts_of_another_device_are_not_used(place, workers):
