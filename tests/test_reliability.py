@@ -27,7 +27,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 import reliability
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
-QUICK = ("predict", "convert", "build-dataset", "evaluate", "synth", "style-bank", "card")
+EVERY = (
+    "predict", "convert", "build-dataset", "train", "evaluate",
+    "synth", "style-bank", "style-preview", "report", "card",
+)  # fmt: skip
 LONG = ("predict", "convert", "build-dataset", "train", "evaluate")
 
 
@@ -81,7 +84,7 @@ def mounted(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0, 0.6])
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_full_disk(trials, mounted, name, share):
     command = trials(name)
     needed = sum(path.stat().st_size for path in command.finished.rglob("*") if path.is_file())
@@ -108,7 +111,7 @@ def test_a_disk_that_fills_while_a_map_is_made(trials, mounted, share):
     assert command.leftovers(place) == []
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_folder_that_is_read_only(trials, mounted, name):
     _check_refusal(trials(name), mounted("ro,size=64k"), "Read-only file system|not writable|cannot be made")
 

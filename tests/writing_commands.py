@@ -154,6 +154,12 @@ def make_commands(root: Path) -> dict[str, Command]:
         ),
         Command("predict-new", command("predict", "{}/scenes/scene.tif", *new), keeps=(".map.tif.parts",)),
         Command(
+            "predict-workers",
+            command("predict", "{}/scenes/scene.tif", *predict, "--workers", "2"),
+            keeps=(".map.tif.parts",),
+            before=command("predict", "{}/scenes/other.tif", *predict),
+        ),
+        Command(
             "convert",
             command("convert", "{}/source.pth", "out", *convert),
             before=command("convert", "{}/other.pth", "out", *convert),
