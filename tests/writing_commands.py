@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
+import dask
 import datasets
 import torch
 from benchmark_data import write_domain
@@ -33,6 +34,7 @@ import train as train_script
 for module in walk_packages(crossearth_hf.__path__, "crossearth_hf."):  # commands import what they need: not in a fork
     if not module.name.endswith("__main__"):
         import_module(module.name)
+dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})  # the one that has imported this
 tqdm.set_lock(threading.RLock())  # its own is shared with forks: one that is killed may hold it for ever
 
 ISPRS = get_label_set("isprs")
