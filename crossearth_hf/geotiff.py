@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from .bands import choose_bands, palette_of
 from .errors import InputError
-from .geotiff_writing import ignore_missing_georeference
+from .geotiff_writing import gdal_cause, ignore_missing_georeference
 from .grid import GDAL_ERRORS, Grid, shifted
 from .imagery import check_imagery
 from .raw_bands import RawBands, transparency_band
@@ -213,6 +213,11 @@ def _open(path: str, driver: str | None) -> Any:
         source = rasterio.open(path, driver=driver)
     except GDAL_ERRORS as error:
         raise InputError(_why_unreadable(path)) from error
+    try:
+        _ = source.rpcs, source.colorinterp  # side files are parsed only now; the second tells of errors of the first
+    except GDAL_ERRORS as error:
+        source.close()
+        raise InputError(f"a file beside {path} is damaged ({gdal_cause(error)}); repair it or move it away") from error
     if source.count == 0:
         source.close()
         raise InputError(f"{path} is a container without bands of its own; name one of its subdatasets (see gdalinfo)")

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from xml.sax.saxutils import unescape
 
@@ -24,8 +25,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_SIDE_FILES = (".aux.xml", ".ovr", ".msk")  # GDAL opens those beside a raster without looking what they are
-_WORLD_FILES = (".tfw", ".tifw", ".wld", ".jgw", ".pgw", ".prj")
 _BEFORE_NAMES = re.compile(r"/vsi\w+/|[,?]|(?<=[A-Za-z0-9_]):")  # what stands before and between files in GDAL's names
 _SOURCE = re.compile(rb"<Source(?:Filename|Dataset)([^>]*)>([^<]*)<")
 _IS_RELATIVE = re.compile(rb"""relativeToVRT\s*=\s*["']1""")
@@ -60,15 +59,17 @@ def check_raster(name: str) -> None:
         return
     for piece in {name, *_BEFORE_NAMES.split(name)}:
         if piece and "\0" not in piece:
-            _check_beside(piece)
+            if os.path.isfile(piece):
+                _check_beside(piece)
             _count_file(piece, (), {})
 
 
 def _check_beside(path: str) -> None:
-    """Checks the files that GDAL reads with a raster."""
-    stem = os.path.splitext(path)[0]
-    for side in [path + ending for ending in _SIDE_FILES] + [stem + ending for ending in _WORLD_FILES]:
-        check_regular(side)
+    """Checks what GDAL may read with a raster: the files beside it whose names start with its own, without ending."""
+    stem = Path(path).stem.lower()
+    with suppress(OSError), os.scandir(Path(path).parent) as entries:
+        for name in [entry.name for entry in entries if entry.name.lower().startswith((f"{stem}.", f"{stem}_"))]:
+            check_regular(Path(path).with_name(name))
 
 
 def _count_file(path: str, outer: tuple[str, ...], known: dict[str, int]) -> int:

@@ -136,7 +136,7 @@ def _state(path: Path) -> bytes | str:
 
 
 _LINKS = ("out.tif", "c.tif", ".out.tif.parts", ".crossearth-notes", "out.tif.ovr", "out.tif.aux.xml", "out.tif.msk")
-_VICTIMS = ("victim", "victim/.lock", "victim/0000", "scene.tif", "tiled.tif", "nowhere")
+_VICTIMS = ("victim", "victim/lock", "victim/0000", "scene.tif", "tiled.tif", "nowhere")
 
 
 def link_cases() -> st.SearchStrategy[Case]:
@@ -149,7 +149,7 @@ def predict_among_links(case: Case) -> int:
     """Maps a scene where links lie in the way; no file that they point to is lost, but for an output asked for."""
     links, from_vrt = case
     Path("victim/0000").mkdir(parents=True)
-    kept = [Path("victim/note.txt"), Path("victim/0000/labels.tif"), Path("victim/.lock"), Path("victim/job.json")]
+    kept = [Path("victim/note.txt"), Path("victim/0000/labels.tif"), Path("victim/lock"), Path("victim/job.json")]
     for path in kept:
         path.write_text("mine")
     for name, victim in links:

@@ -55,8 +55,16 @@ def test_a_pipe_behind_or_beside_a_scene_is_refused(tmp_path, tile, pipe):
         Scene(outer)
     with pytest.raises(InputError, match=r"pipe\.tif is a named pipe"):
         Scene(outer.read_text().replace('relativeToVRT="1">inner.vrt', f">{tmp_path}/inner.vrt"))
-    os.mkfifo(f"{tile}.aux.xml")
-    with pytest.raises(InputError, match=r"tile\.tif\.aux\.xml is a named pipe"):
+    for name in ("tile.tif.aux.xml", "tile_rpc.txt", "tile.IMD"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match=rf"{name} is a named pipe"):
+            Scene(tile)
+        (tmp_path / name).unlink()
+
+
+def test_a_damaged_side_file_is_named(tile):
+    tile.with_name("tile_rpc.txt").write_text("nonsense")
+    with pytest.raises(InputError, match=r"beside .*tile\.tif is damaged \(.*tile_rpc\.txt.*; repair it or move it away"):
         Scene(tile)
 
 

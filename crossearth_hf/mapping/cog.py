@@ -192,9 +192,9 @@ def crs_remark(written: Path, grid: Grid, output: Path) -> str | None:
         found = Grid.of(raster)
     if (found.crs, found.gcps_crs) != (grid.crs, grid.gcps_crs):
         return f"{output} has another CRS than the scene: GeoTIFF cannot hold that one"
-    side_file = side_files(written)[0]
-    if side_file.exists():
-        return f"GeoTIFF cannot hold the CRS of the scene: keep {output}{side_file.name.removeprefix(written.name)}"
+    present = [file for file in side_files(written) if file.exists()]
+    if present:
+        return f"GeoTIFF cannot hold the CRS of the scene: keep {output}{present[0].name.removeprefix(written.name)}"
     return None
 
 
