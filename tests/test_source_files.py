@@ -64,7 +64,7 @@ def test_a_pipe_behind_or_beside_a_scene_is_refused(tmp_path, tile, pipe):
 
 def test_a_damaged_side_file_is_named(tile):
     tile.with_name("tile_rpc.txt").write_text("nonsense")
-    with pytest.raises(InputError, match=r"beside .*tile\.tif is damaged \(.*tile_rpc\.txt.*; repair it or move it away"):
+    with pytest.raises(InputError, match=r"beside .*tile\.tif is damaged \(.*tile_rpc\.txt"):
         Scene(tile)
 
 
