@@ -67,6 +67,9 @@ def _block(
     first = [max(0, int(start * f) - margin) for start, f, margin in zip(starts, scale, margins, strict=True)]
     last = [min(n, int(np.ceil(end * f)) + m) for n, end, f, m in zip(size, ends, scale, margins, strict=True)]
     values, masks = read(first[0], first[1], last[0] - first[0], last[1] - first[1])
+    # The last pixels of the new grid may reach over the file's edge, which GDAL takes for nothing beyond their half.
+    over = [max(0, int(np.ceil(end * f)) - n) for n, end, f in zip(size, ends, scale, strict=True)]
+    values, masks = (np.pad(part, [(0, 0), (0, over[0]), (0, over[1])], mode="edge") for part in (values, masks))
     kind = values.dtype if values.dtype.name in _TYPES else np.float64
     target = np.zeros((2, len(values), *place[2:]), dtype=kind)
     for band, (pixels, mask) in enumerate(zip(values, masks, strict=True)):

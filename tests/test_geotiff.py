@@ -380,3 +380,13 @@ def test_full_disk_is_an_input_error(tmp_path, noise):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [(p.name, p.stat().st_size) for p in tmp_path.iterdir()] == [("small.tif", 0)]
+
+
+@pytest.mark.parametrize("size", [(33, 1), (1, 33), (1, 1), (5, 7), (2, 2)])
+def test_the_last_pixels_of_a_coarser_grid_have_data(tmp_path, size):
+    """They may reach over the edge of the file by more than their half."""
+    write_raster(tmp_path / "even.tif", np.full((3, *size), 100, dtype=np.uint8))
+    with Scene(tmp_path / "even.tif", resolution=2) as scene:
+        raster = scene.read(0, 0, scene.grid.height, scene.grid.width)
+    assert raster.valid.all()
+    assert (raster.pixels == 100).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rasters import write_raster
 
-from crossearth_hf import geotiff
+from crossearth_hf import raw_bands
 from crossearth_hf.data.image_files import read_image, read_mask
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene
@@ -133,8 +133,8 @@ def test_scenes_of_impossible_size_are_refused(tmp_path, width, height):
 
 @pytest.mark.parametrize(("width", "height"), [(500_000, 500_000), (10**9, 1), (1, 10**9)])
 def test_the_search_for_data_to_stretch_ends(tmp_path, monkeypatch, width, height):
-    monkeypatch.setattr(geotiff, "_MOST_SEARCHED", 2**24)
-    monkeypatch.setattr(geotiff, "_MOST_STRIPS", 256)
+    monkeypatch.setattr(raw_bands, "_MOST_SEARCHED", 2**24)
+    monkeypatch.setattr(raw_bands, "_MOST_STRIPS", 256)
     path = write_vrt(tmp_path / "empty.vrt", width=width, height=height, dtype="UInt16")
     text = path.read_text().replace('band="1">', 'band="1"><NoDataValue>0</NoDataValue>')
     path.write_text(text)
