@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from fuzz_cases import FRAMES, HOSTILE, make_workplace
+from fuzz_cases import CANARY, FRAMES, HOSTILE, hostile_pickle, make_workplace
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 import fuzz
@@ -50,14 +50,14 @@ def test_nothing_runs_that_a_pickle_names(workplace, which, zipped):
 
 def test_the_canary_can_sing(workplace, tmp_path):
     """The pickles are no empty threat: whoever unpickles them runs what they name."""
-    content = fuzz.hostile_pickle(HOSTILE[0], "call", False, (workplace / "source.pth").read_bytes())
+    content = hostile_pickle(HOSTILE[0], "call", False, (workplace / "source.pth").read_bytes())
     home = os.getcwd()
     os.chdir(tmp_path)
     try:
         pickle.loads(content)
     finally:
         os.chdir(home)
-    assert (tmp_path / fuzz.CANARY).exists()
+    assert (tmp_path / CANARY).exists()
 
 
 def test_a_failure_is_found(workplace):

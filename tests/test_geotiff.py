@@ -11,6 +11,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasters import write_raster
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene, read_band
