@@ -13,6 +13,7 @@ from pictures import Layers, save_layers
 from settings import Model, load_models, parse, work_folder
 from uploads import Limits, admitted, notices, remove_old
 
+from crossearth_hf.command_line import complain
 from crossearth_hf.errors import InputError
 from crossearth_hf.grid import Grid
 from crossearth_hf.inference import WindowCounter, resolve_window
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 repeat_forever(sweep, min(_SWEEP, jobs.keep))
                 start(Handlers(predict, models, jobs, limits), folders, arguments).block_thread()
     except InputError as error:
-        print(f"crossearth app: error: {error}", file=sys.stderr)
+        complain("crossearth app", str(error))
         return 2
     except KeyboardInterrupt:
         print("crossearth app: stopped", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from uploads import Limits
 
+from crossearth_hf.command_line import Parser
 from crossearth_hf.errors import InputError
 from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
 from crossearth_hf.inference import BUNDLED_MODEL, load_model
@@ -37,10 +38,8 @@ class WorkFolder:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags of the app."""
     limits = Limits()
-    parser = argparse.ArgumentParser(
-        prog="crossearth app",
-        description="Opens a page that maps scenes. Everything happens on this machine.",
-        allow_abbrev=False,
+    parser = Parser(
+        prog="crossearth app", description="Opens a page that maps scenes. Everything happens on this machine."
     )
     parser.add_argument(
         "--model",

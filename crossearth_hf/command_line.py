@@ -32,8 +32,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As in argparse, but unknown arguments end the program, and before missing ones do."""
         texts = list(sys.argv[1:] if args is None else args)
-        if unknown := [text for text in self._own(texts) if self._is_unknown(text)]:
-            self.refuse(unknown)
+        own = list(self._own(texts))
+        for text, following in zip(own, [*own, "-"][1:], strict=True):
+            if self._is_unknown(text):
+                self.refuse([text] if following.startswith("-") else [text, following])
         namespace, unknown = super().parse_known_args(texts, namespace)
         if unknown:
             self.refuse(unknown)

@@ -33,7 +33,7 @@ _HEAD_LIMITS = {
     "encoder_layers": MOST_LAYERS, "decoder_layers": MOST_LAYERS,
     "hidden_dim": LARGEST_WIDTH, "feature_size": LARGEST_WIDTH, "mask_feature_size": LARGEST_WIDTH,
     "encoder_feedforward_dim": LARGEST_WIDTH, "dim_feedforward": LARGEST_WIDTH, "num_attention_heads": LARGEST_WIDTH,
-    "group_norm_groups": LARGEST_WIDTH, "mim_reconstruction_width": LARGEST_WIDTH, "mim_block_size": LARGEST_SIDE,
+    "group_norm_groups": LARGEST_WIDTH, "mim_reconstruction_width": LARGEST_WIDTH,
     "num_queries": MOST_TOKENS, "rein_num_tokens": MOST_TOKENS, "rein_rank": MOST_TOKENS,
     "num_labels": MOST_CLASSES,
 }  # fmt: skip
