@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import rasterio
 from rasterio.windows import Window
 
 from .errors import InputError
 from .fill import count_flat_classes
-from .geotiff_writing import OUTPUT_TAG, gdal_cause
+from .geotiff_writing import OUTPUT_TAG, gdal_cause, ignore_missing_georeference
 from .grid import GDAL_ERRORS
 
 ReadWindow = Callable[[Window, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
@@ -60,6 +61,16 @@ def own_output(source: Any) -> str | None:
         return names["labels"]
     is_share = set(source.dtypes) == {"float32"} and str(source.nodata) == "nan"
     return names["confidence"] if is_share and source.descriptions == ("confidence",) else None
+
+
+def is_own_output(path: str) -> bool:
+    """Whether a file is a result of this package; what cannot be opened is none."""
+    ignore_missing_georeference()
+    try:
+        with rasterio.open(path) as source:
+            return own_output(source) is not None
+    except GDAL_ERRORS:
+        return False
 
 
 def flat_classes(read: ReadWindow, height: int, width: int) -> int | None:

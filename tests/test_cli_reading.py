@@ -84,6 +84,16 @@ def test_classes_and_own_results_among_the_scenes(workplace, tmp_path, capsys):
     assert predict(workplace, "--palette-as-image", scene=scenes / "cover.png", target=tmp_path / "cover.tif") == 0
 
 
+def test_a_result_that_bears_the_name_of_a_scene_is_skipped(workplace, tmp_path, capsys):
+    scenes = tmp_path / "in"
+    scenes.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(scenes / "a.png")
+    assert predict(workplace, scene=scenes / "a.png", target=scenes / "a.tif") == 0
+    assert predict(workplace, scene=scenes, target=tmp_path / "maps") == 0
+    assert "a.tif holds a map of this package and no imagery: skipped" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.tif"]
+
+
 def test_a_wrong_nodata_value(workplace, tmp_path, capsys):
     assert predict(workplace, "--nodata", "-9999,0", target=tmp_path / "map.tif") == 2
     assert "no-data value -9999 does not fit" in capsys.readouterr().err

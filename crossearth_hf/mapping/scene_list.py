@@ -6,8 +6,9 @@ files on this machine's own file systems are taken: a downloaded document must n
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from urllib.parse import unquote
 from ..data.image_files import IMAGE_SUFFIXES
 from ..documents import read_json
 from ..errors import InputError
+from ..imagery import is_own_output
 from ..source_files import check_regular
 
 LIST_SUFFIX = ".txt"
@@ -75,6 +77,7 @@ def list_scenes(named: Sequence[str], outputs: Sequence[Path], *, asset: str | N
         raise InputError(f"the asset '{asset}' can be chosen of STAC items only; {named[0]} is none, leave --asset out")
     places = [Path(os.path.realpath(folder)) for folder in outputs]
     scenes = [scene for source in named for scene in _expand(source, places, asset)]
+    scenes = _apart(scenes)
     seen: dict[str, str] = {}
     for scene in scenes:
         if scene.name in seen:
@@ -87,6 +90,17 @@ def list_scenes(named: Sequence[str], outputs: Sequence[Path], *, asset: str | N
             raise InputError(f"{first} and {scene.source} would both be written as {scene.name}; {remedy}")
         seen[scene.name] = scene.source
     return scenes
+
+
+def _apart(scenes: list[ListedScene]) -> list[ListedScene]:
+    """The scenes, where our own results that share a scene's name are named by their whole file: they are skipped."""
+    counts = Counter(scene.name for scene in scenes)
+    return [
+        replace(scene, name=f"{scene.name}{Path(scene.source).suffix}")
+        if counts[scene.name] > 1 and is_own_output(scene.source)
+        else scene
+        for scene in scenes
+    ]
 
 
 def _expand(source: str, outputs: list[Path], asset: str | None) -> list[ListedScene]:
