@@ -47,7 +47,7 @@ def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_a
     if classes is not None:
         raise InputError(
             f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes; if it is "
-            "a picture, add --palette-as-image, or write its colors out (gdal_translate -expand rgb)"
+            "a picture, add --palette-as-image or write its colors out (gdal_translate -expand rgb)"
         )
 
 

@@ -48,7 +48,7 @@ def test_a_collar_is_said(tmp_path, folder):
     result = predict(tmp_path / "s.png", stub_model(), folder)
     (notice,) = result.notices
     assert "black region at the border covers 20.0% of the scene" in notice
-    assert "with crossearth predict, --nodata 0 leaves its pixels of exactly 0 out" in notice
+    assert "with crossearth predict, --nodata=0 leaves it out" in notice
     assert "A black region at the border" in pages.legend(result.report, result.notices)
 
 
