@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, on_one_line
 
 IGNORE_INDEX = 255
 """Id of pixels without a label or without data, at every seam of the package."""
+
+LONGEST_CLASS_NAME = 80
+"""Characters of a class name out of a stranger's configuration; our choice."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def get_label_set(name: str) -> LabelSet:
 
 def label_set_for(id2label: dict[int, str]) -> LabelSet:
     """The label set of a model: the known one with the same class names, else those names in colours of our choice."""
-    classes = tuple(id2label[index] for index in sorted(id2label))
+    # Printable and short, for they end up on terminals, in pages and in tags of maps.
+    classes = tuple(on_one_line(str(id2label[index]), LONGEST_CLASS_NAME) for index in sorted(id2label))
     for label_set in LABEL_SETS.values():
         if label_set.classes == classes:
             return label_set

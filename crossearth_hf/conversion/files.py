@@ -209,7 +209,7 @@ def _classes(holder: dict[Any, Any]) -> tuple[str, ...] | None:
     for key in ("meta", "dataset_meta", "classes"):
         value = value.get(key) if isinstance(value, dict) else None
     named = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
-    return tuple(value) if named else None
+    return tuple(on_one_line(name, _LONGEST_NAME) for name in value) if named else None
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:
