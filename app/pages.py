@@ -25,9 +25,9 @@ WELCOME = """
 
 SHIFT_WELCOME = """
 <div class="ce-welcome">
-<p><b>Would the map be the same had another sensor, season or region given the scene its colours?</b></p>
+<p><b>Would the map be the same had another sensor, season or region given the scene its colors?</b></p>
 <p>Earth-Style Injection re-renders blocks of the scene in the look of other places; the ground stays as it is. A model
-that generalises keeps its map. Choose a scene on the left, then press <i>Compare versions</i>.</p>
+that generalizes keeps its map. Choose a scene on the left, then press <i>Compare versions</i>.</p>
 </div>"""
 
 CANCELLED = """<p class="ce-help" role="status">Cancelled: nothing is running any more; what was is not kept.</p>"""
@@ -90,7 +90,7 @@ def viewer(layers: Layers, report: MapReport) -> str:
 
 
 def legend(report: MapReport, notices: Sequence[str] = ()) -> str:
-    """Table of classes: colour, share and hectares; below, what is odd about the scene."""
+    """Table of classes: color, share and hectares; below, what is odd about the scene."""
     areas = [None] * len(report.pixels) if report.hectares is None else list(report.hectares)
     largest = max(report.shares)
     rows = [
@@ -105,7 +105,7 @@ def legend(report: MapReport, notices: Sequence[str] = ()) -> str:
     if report.without_data:
         remarks.append(f"{report.without_data:,} pixels hold no data and are left out.")
     if report.label_set.name == "land-cover":
-        remarks.append("Colours that colour-blind people can tell apart, by Okabe and Ito (2008).")
+        remarks.append("Colors that color-blind people can tell apart, by Okabe and Ito (2008).")
     head = "<tr><th scope='col'>Class</th><th></th><th scope='col'>Share</th><th scope='col'>Hectares</th></tr>"
     help_text = f"<p class='ce-help'>{' '.join(remarks)}</p>" if remarks else ""
     table = f"<table class='ce-legend'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
@@ -123,7 +123,7 @@ def place(found: Footprint | None, summary: str, advice: str | None, seconds: fl
         where = "<p>The scene has no known place on Earth; its map has none either.</p>"
     else:
         where = (
-            f"<dl class='ce-place'><dt>Centre</dt><dd>{_point(found.longitude, found.latitude)}</dd>"
+            f"<dl class='ce-place'><dt>Center</dt><dd>{_point(found.longitude, found.latitude)}</dd>"
             f"<dt>South-west corner</dt><dd>{_point(found.west, found.south)}</dd>"
             f"<dt>North-east corner</dt><dd>{_point(found.east, found.north)}</dd></dl>"
             "<p class='ce-help'>Longitude and latitude in degrees (WGS84); the corners of the bounding box.</p>"
@@ -143,7 +143,7 @@ def version_cards(
     cards = "".join(_card(version, paths) for version, paths in zip(versions, files, strict=True))
     return (
         f"{notes(notices)}<div class='ce-versions'>{cards}</div><ul class='ce-key'>{key}</ul>"
-        "<p class='ce-help'>Of each: the version, its map, and in full colour the pixels whose class is "
+        "<p class='ce-help'>Of each: the version, its map, and in full color the pixels whose class is "
         "not that of the original.</p>"
     )
 

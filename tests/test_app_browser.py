@@ -1,7 +1,8 @@
 """The page in a real browser: what a visitor does, from the upload to the downloaded GeoTIFF.
 
 Needs Playwright and chromium (Debian: `apt-get install chromium`); `make test-browser` runs it. With CROSSEARTH_PICTURE
-set to a file it also saves the README's picture of a SynthEarth scene there.
+set to a file it also saves the README's picture of a SynthEarth scene there; with CROSSEARTH_PICTURES set to a folder,
+pictures of a tiny scene, of a notice and of an error.
 """
 
 import os
@@ -107,6 +108,14 @@ def press(page, name):
     page.get_by_role("button", name=name).click()
 
 
+def picture(page, name):
+    """Saves what the page shows, for a person to look at, where CROSSEARTH_PICTURES names a folder."""
+    folder = os.environ.get("CROSSEARTH_PICTURES")
+    if folder:
+        page.wait_for_timeout(1500)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     path = tmp_path_factory.mktemp("scenes") / "my scene <b>.tif"
@@ -156,6 +165,36 @@ def test_bad_uploads_are_explained(page, tmp_path, scene):
     give(page, tmp_path / "text.tif")
     press(page, "Make the map")
     page.get_by_text("neither a GeoTIFF nor a JPEG nor a PNG").wait_for()
+
+
+def test_a_tiny_scene_is_mapped(page, tmp_path):
+    Image.new("RGB", (3, 2), "green").save(tmp_path / "tiny.png")
+    give(page, tmp_path / "tiny.png")
+    press(page, "Make the map")
+    page.locator(".ce-view").wait_for()
+    assert "3 x 2 px" in page.locator(".ce-help", has_text="Mapped in").inner_text()
+    assert page.locator(".ce-note").count() == 0
+    picture(page, "tiny")
+
+
+def test_a_collar_is_told(page, tmp_path):
+    pixels = generate_scene("temperate-summer", 5, 300, 420).image.copy()
+    pixels[:, :100] = 0
+    Image.fromarray(pixels).save(tmp_path / "collar.png")
+    give(page, tmp_path / "collar.png")
+    press(page, "Make the map")
+    page.locator(".ce-note", has_text="A black region at the border").wait_for()
+    assert page.locator(".ce-note").is_visible()
+    picture(page, "collar")
+
+
+def test_bands_that_are_none_are_explained(page, scene):
+    give(page, scene)
+    page.get_by_text("For scenes of many bands or another resolution").click()
+    page.get_by_label("Bands").fill("red & blue")
+    press(page, "Make the map")
+    page.get_by_text("'red & blue' is no list of bands; give numbers such as 4,3,2.").wait_for()
+    picture(page, "error")
 
 
 def test_large_scenes_are_refused_by_their_pixels(page, tmp_path):
