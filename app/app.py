@@ -10,10 +10,10 @@ from types import FrameType
 
 from jobs import Jobs, repeat_forever
 from pictures import Layers, save_layers
-from settings import Model, load_models, parse, work_folder
+from settings import Model, check_address, load_models, parse, work_folder
 from uploads import Limits, admitted, notices, remove_old
 
-from crossearth_hf.command_line import complain
+from crossearth_hf.command_line import WRONG_INPUT, complain
 from crossearth_hf.errors import InputError
 from crossearth_hf.grid import Grid
 from crossearth_hf.inference import WindowCounter, resolve_window
@@ -119,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
+        check_address(arguments)
         with work_folder(arguments.work_dir) as folders:
             models = load_models(arguments.model, arguments.device)
             limits = Limits(arguments.max_megapixels, arguments.max_megabytes)
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 start(Handlers(predict, models, jobs, limits), folders, arguments).block_thread()
     except InputError as error:
         complain("crossearth app", str(error))
-        return 2
+        return WRONG_INPUT
     except KeyboardInterrupt:
         print("crossearth app: stopped", file=sys.stderr)
     return 0

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from crossearth_hf.memory import return_freed_memory
+
 Result = TypeVar("Result")
 
 
@@ -55,7 +57,8 @@ class Jobs:
     """All jobs whose files are still there, and the thread in which they run; `close` them.
 
     It is one thread for all because the C library keeps, for every thread of its own, memory that was freed there: in a
-    pool of threads the server would come to hold what a job needs at most once per thread.
+    pool of threads the server would come to hold what a job needs at most once per thread. What lies free between
+    blocks still in use is returned to the system after each job.
 
     Args:
         folder: Belongs to this server alone.
@@ -70,9 +73,16 @@ class Jobs:
 
     async def run(self, session: str | None, work: Callable[[Job], Result]) -> Result:
         """What `work` makes of a new job, in the one thread; ends it at its next window if the caller is cancelled."""
+
+        def work_and_tidy(job: Job) -> Result:
+            try:
+                return work(job)
+            finally:
+                return_freed_memory()
+
         with self.running(session) as job:
             context = copy_context()  # in which gradio finds whose progress is shown
-            task = asyncio.get_running_loop().run_in_executor(self._worker, context.run, work, job)
+            task = asyncio.get_running_loop().run_in_executor(self._worker, context.run, work_and_tidy, job)
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:

@@ -18,7 +18,7 @@ from gates import NoFetching, OwnPage, PlainRequests, host_name, is_loopback
 from gradio.utils import get_space, get_upload_folder
 from jobs import Cancelled, Job, Jobs
 from pictures import save_version
-from settings import Model, WorkFolder
+from settings import Model, WorkFolder, cannot_open
 from shift import BAND_ORDERS, compare_versions, infrared_scene
 from starlette.middleware import Middleware
 from uploads import SUFFIXES, Limits, admitted, notices
@@ -189,9 +189,7 @@ def start(handlers: Handlers, folders: WorkFolder, arguments: argparse.Namespace
             pwa=False,
         )
     except OSError as error:  # gradio's words tell of its own flags
-        address = f"{arguments.host or '127.0.0.1'}:{arguments.port or 7860}"
-        remedy = "choose another port with --port, or an address of this machine with --host"
-        raise InputError(f"{address} cannot be opened here; {remedy}") from error
+        raise cannot_open(arguments) from error
     return page
 
 

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,6 +72,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.port is not None and not 0 < arguments.port < 2**16:
         parser.error(f"--port {arguments.port} must be from 1 to 65535; leave it out for the first free one from 7860")
     return arguments
+
+
+def check_address(arguments: argparse.Namespace) -> None:
+    """Raises `InputError` for an address at which nobody can listen here: gradio would try without end."""
+    host = arguments.host or "127.0.0.1"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, arguments.port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:  # the second: a name too long
+        raise cannot_open(arguments) from error
+
+
+def cannot_open(arguments: argparse.Namespace) -> InputError:
+    """The error that names an address and what to do."""
+    address = f"{arguments.host or '127.0.0.1'}:{arguments.port or 7860}"
+    remedy = "choose another port with --port, or an address of this machine with --host"
+    return InputError(f"{address} cannot be opened here; {remedy}")
 
 
 def load_models(names: Sequence[str] | None, device: str) -> dict[str, Model]:

@@ -1,6 +1,8 @@
 """The app without a server: predictions, and what gets onto the page."""
 
 import re
+import signal
+import socket
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from pictures import ORANGE, paint_confidence, save_version
 from rasters import write_raster
 from shift import STYLES, compare_versions, infrared_scene
 
-from app import predict
+from app import main, predict
 from crossearth_hf.earth_style import EarthStyle
 from crossearth_hf.errors import InputError
 from crossearth_hf.geotiff import Scene
@@ -301,7 +303,7 @@ def test_work_folders_that_cannot_be(tmp_path, monkeypatch):
         "--port 0",
         "--port 99999999",
         "--port x",
-        "--prot 1",
+        "--prot",
         "scene.tif",
     ],
 )
@@ -309,9 +311,24 @@ def test_wrong_flags(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         settings.parse(flags.split())
     assert stop.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-1]
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage == "usage: crossearth app [options]"
     assert error.startswith("crossearth app: error: ")
     assert flags.split()[-1] in error
+
+
+def test_addresses_that_cannot_be_opened(capsys, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = str(other.getsockname()[1])
+        for flags in (["--port", taken], ["--host", "8.8.8.8"], ["--host", "::zz"], ["--host", "a" * 70]):
+            assert main(flags) == 2
+            (error,) = capsys.readouterr().err.splitlines()
+            assert flags[1] in error
+            assert "cannot be opened here; choose another port with --port" in error
+    settings.check_address(settings.parse(["--port", taken]))
 
 
 def test_the_readme_names_every_flag():
