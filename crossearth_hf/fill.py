@@ -10,6 +10,7 @@ _LEAST_SHARE = 0.001
 _LEAST_SHARE_OF_A_CEILING = 0.02  # below, bright roofs may saturate; no limit of a stretch moves by so few either
 _FAR, _FAR_AT_THE_BORDER, _FAR_IN_ALL_BANDS = 1.0, 0.5, 0.05  # in ranges between the 2nd and 98th percentiles
 _MIXED = 0.1  # of the pixels that hold a fill, how many may lie on the way to the others: blurred edges
+_SHARED = 0.95  # of the pixels that hold a fill in one band, how many hold it in all
 _LEAST_OTHERS = 16  # pixels from which a range can be told
 
 _SCALE_ENDS = {1, 100, 255, 1000, 1023, 2047, 4095, 8191, 10_000, 16_383}  # where sensors and reflectances saturate
@@ -47,14 +48,16 @@ def find_fills(values: np.ndarray, masks: np.ndarray) -> list[Fill]:
 
     An extreme counts as fill from 0.1 % of the pixels on (2 % where it may be a saturated sensor), with hardly a pixel
     on the way to the others, and as far from these as they spread; half as far where it touches the border, and less
-    for zeros that all bands share. Numbers at which reflectances and sensors saturate (1, 4095, 10000...) are fill at
-    the border only. Our choice, from the rasters that we know.
+    for zeros that all bands share. A fill of one band is one of all where the same pixels hold it. The numbers at which
+    reflectances and sensors saturate (1, 4095, 10000...) are told, but stay data. Our choice, from the rasters that we
+    know.
 
     Args:
         values: (bands, H, W) of a numeric type, spread over the scene.
         masks: (bands, H, W) bool, where a band has data as far as the file says.
     """
     fills = [fill for band in range(len(values)) for fill in _fills_of_band(values[band], masks[band], band)]
+    fills += _shared_fills(values, masks, fills)
     known = {fill.band for fill in fills if fill.value == 0}
     zeros = (values == 0) & masks
     shared = zeros.all(axis=0)
@@ -63,11 +66,24 @@ def find_fills(values: np.ndarray, masks: np.ndarray) -> list[Fill]:
         certain = [fill.value for fill in fills if fill.certain]
         others = masks & ~zeros & ~np.isin(values, certain)
         if all(
-            shared.sum() >= 0.95 * zero.sum() and _distance(0, band[other], shared.sum()) >= _FAR_IN_ALL_BANDS
+            shared.sum() >= _SHARED * zero.sum() and _distance(0, band[other], shared.sum()) >= _FAR_IN_ALL_BANDS
             for zero, band, other in zip(zeros, values, others, strict=True)
         ):
             fills += [Fill(0.0, band, share, certain=True) for band in range(len(values))]
     return fills
+
+
+def _shared_fills(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> list[Fill]:
+    """The same fill in the other bands, where the pixels that hold it in one band hold it in all."""
+    found = []
+    for value in dict.fromkeys(fill.value for fill in fills if fill.certain):
+        own = {fill.band for fill in fills if fill.value == value}
+        same = (values == value) & masks
+        shared = same.all(axis=0).sum()
+        if all(shared >= _SHARED * held.sum() for held in same):
+            share = float(shared / max(1, masks.any(axis=0).sum()))
+            found += [Fill(value, band, share, certain=True) for band in range(len(values)) if band not in own]
+    return found
 
 
 def _fills_of_band(values: np.ndarray, mask: np.ndarray, band: int) -> list[Fill]:
@@ -93,12 +109,14 @@ def _judged(
     share = same.sum() / total
     usual = value in _USUAL_FILLS or abs(value) >= _SENSELESS
     if len(core) < _LEAST_OTHERS or core.min() == core.max():
-        return Fill(value, band, share, certain=True) if usual and share >= _LEAST_SHARE else None
+        is_two_valued = len(core) == 0 and share < 1
+        certain = not (is_two_valued and value in _TYPE_ENDS)  # black and white in 16 bits
+        return Fill(value, band, share, certain) if usual and share >= _LEAST_SHARE else None
     distance = _distance(value, core, int(same.sum()))
     if share < _LEAST_SHARE or distance < _FAR_AT_THE_BORDER:
         return None
-    at_border = _border_share(same) >= 0.5
-    if at_border:
+    may_saturate = value in _SCALE_ENDS and value > core.max()
+    if _border_share(same) >= 0.5 and not may_saturate:
         return Fill(value, band, share, certain=True)
     if distance < _FAR:
         return None

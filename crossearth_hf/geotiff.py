@@ -218,6 +218,9 @@ def _open(path: str, driver: str | None) -> Any:
     except GDAL_ERRORS as error:
         source.close()
         raise InputError(f"a file beside {path} is damaged ({gdal_cause(error)}); repair it or move it away") from error
+    if source.driver == "GTI":
+        source.close()
+        raise InputError(f"{path} is a tile index, whose tiles GDAL does not tell; map a VRT of them (gdalbuildvrt)")
     if source.count == 0:
         source.close()
         raise InputError(f"{path} is a container without bands of its own; name one of its subdatasets (see gdalinfo)")

@@ -39,7 +39,7 @@ def files_of(source: Any) -> list[str]:
 
 def _listed(file: str, opened: str) -> list[str]:
     """What GDAL lists for a VRT that another raster refers to."""
-    if file.lower().endswith(".vrt") and file != opened:
+    if file != opened and _is_xml(file):
         with suppress(*GDAL_ERRORS), rasterio.open(file) as inner:
             return list(inner.files)
     return []
@@ -62,19 +62,28 @@ def _files_in(name: str, folder: str = "") -> list[str]:
 
 def _files_in_xml(path: str) -> list[str]:
     """Files that an XML file, such as a VRT, refers to; none for other files."""
-    if not os.path.isfile(path):  # nor a pipe, which would block
-        return []
     try:
-        with open(path, "rb") as stream:
-            is_xml = stream.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-        if not is_xml or os.path.getsize(path) > _LARGEST_XML:
+        if not _is_xml(path) or os.path.getsize(path) > _LARGEST_XML:
             return []
-        return list(_references(Path(path).read_text(encoding="utf-8-sig"), os.path.dirname(path)))
+        xml = Path(path).read_bytes()
+        folders = dict.fromkeys(os.path.dirname(place) for place in (path, os.path.realpath(path)))
+        return [file for folder in folders for file in _references(xml, folder)]
     except (OSError, ValueError):
         return []
 
 
-def _references(xml: str, folder: str) -> Iterator[str]:
+def _is_xml(path: str) -> bool:
+    """Whether a file, such as a VRT of any name, holds XML."""
+    if not os.path.isfile(path):  # nor a pipe, which would block
+        return False
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    except OSError:
+        return False
+
+
+def _references(xml: str | bytes, folder: str) -> Iterator[str]:
     """Files that XML refers to; `folder` is that of the XML file."""
     try:
         root = ElementTree.fromstring(xml)

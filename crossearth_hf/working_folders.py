@@ -97,7 +97,7 @@ def working_folder(parent: Path, results: Sequence[str]) -> Iterator[Path]:
     clear_abandoned(parent)
     folder, lock = _locked_folder(parent)
     try:
-        mark(folder, results=list(results))
+        mark(folder, name=folder.name, results=list(results))
         yield folder
     finally:
         remove_marked(folder)
@@ -135,10 +135,11 @@ def clear_abandoned(parent: Path) -> None:
 
 
 def _is_working_folder(folder: Path) -> bool:
-    """Whether a folder of our prefix is ours: by its note; without one, by its permissions and by being empty."""
-    if marked(folder) is not None:
-        return True
-    return is_own_folder(folder) and is_private(folder) and is_unmarked(folder)
+    """Whether a folder of our prefix is ours: by its permissions, and by a note that names it or by being empty."""
+    if not (is_own_folder(folder) and is_private(folder)):
+        return False
+    note = marked(folder)
+    return is_unmarked(folder) if note is None else note.get("name") == folder.name  # a copied note names another
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:

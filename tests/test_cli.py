@@ -383,3 +383,10 @@ def test_launched_training_and_evaluation(arguments, sentence, processes):
     assert result.returncode == 2
     assert result.stderr.count(sentence) == 1
     assert "Traceback" not in result.stderr
+
+
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path, capsys):
+    assert main(["predict", str(tmp_path / "a.tif"), str(tmp_path / ("a" * 252 + ".tif"))]) == 2
+    words = capsys.readouterr().err
+    assert "File name too long; check the path" in words
+    assert "Traceback" not in words

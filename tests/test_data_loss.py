@@ -21,13 +21,14 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.benchmarking import report_folder
 from crossearth_hf.builders import build_dataset
 from crossearth_hf.errors import InputError
+from crossearth_hf.geotiff import Scene
 from crossearth_hf.model_card import write_model_card
 from crossearth_hf.outputs import check_output, staged
 from crossearth_hf.scene_files import files_of
 from crossearth_hf.training import run_folder
 from crossearth_hf.training.run_folder import RunFolder
 from crossearth_hf.training.trainer import train
-from crossearth_hf.working_folders import alone_in, clear_abandoned, mark, move_into_place
+from crossearth_hf.working_folders import alone_in, clear_abandoned, mark, move_into_place, working_folder
 
 PIXELS = np.random.default_rng(0).integers(1, 256, (3, 64, 80), dtype=np.uint8)
 
@@ -304,7 +305,8 @@ def test_only_marked_working_folders_are_removed(tmp_path):
     (ours / "other.replaced").mkdir()
     (ours / "m.tif.replaced/m.tif").write_text("old")
     (ours / "other.replaced/other").write_text("not named in the note")
-    mark(ours, results=["m.tif"])
+    ours.chmod(0o700)
+    mark(ours, name=ours.name, results=["m.tif"])
     clear_abandoned(tmp_path)
     assert not ours.exists()
     assert (tmp_path / "m.tif").read_text() == "old"
@@ -558,3 +560,38 @@ def test_files_of_scenes(place):
     vrt_of("v.vrt", "vrt://GTIFF_DIR:1:in.tif")
     with rasterio.open("v.vrt") as scene:
         assert {"v.vrt", "in.tif"} <= set(files_of(scene))
+
+
+@pytest.mark.parametrize("kind", ["link", "latin-1"])
+def test_a_source_behind_a_vrt_of_any_name_is_an_input(tmp_path, kind):
+    """A VRT in a VRT whose name does not end in .vrt, behind a link or in another encoding."""
+    pixels = np.zeros((3, 40, 40), dtype=np.uint8)
+    (tmp_path / "sub").mkdir()
+    source = write_raster(tmp_path / "sub" / "in.tif", pixels)
+    inner = tmp_path / "sub" / "v"
+    with rasterio.open(source) as dataset:
+        rasterio.shutil.copy(dataset, inner, driver="VRT")
+    text = inner.read_text().replace(str(source), "in.tif").replace('relativeToVRT="0"', 'relativeToVRT="1"')
+    if kind == "latin-1":
+        text = '<?xml version="1.0" encoding="ISO-8859-1"?>' + text.replace(
+            "</VRTDataset>", "<Metadata><MDI key='a'>\u00e9</MDI></Metadata></VRTDataset>"
+        )
+    inner.write_bytes(text.encode("latin-1"))
+    name = inner
+    if kind == "link":
+        name = tmp_path / "l"
+        name.symlink_to(inner)
+    outer = tmp_path / "o.vrt"
+    with rasterio.open(name) as dataset:
+        rasterio.shutil.copy(dataset, outer, driver="VRT")
+    with Scene(outer) as scene:
+        assert os.path.realpath(source) in {os.path.realpath(file) for file in scene.stamps}
+
+
+def test_a_folder_with_a_copied_note_stays(tmp_path):
+    with working_folder(tmp_path, ["a.tif"]) as made:
+        own = tmp_path / ".crossearth-diary"
+        shutil.copytree(made, own)
+    (own / "diary.txt").write_text("mine")
+    clear_abandoned(tmp_path)
+    assert (own / "diary.txt").read_text() == "mine"

@@ -257,3 +257,28 @@ def test_the_real_scenes(shared):
         assert len(notices) == len(parts), path.name
         for part, notice in zip(parts, notices, strict=True):
             assert part in str(notice)
+
+
+@pytest.mark.parametrize(("dtype", "fill", "low", "high"), [("float32", 0, 0.02, 0.6), ("uint16", 0, 300, 20000)])
+def test_fill_that_stands_out_in_some_bands_is_fill_in_all(dtype, fill, low, high):
+    """The same pixels hold it; in one band it lies too near to the others to be told by itself."""
+    random = np.random.default_rng(0)
+    ranges = [(low + (high - low) * 0.5, high), (low + (high - low) * 0.4, high), (low, high)]
+    pixels = np.stack([random.uniform(*limits, (64, 64)) for limits in ranges]).astype(dtype)
+    hole = np.zeros((64, 64), dtype=bool)
+    hole[:6], hole[:, :6] = True, True
+    pixels[:, hole] = fill
+    fills = find_fills(pixels, np.ones(pixels.shape, dtype=bool))
+    assert {(found.value, found.band) for found in fills if found.certain} == {(fill, 0), (fill, 1), (fill, 2)}
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("uint16", 10_000), ("uint16", 4095), ("float32", 1.0)])
+def test_saturated_borders_stay_data(dtype, value):
+    pixels = np.random.default_rng(0).uniform(0.1, 0.3, (3, 64, 64)) * value
+    pixels[:, :13] = value
+    assert not [fill for fill in find_fills(pixels.astype(dtype), np.ones(pixels.shape, dtype=bool)) if fill.certain]
+
+
+def test_black_and_white_in_16_bits_stay_data():
+    pixels = np.where(np.random.default_rng(0).random((1, 64, 64)) < 0.4, 65_535, 0).astype(np.uint16)
+    assert not [fill for fill in find_fills(pixels, np.ones(pixels.shape, dtype=bool)) if fill.certain]

@@ -4,11 +4,12 @@ Exit codes: 0 done, 2 wrong input (one sentence on stderr), 130 interrupted. Sub
 """
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 
 from ..command_line import WRONG_INPUT, Parser, complain
-from ..errors import InputError
+from ..errors import InputError, shown
 from .app import add_app
 from .benchmark import add_build_dataset, add_evaluate, add_report, add_scenarios
 from .hub import add_card, add_publish
@@ -38,22 +39,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every path is text, not every terminal knows every sign
     try:
-        texts = sys.argv[1:] if argv is None else argv
-        if not texts:
-            _parser().print_help()
-            return 0
-        arguments = _parser().parse_args(_with_numbers(texts))
-        arguments.run(arguments)
+        _run(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         complain("crossearth", str(error))
         return WRONG_INPUT
     except BrokenPipeError:  # whoever reads the output has seen enough, as `| head` does
         sys.stdout = None
         return 0
+    except UnicodeEncodeError:
+        complain("crossearth", "a file name holds bytes that are not UTF-8, which GDAL cannot take; rename that file")
+        return WRONG_INPUT
+    except OSError as error:  # such as a name that is too long
+        name = "a file" if error.filename is None else shown(os.fspath(error.filename))
+        complain("crossearth", f"{name} cannot be used: {error.strerror or type(error).__name__}; check the path")
+        return WRONG_INPUT
     except KeyboardInterrupt:
         print("crossearth: interrupted; no unfinished file is left behind", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(argv: Sequence[str]) -> None:
+    """Runs a subcommand; without any, its help is shown."""
+    if not argv:
+        _parser().print_help()
+        return
+    arguments = _parser().parse_args(_with_numbers(argv))
+    arguments.run(arguments)
 
 
 def _with_numbers(argv: Sequence[str]) -> list[str]:
