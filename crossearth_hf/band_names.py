@@ -17,6 +17,11 @@ _OTHER_LIGHT = {
     *("edge", "infra", "infrared", "near", "nir", "swir", "short", "shortwave", "mid", "far", "thermal", "coastal"),
     *("aerosol", "yellow", "i", "index", "ratio", "mask", "cloud", "qa", "quality", "error", "uncertainty"),
 }  # words that make "red edge" or "green I" another band
+_IN_ENGLISH = {
+    **dict.fromkeys(("r", "rot", "rouge", "rojo", "rosso", "vermelho"), "red"),
+    **dict.fromkeys(("g", "grün", "gruen", "grun", "vert", "verde"), "green"),
+    **dict.fromkeys(("b", "blau", "bleu", "azul", "blu"), "blue"),
+}  # whole names
 _NEUTRAL = {"band", "b", "ch", "channel", "nm", "sr", "toa", "boa", "reflectance", "surface", "visible", "light"}
 _CODE = re.compile(r"(?:^|[^a-z0-9])(sr_)?b(0?)(\d{1,2})(a?)(?![a-z0-9])")
 
@@ -37,7 +42,7 @@ def rgb_by_name(source: Any) -> list[int] | None:
     Codes are those of Sentinel-2 and Landsat 8 and 9, where B2, B3 and B4 are blue, green and red. B1, B2, B3 may be
     these of older Landsats or numbers without a meaning, and tell nothing.
     """
-    names = band_names(source)
+    names = [_IN_ENGLISH.get(name.lower(), name) for name in band_names(source)]
     return _by_color_words(names) or _by_codes(names) or _by_wavelengths(source)
 
 

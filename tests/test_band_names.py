@@ -30,6 +30,9 @@ def write(path, names, roles=(), tags=None):
     ("names", "bands"),
     [
         (["blue", "green", "red"], [3, 2, 1]),
+        (["b", "g", "r"], [3, 2, 1]),
+        (["Blau", "Grün", "Rot", "NIR"], [3, 2, 1]),
+        (["bleu", "vert", "rouge"], [3, 2, 1]),
         (["BLUE", "GREEN", "RED", "NIR"], [3, 2, 1]),
         (["B2", "B3", "B4"], [3, 2, 1]),
         (["B02", "B03", "B04", "B08"], [3, 2, 1]),
