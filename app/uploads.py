@@ -22,8 +22,9 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from crossearth_hf.builders.rasters import SIGNATURE_BYTES, raster_driver
 from crossearth_hf.errors import InputError
+from crossearth_hf.gdal import GDAL_ERRORS
 from crossearth_hf.geotiff import Scene, bounded_cache
-from crossearth_hf.grid import GDAL_ERRORS
+from crossearth_hf.imagery import ClassMap
 
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
 
@@ -82,8 +83,8 @@ def admitted(
             _check_pixels(scene.grid.height, scene.grid.width, limits)
             yield scene
     except InputError as error:
-        message = str(error).replace(str(scene_file), "the file").replace(str(folder), "the folder")
-        message = message.replace("add --palette-as-image or ", "")  # no field of the page does it
+        message = error.without_flag if isinstance(error, ClassMap) else str(error)
+        message = message.replace(str(scene_file), "the file").replace(str(folder), "the folder")
         raise InputError(message[0].upper() + message[1:].rstrip(".") + ".") from error
 
 

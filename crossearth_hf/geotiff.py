@@ -20,8 +20,8 @@ from rasterio.windows import Window
 
 from .bands import choose_bands, palette_of
 from .errors import InputError
-from .geotiff_writing import gdal_cause, ignore_missing_georeference
-from .grid import GDAL_ERRORS, Grid, shifted
+from .gdal import GDAL_ERRORS, gdal_cause, ignore_missing_georeference
+from .grid import Grid, sample_shape, shifted
 from .imagery import check_imagery
 from .raw_bands import RawBands, transparency_band
 from .resampling import read_resampled
@@ -174,8 +174,7 @@ class Scene:
     def thumbnail(self, longest: int) -> Raster:
         """The whole scene as RGB at its own grid, averaged down to at most `longest` pixels on its longer side."""
         grid = self.native_grid
-        factor = max(1.0, max(grid.width, grid.height) / longest)
-        height, width = (max(1, round(n / factor)) for n in (grid.height, grid.width))
+        height, width = sample_shape(grid.height, grid.width, longest)
         window = Window(0, 0, grid.width, grid.height)
         pixels, valid = self._raw.to_channels(*self._raw.read(window, (height, width), Resampling.average))
         transform = shifted(grid.transform, 0, 0, grid.width / width, grid.height / height)

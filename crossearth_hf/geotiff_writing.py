@@ -1,11 +1,9 @@
 """Arrays and blocks out, as GeoTIFFs that are read again: what every writer of maps takes of rasterio."""
 
-import ctypes
 import os
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,12 @@ import rasterio
 import rasterio._io
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from .errors import InputError
-from .grid import GDAL_ERRORS, Grid
+from .gdal import GDAL_ERRORS, gdal_cause, ignore_missing_georeference, silence_libtiff
+from .grid import Grid
 from .labels import IGNORE_INDEX, LabelSet
 from .outputs import check_output, refusal_of_disk, staged
 
@@ -137,30 +136,6 @@ def check_written(path: Path, blocks: Iterable[Block]) -> None:
                 raise RasterioIOError("what was written cannot be read again")
 
 
-def ignore_missing_georeference() -> None:
-    """Silences rasterio's warning about rasters without a georeference, which are welcome here, for this process.
-
-    For good, once a raster is opened: threads that leave `warnings.catch_warnings` in another order than they entered
-    it take away each other's filters, or leave them behind.
-    """
-    applying = (
-        action
-        for action, message, kind, module, _ in warnings.filters
-        if message is module is None and issubclass(NotGeoreferencedWarning, kind)
-    )
-    if next(applying, None) != "ignore":
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-
-
-def silence_libtiff() -> None:
-    """Keeps libtiff from printing what fails on a full disk, for this process; GDAL reports it all the same.
-
-    libtiff prints some errors of files that GDAL writes by itself, past GDAL's handlers and so past rasterio's.
-    """
-    with suppress(OSError, AttributeError):  # another build of GDAL may hide its libtiff
-        ctypes.CDLL(rasterio._io.__file__).TIFFSetErrorHandler(None)
-
-
 @contextmanager
 def write_errors(output: Path, working_file: Path | None = None) -> Iterator[None]:
     """Turns GDAL's errors on writing into `InputError`.
@@ -176,10 +151,3 @@ def write_errors(output: Path, working_file: Path | None = None) -> Iterator[Non
         raise InputError(
             f"{output} cannot be written ({reason}), nothing was changed; free space or choose another folder"
         ) from error
-
-
-def gdal_cause(error: BaseException) -> str:
-    """GDAL's own words, at the bottom of a chain of errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)

@@ -8,21 +8,18 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 from rasterio.warp import transform as transform_points
 
 from .errors import InputError
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises; the second is not wrapped everywhere and has no public name."""
+from .gdal import GDAL_ERRORS
 
 MOST_PIXELS = 10**12
 """Pixels of a scene, a million squared; our choice, months of work even for a small model."""
 
+_SAMPLE_SIDE = 1024
 _LONGEST_SIDE = 2**31 - 1  # GDAL's
 _LARGEST_RESCALE = 64.0
 _FARTHEST = 1e100  # of a ground control point, in any unit; squares of it are finite
@@ -288,6 +285,12 @@ def _rpcs(dataset: Any) -> RPC | None:
         return dataset.rpcs
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def sample_shape(height: int, width: int, longest: float = _SAMPLE_SIDE) -> tuple[int, int]:
+    """Size of a decimated read of a raster: at most `longest` pixels on its longer side, at least one on the other."""
+    factor = max(1.0, max(height, width) / longest)
+    return max(1, round(height / factor)), max(1, round(width / factor))
 
 
 def shifted(transform: Affine, row: float, col: float, scale_x: float = 1.0, scale_y: float = 1.0) -> Affine:

@@ -10,18 +10,31 @@ from rasterio.windows import Window
 
 from .errors import InputError
 from .fill import count_flat_classes
-from .geotiff_writing import OUTPUT_TAG, gdal_cause, ignore_missing_georeference
-from .grid import GDAL_ERRORS
+from .gdal import GDAL_ERRORS, ignore_missing_georeference, read_errors
+from .geotiff_writing import OUTPUT_TAG
+from .grid import sample_shape
 
 ReadWindow = Callable[[Window, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
 """Values (*shape) of a band in a window of a file, and where they are data: `read(window, shape)`."""
 
-_SAMPLE_SIDE = 1024
 _WINDOW = 256
 
 
 class OwnOutput(InputError):
     """The raster is a map of this package, or belongs to one."""
+
+
+class ClassMap(InputError):
+    """The raster is a map of classes by its color table.
+
+    Attributes:
+        without_flag: The sentence for who has no flag of the command line.
+    """
+
+    def __init__(self, finding: str) -> None:
+        remedy = "write its colors out (gdal_translate -expand rgb)"
+        super().__init__(f"{finding}; if it is a picture, add --palette-as-image or {remedy}")
+        self.without_flag = f"{finding}; if it is a picture, {remedy}"
 
 
 def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_as_image: bool) -> None:
@@ -35,7 +48,7 @@ def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_a
 
     Raises:
         OwnOutput: for a result of this package.
-        InputError: for a palette of few values in flat regions.
+        ClassMap: for a palette of few values in flat regions.
     """
     if palette_as_image and has_palette:
         return
@@ -45,10 +58,7 @@ def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_a
     read = partial(_piece, source, bands[0])
     classes = flat_classes(read, source.height, source.width) if has_palette else None
     if classes is not None:
-        raise InputError(
-            f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes; if it is "
-            "a picture, add --palette-as-image or write its colors out (gdal_translate -expand rgb)"
-        )
+        raise ClassMap(f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes")
 
 
 def own_output(source: Any) -> str | None:
@@ -75,10 +85,9 @@ def is_own_output(path: str) -> bool:
 
 def flat_classes(read: ReadWindow, height: int, width: int) -> int | None:
     """How many classes a band seems to hold; None for imagery. See `fill.count_flat_classes`."""
-    factor = max(1.0, max(height, width) / _SAMPLE_SIDE)
-    shape = max(1, round(height / factor)), max(1, round(width / factor))
+    shape = sample_shape(height, width)
     sample = read(Window(0, 0, width, height), shape)
-    pieces = [sample] if factor == 1 else [read(*window) for window in _windows(height, width)]
+    pieces = [sample] if shape == (height, width) else [read(*window) for window in _windows(height, width)]
     return count_flat_classes(np.unique(sample[0][sample[1]]), pieces)
 
 
@@ -93,8 +102,6 @@ def _windows(height: int, width: int) -> Iterator[tuple[Window, tuple[int, int]]
 
 def _piece(source: Any, band: int, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(*shape) values and validity of a window; raises `InputError` on damaged data."""
-    try:
+    with read_errors(source.name):
         values = source.read(band, window=window, out_shape=shape)
         return values, source.read_masks(band, window=window, out_shape=shape) > 0
-    except GDAL_ERRORS as error:
-        raise InputError(f"{source.name} is damaged or cut off ({gdal_cause(error)}); copy it again") from error

@@ -14,10 +14,10 @@ from scipy import ndimage
 from .bands import alpha_band
 from .errors import InputError
 from .fill import Collar, Fill, find_collars, find_fills, is_transparency
-from .geotiff_writing import TILE, gdal_cause
-from .grid import GDAL_ERRORS
+from .gdal import read_errors
+from .geotiff_writing import TILE
+from .grid import sample_shape
 
-_SAMPLE_SIDE = 1024
 _STRETCH_PERCENTILES = (2.0, 98.0)
 _STRIP_WIDTH = 65_536
 _MOST_STRIPS = 4_096  # that are searched for data where a decimated read finds none; our choice, as is the next
@@ -137,7 +137,7 @@ class RawBands:
         source = self._source
         if self._palette is not None:
             resampling = Resampling.nearest
-        try:
+        with read_errors(source.name):
             # Band by band: they may differ in type.
             values = np.stack(
                 [source.read(band, window=window, out_shape=shape, resampling=resampling) for band in self.bands]
@@ -145,8 +145,6 @@ class RawBands:
             masks = np.stack([self._mask(band, window, shape) for band in self.bands])
             if self.alpha is not None:
                 masks &= source.read(self.alpha, window=window, out_shape=shape) > 0
-        except GDAL_ERRORS as error:
-            raise InputError(f"{source.name} is damaged or cut off ({gdal_cause(error)}); copy it again") from error
         if np.issubdtype(values.dtype, np.floating):
             masks &= np.isfinite(values).all(axis=0)
         if self._palette is not None:
@@ -175,8 +173,7 @@ class RawBands:
     def _whole(self) -> tuple[Window, tuple[int, int]]:
         """The whole file, and the size of a sample of it."""
         height, width = self._source.height, self._source.width
-        factor = max(1.0, max(height, width) / _SAMPLE_SIDE)
-        return Window(0, 0, width, height), (max(1, round(height / factor)), max(1, round(width / factor)))
+        return Window(0, 0, width, height), sample_shape(height, width)
 
     def _strips(self) -> Iterator[tuple[Window, tuple[int, int]]]:
         """Windows of the file from top to bottom, and their sizes; raises `InputError` once too many are taken.
@@ -201,12 +198,8 @@ def transparency_band(source: Any) -> int | None:
     alpha = alpha_band(source)
     if alpha is None:
         return None
-    factor = max(1.0, max(source.height, source.width) / _SAMPLE_SIDE)
-    shape = max(1, round(source.height / factor)), max(1, round(source.width / factor))
-    try:
-        sample = source.read(alpha, out_shape=shape)
-    except GDAL_ERRORS as error:
-        raise InputError(f"{source.name} is damaged or cut off ({gdal_cause(error)}); copy it again") from error
+    with read_errors(source.name):
+        sample = source.read(alpha, out_shape=sample_shape(source.height, source.width))
     return alpha if is_transparency(sample) else None
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import rasterio
 
-from .grid import GDAL_ERRORS
+from .gdal import GDAL_ERRORS
 
 _LARGEST_XML = 2**28  # bytes: a mosaic of half a million files
 _MOST_SEPARATORS = 24  # in a name; texts with more are something else

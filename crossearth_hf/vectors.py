@@ -19,8 +19,9 @@ from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 
 from .errors import InputError
+from .gdal import GDAL_ERRORS
 from .geotiff import read_band
-from .grid import GDAL_ERRORS, Grid, shifted
+from .grid import Grid, shifted
 from .labels import IGNORE_INDEX, LabelSet
 from .outputs import check_output, staged
 

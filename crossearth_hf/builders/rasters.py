@@ -19,7 +19,8 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from ..errors import InputError
-from ..grid import GDAL_ERRORS, Grid
+from ..gdal import GDAL_ERRORS
+from ..grid import Grid
 from .archives import READ_ERRORS, RawFile
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")

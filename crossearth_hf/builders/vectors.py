@@ -12,7 +12,8 @@ from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
 from ..errors import InputError
-from ..grid import GDAL_ERRORS, Grid
+from ..gdal import GDAL_ERRORS
+from ..grid import Grid
 from .archives import JSON_ERRORS, RawFile
 
 _LONGITUDE_LATITUDE = "OGC:CRS84"  # GeoJSON without a "crs" member (RFC 7946)

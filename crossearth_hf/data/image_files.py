@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..gdal import read_errors
 from ..geotiff import Raster, Scene, bounded_cache, color_table, read_band
 from ..geotiff_writing import TILE
-from ..grid import GDAL_ERRORS, Grid
+from ..grid import Grid
 from ..labels import IGNORE_INDEX
 from ..source_files import check_regular
 from .mask_values import Color, MaskValues, to_ids
@@ -181,10 +182,8 @@ def _check_hidden(values: np.ndarray, name: str, mask_values: MaskValues) -> Non
 
 
 def _first_band(path: str, window: Window, name: str) -> np.ndarray:
-    try:
+    with read_errors(name):
         return read_band(Path(path), window, window[2:])
-    except GDAL_ERRORS as error:
-        raise InputError(f"{name} is damaged or cut off ({error}); copy it again") from error
 
 
 def as_values(values: np.ndarray, name: str) -> np.ndarray:

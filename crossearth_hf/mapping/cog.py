@@ -14,16 +14,9 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from ..errors import InputError
-from ..geotiff_writing import (
-    TILE,
-    Block,
-    check_written,
-    create_geotiff,
-    ignore_missing_georeference,
-    silence_libtiff,
-    write_errors,
-)
-from ..grid import GDAL_ERRORS, Grid
+from ..gdal import GDAL_ERRORS, ignore_missing_georeference, silence_libtiff
+from ..geotiff_writing import TILE, Block, check_written, create_geotiff, write_errors
+from ..grid import Grid
 from ..labels import IGNORE_INDEX, LabelSet
 from ..working_folders import side_files
 
