@@ -6,6 +6,7 @@ Exit code 2 for whatever a person has to put right.
 import argparse
 import difflib
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from .errors import on_one_line
 WRONG_INPUT = 2
 """Exit code."""
 
+_NEGATIVE_NUMBERS = re.compile(r"-(\.?\d[\d.,eE+-]*|inf)$")
 _SECONDS_BEFORE_OTHERS = 15.0  # a launcher ends the other processes within this once the first has failed
 
 
@@ -28,6 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self._negative_number_matcher = _NEGATIVE_NUMBERS  # argparse's own takes -3.4e38 and -9999,0 for options
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As in argparse, but unknown arguments end the program, and before missing ones do."""

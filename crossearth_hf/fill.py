@@ -58,19 +58,7 @@ def find_fills(values: np.ndarray, masks: np.ndarray) -> list[Fill]:
     """
     fills = [fill for band in range(len(values)) for fill in _fills_of_band(values[band], masks[band], band)]
     fills += _shared_fills(values, masks, fills)
-    known = {fill.band for fill in fills if fill.value == 0}
-    zeros = (values == 0) & masks
-    shared = zeros.all(axis=0)
-    share = float(shared.sum() / max(1, masks.any(axis=0).sum()))
-    if len(values) > 1 and not known and share >= _LEAST_SHARE:
-        certain = [fill.value for fill in fills if fill.certain]
-        others = masks & ~zeros & ~np.isin(values, certain)
-        if all(
-            shared.sum() >= _SHARED * zero.sum() and _distance(0, band[other], shared.sum()) >= _FAR_IN_ALL_BANDS
-            for zero, band, other in zip(zeros, values, others, strict=True)
-        ):
-            fills += [Fill(0.0, band, share, certain=True) for band in range(len(values))]
-    return fills
+    return fills + _shared_zeros(values, masks, fills)
 
 
 def _shared_fills(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> list[Fill]:
@@ -84,6 +72,22 @@ def _shared_fills(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> l
             share = float(shared / max(1, masks.any(axis=0).sum()))
             found += [Fill(value, band, share, certain=True) for band in range(len(values)) if band not in own]
     return found
+
+
+def _shared_zeros(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> list[Fill]:
+    """Zeros that all bands share, which need not lie as far from the others; none where they are known already."""
+    if len(values) == 1 or any(fill.value == 0 for fill in fills):
+        return []
+    zeros = (values == 0) & masks
+    shared = zeros.all(axis=0)
+    share = float(shared.sum() / max(1, masks.any(axis=0).sum()))
+    others = masks & ~zeros & ~np.isin(values, [fill.value for fill in fills if fill.certain])
+    if share < _LEAST_SHARE or not all(
+        shared.sum() >= _SHARED * zero.sum() and _distance(0, band[other], shared.sum()) >= _FAR_IN_ALL_BANDS
+        for zero, band, other in zip(zeros, values, others, strict=True)
+    ):
+        return []
+    return [Fill(0.0, band, share, certain=True) for band in range(len(values))]
 
 
 def _fills_of_band(values: np.ndarray, mask: np.ndarray, band: int) -> list[Fill]:

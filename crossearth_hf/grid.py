@@ -200,7 +200,8 @@ class Grid:
             coarse, nodes = (fine, rows, cols), 2 * nodes - 1
         areas = np.zeros(counted.shape)
         found = np.argwhere(counted)
-        for group in np.array_split(found, np.ceil(len(found) * (self._divisions + 1) ** 2 / _MOST_POINTS)):
+        points = len(found) * (self._divisions + 1) ** 2
+        for group in np.array_split(found, np.ceil(points / _MOST_POINTS)):
             measured = self._areas_at(row + group[:, 0], col + group[:, 1], 0.5)
             if measured is None:
                 return None
@@ -212,13 +213,15 @@ class Grid:
         parts = self._divisions
         steps = np.linspace(-reach, reach, parts + 1)
         down, across = np.meshgrid(steps, steps, indexing="ij")
-        places = self._places(
-            (cols[:, None] + 0.5 + across.ravel()).ravel(), (rows[:, None] + 0.5 + down.ravel()).ravel()
-        )
+        x = cols[:, None] + 0.5 + across.ravel()
+        y = rows[:, None] + 0.5 + down.ravel()
+        places = self._places(x.ravel(), y.ravel())
         if places is None:
             return None
         corners = places.reshape(len(rows), parts + 1, parts + 1, 3)
-        falling, rising = corners[:, 1:, 1:] - corners[:, :-1, :-1], corners[:, 1:, :-1] - corners[:, :-1, 1:]
+        # The diagonals of each part: half the length of their cross product is its area.
+        falling = corners[:, 1:, 1:] - corners[:, :-1, :-1]
+        rising = corners[:, 1:, :-1] - corners[:, :-1, 1:]
         areas = np.linalg.norm(np.cross(falling, rising), axis=-1).sum(axis=(1, 2)) / 2
         return areas / (2 * reach) ** 2 if (areas > 0).all() else None
 
@@ -237,19 +240,23 @@ class Grid:
         except GDAL_ERRORS:
             return None
         # Beyond their domain some projections lead to a place whose own coordinates are others.
-        errors = [there_y - y] if self.crs.is_geographic else [there_x - x, there_y - y]
         allowed = diagonal / 2 + 1e-9 * (np.abs(x) + np.abs(y))
-        known = (np.abs(latitude) <= 90 + 1e-9) & np.logical_and.reduce([np.abs(error) <= allowed for error in errors])
+        known = (np.abs(latitude) <= 90 + 1e-9) & (np.abs(there_y - y) <= allowed)
+        if not self.crs.is_geographic:  # whose longitudes have a seam
+            known &= np.abs(there_x - x) <= allowed
         return _geocentric(np.radians(longitude), np.radians(latitude)) if known.all() else None
 
 
 def _tells_pixels_apart(transform: Affine, width: int, height: int) -> bool:
     """Whether all corners of a raster have finite coordinates, and pixels an area, in the precision of a float."""
     a, b, c, d, e, f = transform[:6]
-    cols, rows = np.array([(0, 0), (1, 0), (0, 1), (width, 0), (0, height), (width, height)], dtype=np.float64).T
+    first_pixel, far_corners = [(0, 0), (1, 0), (0, 1)], [(width, 0), (0, height), (width, height)]
+    cols, rows = np.array(first_pixel + far_corners, dtype=np.float64).T
     with np.errstate(over="ignore", invalid="ignore"):
-        x, y = a * cols + b * rows + c, d * cols + e * rows + f
-        area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+        x = a * cols + b * rows + c
+        y = d * cols + e * rows + f
+        across, down = (x[1] - x[0], y[1] - y[0]), (x[2] - x[0], y[2] - y[0])
+        area = across[0] * down[1] - down[0] * across[1]
     return bool(np.isfinite([*x, *y, area]).all() and area != 0)
 
 

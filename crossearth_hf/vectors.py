@@ -67,7 +67,8 @@ def footprint(grid: Grid) -> Footprint | None:
         bounds = transform_bounds(crs, _WGS84, min(xs), min(ys), max(xs), max(ys))
     except GDAL_ERRORS:
         return None
-    if not (abs(longitude) <= _FARTHEST_EAST and abs(latitude) <= 90 and all(map(math.isfinite, bounds))):
+    on_earth = abs(longitude) <= _FARTHEST_EAST and abs(latitude) <= 90
+    if not (on_earth and all(map(math.isfinite, bounds))):
         return None
     west, south, east, north = bounds
     return Footprint(longitude, latitude, west, max(south, -90.0), east, min(north, 90.0))

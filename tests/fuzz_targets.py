@@ -24,6 +24,7 @@ from fuzz_cases import (
 )
 from fuzz_requests import request_cases, send_request
 from fuzz_scenes import (
+    PREDICT,
     fill_cases,
     link_cases,
     map_with_undeclared_fill,
@@ -73,7 +74,6 @@ def _rewrite(name: str, content: bytes) -> None:
     Path(name).write_bytes(content)
 
 
-_PREDICT = ("--model", "model", "--device", "cpu", "--overwrite")
 _SCORE = ("--folder", "town", "--name", "Town", "--device", "cpu", "--bootstrap", "5", "--out", "new")
 
 
@@ -81,7 +81,7 @@ def _rasters(case: Case) -> int:
     scene = _damage(case)
     if _is_huge(scene):  # a header may rightly claim any size: its map would take hours
         return cli.main(["style-preview", scene, "out.png", "--draws", "1"])
-    return cli.main(["predict", scene, "out.tif", *_PREDICT])
+    return cli.main(["predict", scene, "out.tif", *PREDICT])
 
 
 def _is_huge(path: str) -> bool:
@@ -116,7 +116,7 @@ def _model_folders(case: Case) -> int:
         _damage(case)
     else:
         _rewrite(name, json.dumps(changed(json.loads(Path(name).read_text()), steps)).encode())
-    return cli.main(["predict", "scene.tif", "out.tif", *_PREDICT])
+    return cli.main(["predict", "scene.tif", "out.tif", *PREDICT])
 
 
 def _json_files(case: Case) -> int:
@@ -125,7 +125,7 @@ def _json_files(case: Case) -> int:
     _rewrite(name, document if isinstance(document, bytes) else json.dumps(document).encode())
     if name.startswith("report/"):
         return cli.main(["report", "report", "--out", "new"])
-    return cli.main(["predict", "scene.tif", "out.tif", *_PREDICT])
+    return cli.main(["predict", "scene.tif", "out.tif", *PREDICT])
 
 
 def _checkpoints(case: Case) -> int:

@@ -39,10 +39,14 @@ class Canvas:
         return confidences(self.labels, self.scores)
 
 
+def itself(part):
+    return part
+
+
 def sweep(path, model, *, window=64, stride=43, resolution=None, **options):
     with Scene(path, resolution=resolution) as scene:
         canvas = Canvas((scene.grid.height, scene.grid.width))
-        for run in joined(scene_parts(scene.grid, window, 3)):
+        for run in joined(scene_parts(scene.grid, window, 3), itself):
             predict_part(scene, whole(run), model, PROCESSOR, canvas.write, window=window, stride=stride, **options)
     assert (canvas.writes == 1).all()
     return canvas
@@ -152,10 +156,10 @@ def test_borders_of_parts(tmp_path):
     assert borders == [0, 768, 1536, 2100]  # three columns of at most 16 windows, or the next multiple of 256
     assert sorted({value for part in cut for value in (part.top, part.bottom)}) == [0, 768, 1536, 2304, 3000]
     assert [(part.left, part.top) for part in cut[:2]] == [(0, 0), (0, 768)]
-    runs = list(joined(cut))
+    runs = list(joined(cut, itself))
     assert [len(run) for run in runs] == [4, 4, 4]
     assert whole(runs[1]) == parts.Part(0, 3000, 768, 1536)
-    assert [len(run) for run in joined([*cut[:1], *cut[2:5]])] == [1, 2, 1]
+    assert [len(run) for run in joined([*cut[:1], *cut[2:5]], itself)] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(("window", "stride"), [(256, 171), (512, 341), (1024, 683)])
@@ -163,7 +167,7 @@ def test_few_windows_are_computed_twice(tmp_path, window, stride):
     grid = FakeGrid(50_000)
     once = len(window_starts(50_000, window, stride)) ** 2
     cut = scene_parts(grid, window, 6)
-    swept = sum(count_windows(grid, whole(run), window, stride) for run in joined(cut))
+    swept = sum(count_windows(grid, whole(run), window, stride) for run in joined(cut, itself))
     alone = sum(count_windows(grid, part, window, stride) for part in cut)
     assert swept <= 1.1 * once
     assert alone <= 1.1 * swept
@@ -238,7 +242,8 @@ def test_progress_counts_every_window(tmp_path):
     told, model = [], ColourModel()
     path = write_raster(tmp_path / "a.tif", noise(300, 1300))
     with Scene(path) as scene:
-        total = sum(count_windows(scene.grid, whole(run), 64, 43) for run in joined(scene_parts(scene.grid, 64, 3)))
+        runs = joined(scene_parts(scene.grid, 64, 3), itself)
+        total = sum(count_windows(scene.grid, whole(run), 64, 43) for run in runs)
     with counted_windows(total, shown=False, tell=lambda *numbers: told.append(numbers)) as count:
         sweep(path, model, on_batch=count)
     assert told[-1] == (total, total)

@@ -160,43 +160,39 @@ class ReportFolder:
         _make_folders([self.path])
         refusal = f"another process has been writing {self.path} for {_LOCK_SECONDS} seconds; run again"
         with alone_in(self.path, refusal, seconds=_LOCK_SECONDS):
-            self._add(name, entry, examples, features)
+            content: dict[str, Any] = {"entries": {}}
+            if self._file.exists():
+                content = self._read()
+                self._check_head(content)
+            slug = _slug(name, {key: other["slug"] for key, other in content["entries"].items()})
+            folder = self.path / "examples" / slug
+            arrays: dict[Path, Any] = {folder / f"{index:03}.npz": maps for index, maps in enumerate(examples)}
+            if features is not None:
+                arrays[self.path / "features" / f"{slug}.npz"] = features
+            entries = content["entries"] | {name: {"slug": slug} | dict(entry)}
+            report = {
+                "format": FORMAT,
+                "created": content.get("created", now()),
+                "model": self._head["model"],
+                "software": software(),
+                "protocol": self._head["protocol"],
+                "entries": entries,
+                "means": means(entries),
+            }
+            self._write(arrays, report)
+            for path in set(folder.glob("[0-9][0-9][0-9]*.npz")) - set(arrays):
+                if path.stem.isdecimal():
+                    path.unlink()  # of an earlier call that kept more
 
-    def _add(
-        self,
-        name: str,
-        entry: Mapping[str, Any],
-        examples: Sequence[Mapping[str, np.ndarray]],
-        features: Mapping[str, np.ndarray] | None,
-    ) -> None:
-        if self._file.exists():
-            self._check_head(self._read())
-        content = self._read() if self._file.exists() else {"entries": {}}
-        slug = _slug(name, {key: other["slug"] for key, other in content["entries"].items()})
-        folder = self.path / "examples" / slug
-        arrays: dict[Path, Any] = {folder / f"{index:03}.npz": maps for index, maps in enumerate(examples)}
-        if features is not None:
-            arrays[self.path / "features" / f"{slug}.npz"] = features
-        entries = content["entries"] | {name: {"slug": slug} | dict(entry)}
-        report = {
-            "format": FORMAT,
-            "created": content.get("created", now()),
-            "model": self._head["model"],
-            "software": software(),
-            "protocol": self._head["protocol"],
-            "entries": entries,
-            "means": means(entries),
-        }
+    def _write(self, arrays: Mapping[Path, Any], report: Mapping[str, Any]) -> None:
+        """Writes arrays by their files, and the report last: until then the old one holds."""
         _make_folders({path.parent for path in arrays} | {self.path})
-        with staged([*arrays, self._file]) as stages:  # the report last: until then the old one holds
+        with staged([*arrays, self._file]) as stages:
             for stage, maps in zip(stages, arrays.values(), strict=False):
                 archive = io.BytesIO()  # a zip on a full disk would print a traceback when it is forgotten
                 np.savez_compressed(archive, **maps)
                 stage.write_bytes(archive.getbuffer())
             stages[-1].write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        for path in set(folder.glob("[0-9][0-9][0-9]*.npz")) - set(arrays):
-            if path.stem.isdecimal():
-                path.unlink()  # of an earlier call that kept more
 
     def _read(self) -> dict[str, Any]:
         return json.loads(self._file.read_text(encoding="utf-8"))

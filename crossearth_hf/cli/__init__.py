@@ -64,19 +64,8 @@ def _run(argv: Sequence[str]) -> None:
     if not argv:
         _parser().print_help()
         return
-    arguments = _parser().parse_args(_with_numbers(argv))
+    arguments = _parser().parse_args(argv)
     arguments.run(arguments)
-
-
-def _with_numbers(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--nodata` and its value as one, for argparse takes -3.4e38 and -9999,0 for options."""
-    joined: list[str] = []
-    for argument in argv:
-        if joined and joined[-1] == "--nodata":
-            joined[-1] = f"--nodata={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def _parser() -> Parser:

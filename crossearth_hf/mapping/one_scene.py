@@ -147,10 +147,10 @@ class MapReport:
         if self.without_data:
             rows.append(("(no data)", f"{self.without_data:,}", "-", "-"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in rows
-        ]
+        lines = []
+        for name, *cells in rows:
+            aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
         lines.insert(1, "-" * len(lines[0]))
         written = [f"{path}  ({path.stat().st_size / 1e6:,.1f} MB)" for path in self.files]
         return "\n".join([*lines, "", f"{self.seconds:.1f} s; written:", *written, *self.remarks])
@@ -392,11 +392,13 @@ def resolution_advice(
         The sentence; None where the pixels suit the model or nobody knows.
     """
     size = grid.pixel_size()
-    if size is None or trained_at is None or (min(size) >= trained_at / 2 and max(size) <= trained_at * 2):
+    if size is None or trained_at is None:
+        return None
+    fits = min(size) >= trained_at / 2 and max(size) <= trained_at * 2
+    if fits:
         return None
     sides = f"{size[0]:.3g}" if max(size) < 1.01 * min(size) else f"{size[0]:.3g} x {size[1]:.3g}"
     if not grid.can_be_rescaled(trained_at):
         remedy = "such scenes are outside what it knows; give it imagery of about {metres:g} m"
-    return f"the scene has pixels of {sides} m, the model learned at {trained_at:.3g} m: " + remedy.format(
-        metres=trained_at
-    )
+    finding = f"the scene has pixels of {sides} m, the model learned at {trained_at:.3g} m"
+    return f"{finding}: {remedy.format(metres=trained_at)}"

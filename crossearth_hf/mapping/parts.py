@@ -8,7 +8,7 @@ common borders, which are computed once then.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..geotiff_writing import TILE
 from ..grid import Grid
@@ -73,12 +73,8 @@ def scene_parts(grid: Grid, window: int, classes: int) -> SceneParts:
     return SceneParts(grid.width, grid.height, _starts(grid.width, widest), tops)
 
 
-def _itself(item: Any) -> Any:
-    return item
-
-
-def joined(items: Iterable[_Item], part_of: Callable[[_Item], Part] = _itself) -> Iterator[list[_Item]]:
-    """Runs of parts, or of what has parts, that follow one another in a column, to be swept together: see `whole`."""
+def joined(items: Iterable[_Item], part_of: Callable[[_Item], Part]) -> Iterator[list[_Item]]:
+    """Runs of items whose parts follow one another in a column, to be swept together: see `whole`."""
     run: list[_Item] = []
     for item in items:
         part, last = part_of(item), part_of(run[-1]) if run else None
