@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rasters import write_raster
+from small_jobs import PIXELS
 
-from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation
+from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 
 torch.set_num_threads(1)  # tensors are tiny here: threads would only wait for one another
 
@@ -62,3 +64,20 @@ def shared() -> Path:
     if not SHARED.exists():
         pytest.skip("the reference data is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and its processor on disk."""
+    folder = tmp_path_factory.mktemp("model")
+    CrossEarthForSemanticSegmentation(tiny_config()).save_pretrained(folder)
+    CrossEarthImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, which holds the scene in.tif."""
+    monkeypatch.chdir(tmp_path)
+    write_raster(tmp_path / "in.tif", PIXELS)
+    return tmp_path
