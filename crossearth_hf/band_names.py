@@ -23,11 +23,18 @@ _IN_ENGLISH = {
     **dict.fromkeys(("b", "blau", "bleu", "azul", "blu"), "blue"),
 }  # whole names
 _NEUTRAL = {"band", "b", "ch", "channel", "nm", "sr", "toa", "boa", "reflectance", "surface", "visible", "light"}
+_GENERIC = {"band", "b", "bands", "ch", "channel", "layer", "raster", "image", "data", "dataset", "variable", "x"}
+_FIXED_CODES = {
+    "OLCI": re.compile(r"(?:^|[^a-z0-9])oa0?(8|6|4)(?!\d)"),
+    "MODIS": re.compile(r"sur_refl_b0?(1|4|3)(?!\d)"),
+}  # red, green and blue in this order
+_ORDERS = {"OLCI": ("8", "6", "4"), "MODIS": ("1", "4", "3")}
+_NANOMETERS = re.compile(r"(?<![\d.])(\d{3,4})(?:\.\d+)?\s*nm\b", re.IGNORECASE)
 _CODE = re.compile(r"(?:^|[^a-z0-9])(sr_)?b(0?)(\d{1,2})(a?)(?![a-z0-9])")
 
 
 def band_names(source: Any) -> list[str]:
-    """For each band of an open rasterio dataset its description, or a name from its tags; "" where there is none."""
+    """For each band of an open rasterio dataset its description, or a name from its tags, or ""."""
     names = []
     for band, description in enumerate(source.descriptions, 1):
         tags = {key.lower(): value for key, value in source.tags(band).items()}
@@ -36,14 +43,25 @@ def band_names(source: Any) -> list[str]:
 
 
 def rgb_by_name(source: Any) -> list[int] | None:
-    """Numbers of the bands that are red, green and blue by their names, codes or wavelengths; None where these tell no
-    or more than one band for a colour.
+    """Numbers of the bands that are red, green and blue by their names, codes or wavelengths.
 
-    Codes are those of Sentinel-2 and Landsat 8 and 9, where B2, B3 and B4 are blue, green and red. B1, B2, B3 may be
-    these of older Landsats or numbers without a meaning, and tell nothing.
+    Codes are those of Sentinel-2 and Landsat 8 and 9, where B2, B3 and B4 are blue, green and red, of Sentinel-3's
+    OLCI (Oa04, Oa06, Oa08) and of MODIS (sur_refl_b03, b04, b01). B1, B2, B3 may be these of older Landsats or numbers
+    without a meaning, and tell nothing.
+
+    Returns:
+        Three numbers, counted from 1; None where no band, or more than one, can be told for a color.
     """
     names = [_IN_ENGLISH.get(name.lower(), name) for name in band_names(source)]
-    return _by_color_words(names) or _by_codes(names) or _by_wavelengths(source)
+    by_agency = _by_fixed_codes(names)
+    return by_agency or _by_color_words(names) or _by_codes(names) or _by_wavelengths(source, names)
+
+
+def has_meaning(source: Any, bands: Sequence[int]) -> bool:
+    """Whether names of these bands say more than that they are bands and which number they have."""
+    names = band_names(source)
+    words = {word for band in bands for word in _letters(_words(names[band - 1]))}
+    return bool(words - _GENERIC)
 
 
 def _by_color_words(names: Sequence[str]) -> list[int] | None:
@@ -90,9 +108,19 @@ def _by_codes(names: Sequence[str]) -> list[int] | None:
     return [bands[0] for bands in found]
 
 
-def _by_wavelengths(source: Any) -> list[int] | None:
+def _by_fixed_codes(names: Sequence[str]) -> list[int] | None:
+    """The bands that OLCI or MODIS calls red, green and blue."""
+    for sensor, pattern in _FIXED_CODES.items():
+        codes = [pattern.search(name.lower()) for name in names]
+        numbers = [match[1] if match else None for match in codes]
+        if all(numbers.count(wanted) == 1 for wanted in _ORDERS[sensor]):
+            return [numbers.index(wanted) + 1 for wanted in _ORDERS[sensor]]
+    return None
+
+
+def _by_wavelengths(source: Any, names: Sequence[str]) -> list[int] | None:
     """The bands whose central wavelengths are red, green and blue light, where one band is for each."""
-    lengths = [_micrometers(source, band) for band in range(1, source.count + 1)]
+    lengths = [_micrometers(source, band, name) for band, name in enumerate(names, 1)]
     found = []
     for color in COLORS:
         low, high = _MICROMETERS[color]
@@ -103,12 +131,13 @@ def _by_wavelengths(source: Any) -> list[int] | None:
     return found
 
 
-def _micrometers(source: Any, band: int) -> float | None:
-    """Central wavelength of a band from its tags."""
+def _micrometers(source: Any, band: int, name: str) -> float | None:
+    """Central wavelength of a band from its tags, or its name such as "490 nm"."""
     tags = {**source.tags(band), **source.tags(band, ns="IMAGERY")}
     for key, value in tags.items():
         number = re.match(r"\s*(\d+(?:\.\d+)?)", str(value))
         if key.lower() in _WAVELENGTH_TAGS and number:
             length = float(number[1])
             return length / 1000 if length > 100 else length
-    return None
+    in_name = _NANOMETERS.search(name)
+    return float(in_name[1]) / 1000 if in_name else None

@@ -96,6 +96,7 @@ class Scene:
         self.path = os.fspath(path)
         self.nodata = None if nodata is None else tuple(nodata)
         self.palette_as_image = palette_as_image
+        self._bands_were_named = bands is not None
         check_raster(self.path)
         before = _stamp(self.path)  # the others are known, and read, only once this one is open
         source = _open(self.path, driver)
@@ -155,7 +156,7 @@ class Scene:
 
     def notices(self) -> list[Notice]:
         """What a person should know before the map is made; reads a sample of the whole scene."""
-        return find_notices(self._raw, self._source)
+        return find_notices(self._raw, self._source, bands_were_named=self._bands_were_named)
 
     def read(self, row: int, col: int, height: int, width: int) -> Raster:
         """The window that starts at (row, col) of `grid` and lies inside it. Raises `InputError` on damaged data."""

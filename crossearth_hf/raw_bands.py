@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from .bands import alpha_band
 from .errors import InputError
-from .fill import Collar, Fill, find_collars, find_fills, is_transparency
+from .fill import Collar, Fill, Plateau, find_collars, find_fills, find_plateau, is_transparency
 from .gdal import read_errors
 from .geotiff_writing import TILE
 from .grid import sample_shape
@@ -31,11 +31,13 @@ class Measured:
     Attributes:
         fills: Values that mean no data although the file does not say so, and values that might.
         collars: Constant regions at the border.
+        plateau: A value that all bands hold in flat regions and that may mean no data; None where there is none.
         low, high: (bands,) float64 values that become 0 and 255.
     """
 
     fills: tuple[Fill, ...]
     collars: tuple[Collar, ...]
+    plateau: Plateau | None
     low: np.ndarray
     high: np.ndarray
 
@@ -111,7 +113,9 @@ class RawBands:
             valid = np.any(masks, axis=0)
             if valid.any():
                 break
-        collars = [] if self._palette is not None else find_collars(values, valid)
+        collars, plateau = (
+            ([], None) if self._palette is not None else (find_collars(values, valid), find_plateau(values, valid))
+        )
         if filled.any() and size != (window.height, window.width) and self._source.overviews(self.bands[0]):
             # Averaged overviews mix the fill with the data beside it.
             near = np.stack([ndimage.binary_dilation(band, np.ones((3, 3))) for band in filled])
@@ -119,7 +123,7 @@ class RawBands:
         chosen = [mask if mask.any() else valid if valid.any() else ~valid for mask in masks]
         data = [band[mask].astype(np.float64) for band, mask in zip(values, chosen, strict=True)]
         low, high = np.transpose([np.percentile(band, _STRETCH_PERCENTILES) for band in data])
-        return Measured(tuple(fills), tuple(collars), low, np.where(high > low, high, low + 1))
+        return Measured(tuple(fills), tuple(collars), plateau, low, np.where(high > low, high, low + 1))
 
     @property
     def looks_for_fill(self) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
-from .band_names import band_names
+from .band_names import band_names, has_meaning, rgb_by_name
 from .bands import alpha_band
 from .fill import Collar, Fill
 from .imagery import flat_classes
@@ -36,7 +36,9 @@ def describe(raw: RawBands, source: Any) -> str:
     count, kind = len(raw.bands), raw.dtypes[0]
     if raw.has_palette:
         return f"palette as RGB, {kind}, {_validity(raw, source)}"
-    shown = {1: "grey", 3: "RGB"}.get(count, f"{count} channels")
+    shown = {1: "gray", 3: "RGB"}.get(count, f"{count} channels")
+    if count == 3 and has_meaning(source, raw.bands) and raw.bands != rgb_by_name(source):
+        shown = "the model's red, green and blue"
     text = f"bands {_named(raw.bands, band_names(source))} of {source.count} as {shown}, {kind}"
     if not raw.is_byte:
         limits = zip(raw.measured.low, raw.measured.high, strict=True)
@@ -44,9 +46,30 @@ def describe(raw: RawBands, source: Any) -> str:
     return f"{text}, {_validity(raw, source)}"
 
 
-def find_notices(raw: RawBands, source: Any) -> list[Notice]:
-    """Undeclared fill, collars, an alpha that is none, classes in place of a picture."""
-    return [*_of_alpha(raw, source), *_of_fills(raw), *_of_collars(raw), *_of_classes(raw, source)]
+def find_notices(raw: RawBands, source: Any, *, bands_were_named: bool) -> list[Notice]:
+    """Names of bands that tell no colors, an alpha that holds data, undeclared fill, collars, classes for a picture.
+
+    Args:
+        raw: The bands that are read.
+        source: Their open rasterio dataset.
+        bands_were_named: Whether a person chose them.
+    """
+    classes = _of_classes(raw, source)
+    if classes:
+        return classes
+    fills, collars = _of_fills(raw), _of_collars(raw)
+    plateaus = [] if fills or collars else _of_plateau(raw)
+    names = [] if bands_were_named else _of_names(raw, source)
+    return [*names, *_of_alpha(raw, source), *fills, *collars, *plateaus]
+
+
+def _of_names(raw: RawBands, source: Any) -> list[Notice]:
+    """A word on three bands whose names seem to mean something, but not red, green and blue."""
+    if len(raw.bands) != 3 or not has_meaning(source, raw.bands) or rgb_by_name(source) is not None:
+        return []
+    named = _named(raw.bands, band_names(source))
+    finding = f"the bands {named} are read as red, green and blue in the order of the file"
+    return [Notice(finding, "--bands R,G,B names others")]
 
 
 def _named(bands: Sequence[int], names: Sequence[str]) -> str:
@@ -110,21 +133,40 @@ def _of_collars(raw: RawBands) -> list[Notice]:
 
 
 def _collar_remedy(collar: Collar, known: Sequence[float]) -> str:
-    if collar.value is not None:
-        return f"--nodata={','.join(f'{value:g}' for value in [*known, collar.value])} leaves it out"
+    if collar.values:
+        return f"--nodata={','.join(f'{value:g}' for value in [*known, *collar.values])} leaves it out"
     return f"GDAL's nearblack -setmask{' -white' if collar.color == 'white' else ''} leaves it out"
 
 
+def _of_plateau(raw: RawBands) -> list[Notice]:
+    plateau = raw.measured.plateau
+    if plateau is None:
+        return []
+    finding = f"{plateau.value:.9g} is held by {plateau.share:.1%} of the pixels, in flat regions, and taken as data"
+    values = ",".join(f"{value:.9g}" for value in [*(raw.nodata or ()), plateau.value])
+    return [Notice(finding, f"--nodata={values} leaves it out")]
+
+
 def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
-    if raw.has_palette or len(raw.bands) > 1:
+    """A word on bands of whole numbers that hold few values, or colors, in flat regions."""
+    if raw.has_palette or (len(raw.bands) > 1 and not raw.is_byte):
         return []
 
     def read(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         values, masks = raw.read(window, shape)
-        return values[0], masks[0]
+        return _colors(values), masks.any(axis=0)
 
     classes = flat_classes(read, source.height, source.width)
     if classes is None:
         return []
-    finding = f"the scene holds {classes} values in flat regions, like a map of classes"
+    kind = "values" if len(raw.bands) == 1 else "colors"
+    finding = f"the scene holds {classes} {kind} in flat regions, like a map of classes"
     return [Notice(f"{finding}, and is mapped as imagery")]
+
+
+def _colors(values: np.ndarray) -> np.ndarray:
+    """(H, W) numbers that tell the colors of (bands, H, W) pixels apart; of one band the values."""
+    if len(values) == 1:
+        return values[0]
+    weights = 256 ** np.arange(len(values), dtype=np.uint64)
+    return np.tensordot(weights, values.astype(np.uint64), axes=1)

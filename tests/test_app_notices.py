@@ -53,8 +53,8 @@ def test_a_collar_is_said(tmp_path, folder):
 
 
 def test_an_ordinary_scene_has_no_notice(tmp_path, folder):
-    app_parts.write_patches(tmp_path / "s.tif")
-    result = predict(tmp_path / "s.tif", stub_model(), folder)
+    pixels = np.random.default_rng(0).integers(30, 220, (3, 160, 200), dtype=np.uint8)
+    result = predict(write_raster(tmp_path / "s.tif", pixels), stub_model(), folder)
     assert result.notices == ()
     assert "ce-note" not in pages.legend(result.report, result.notices)
     assert "bands 1,2,3 of 3 as RGB" in pages.place(result.place, result.summary, result.advice, 1.0)

@@ -45,13 +45,13 @@ def write(path, names, roles=(), tags=None):
         (WORLDVIEW, [5, 3, 2]),
         (["Vegetation red edge", "Red (665 nm)", "Green (560 nm)", "Blue (490 nm)"], [2, 3, 4]),
         (["nir", "RedEdge", "red", "green", "blue"], [3, 4, 5]),
+        (["443 nm", "490 nm", "560 nm", "665 nm", "842 nm"], [4, 3, 2]),
+        (["Oa04_radiance", "Oa06_radiance", "Oa08_radiance", "Oa17_radiance"], [3, 2, 1]),
+        ([f"sur_refl_b{n:02}" for n in range(1, 8)], [1, 4, 3]),
         # What tells nothing leaves the order of the file.
         (["Band 1", "Band 2", "Band 3", "Band 4"], [1, 2, 3]),
         (["B1", "B2", "B3"], [1, 2, 3]),  # blue, green, red of old Landsats, or numbers
         (["B1", "B2", "B3", "B4"], [1, 2, 3]),
-        (["NIR", "Red", "Green"], [1, 2, 3]),
-        (["rot", "blau", "gelb"], [1, 2, 3]),
-        (["red", "red", "green", "blue"], [1, 2, 3]),
     ],
 )
 def test_names_decide(tmp_path, names, bands):
@@ -61,6 +61,17 @@ def test_names_decide(tmp_path, names, bands):
         summary = scene.summary()
     assert pixels[:, 0, 0].tolist() == [6 + band for band in bands]
     assert f"bands {', '.join(f'{band} ({names[band - 1]})' for band in bands)} of {len(names)} as RGB" in summary
+
+
+@pytest.mark.parametrize("names", [("NIR", "Red", "Green"), ("rot", "blau", "gelb"), ("red", "red", "green", "blue")])
+def test_names_that_do_not_tell_red_green_and_blue_are_told(tmp_path, names):
+    with Scene(write(tmp_path / "a.tif", names)) as scene:
+        assert scene.bands == [1, 2, 3]
+        assert "as the model's red, green and blue" in scene.summary()
+        (notice, *_) = map(str, scene.notices())
+    assert "are read as red, green and blue in the order of the file; --bands R,G,B names others" in notice
+    with Scene(write(tmp_path / "a.tif", names), bands=[1, 2, 3]) as scene:
+        assert "names others" not in "".join(map(str, scene.notices()))
 
 
 def test_names_beat_marks_and_a_choice_beats_names(tmp_path):

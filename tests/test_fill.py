@@ -198,14 +198,44 @@ def test_a_collar_that_jpeg_has_blurred(tmp_path, picture):
     assert "nearblack -setmask" in notice
 
 
-def test_no_alarm_for_dark_water_bright_roofs_and_holes(tmp_path, picture):
+def test_no_alarm_for_dark_water_bright_roofs_and_shadows(tmp_path, picture):
     rng = np.random.default_rng(1)
-    water, roof, hole = picture.copy(), picture.copy(), picture.copy()
+    water, roof, shadow = picture.copy(), picture.copy(), picture.copy()
     water[:, CORNER] = rng.integers(0, 12, (3, CORNER.sum()))
     roof[:, 40:80, :30] = rng.integers(252, 256, (3, 40, 30))
-    hole[:, HOLE] = 0
-    for pixels in (water, roof, hole):
+    shadow[:, HOLE] = rng.integers(0, 2, (3, HOLE.sum()))
+    for pixels in (water, roof, shadow):
         assert read_all(write_raster(tmp_path / "a.tif", pixels))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("uint8", 0), ("uint8", 255), ("uint16", 1), ("uint16", 255), ("int16", -1), ("int16", -100), ("float32", -0.25)],
+)
+def test_a_hole_near_the_data_is_told_and_left_out_on_request(tmp_path, pixels, picture, dtype, value):
+    values = (picture if dtype == "uint8" else pixels / 3500 if dtype == "float32" else pixels).astype(dtype)
+    values[:, HOLE] = value
+    path = write_raster(tmp_path / "a.tif", values)
+    raster, (notice,) = read_all(path)
+    assert raster.valid.all()
+    assert notice == (
+        f"{value} is held by {HOLE.mean():.1%} of the pixels, in flat regions, and taken as data; "
+        f"--nodata={value} leaves it out"
+    )
+    raster, notices = read_all(path, nodata=[value])
+    np.testing.assert_array_equal(raster.valid, ~HOLE)
+    assert notices == []
+
+
+def test_a_noisy_collar_of_16_bits_is_told_and_left_out_on_request(tmp_path, pixels):
+    values = pixels.astype(np.uint16)
+    values[:, CORNER] = np.random.default_rng(1).integers(0, 4, (3, CORNER.sum()))
+    path = write_raster(tmp_path / "a.tif", values)
+    _, notices = read_all(path)
+    assert "--nodata=0,1,2,3 leaves it out" in "".join(notices)
+    raster, notices = read_all(path, nodata=[0, 1, 2, 3])
+    np.testing.assert_array_equal(raster.valid, ~CORNER)
+    assert notices == []
 
 
 def test_black_in_one_band_is_a_colour(tmp_path, picture):
