@@ -16,6 +16,7 @@ from training_runs import log_lines, losses, settings
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data import load_source
+from crossearth_hf.data.image_files import Reading
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference import load_model
 from crossearth_hf.labels import get_label_set
@@ -127,7 +128,7 @@ def test_what_does_not_fit_is_refused(workplace, trained, tmp_path):
     with pytest.raises(InputError, match=r"bands 1,2,3,4,5 do not fit .*0.tif, which has 4 bands, and a model of 5"):
         run(workplace, tmp_path, bands=[1, 2, 3, 4, 5])
     with pytest.raises(InputError, match="'synth:desert-city:1' is drawn in three bands, not 4; leave it out"):
-        load_source("synth:desert-city:1", get_label_set("land-cover"), bands=BANDS)
+        load_source("synth:desert-city:1", get_label_set("land-cover"), reading=Reading(num_channels=4))
 
 
 def test_a_processor_that_was_forgotten_is_named(trained, tmp_path):

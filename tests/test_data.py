@@ -8,6 +8,7 @@ from affine import Affine
 from PIL import Image
 from rasters import PLACE, write_raster
 
+from crossearth_hf.data.image_files import Reading
 from crossearth_hf.data.labelled_images import ArrayPair, FilePair
 from crossearth_hf.data.sources import all_images, in_memory, load_pairs, load_source, load_sources
 from crossearth_hf.errors import InputError
@@ -162,14 +163,14 @@ def test_rasters_and_their_masks(tmp_path):
     ids = rng.choice([0, 3, 255], (1, 20, 30)).astype(np.uint8)
     write_raster(tmp_path / "images" / "a.tif", values)
     write_raster(tmp_path / "masks" / "a.tif", ids, nodata=255)
-    (pair,) = load_source(str(tmp_path), LAND_COVER, bands=[5, 1, 2])
+    (pair,) = load_source(str(tmp_path), LAND_COVER, reading=Reading((5, 1, 2)))
     low, high = (np.percentile(values[[4, 0, 1]], q, axis=(1, 2))[:, None, None] for q in (2, 98))
     image, labels = pair.read()
     expected = np.clip((values[[4, 0, 1]] - low) / (high - low), 0, 1) * 255
     assert np.abs(image.transpose(2, 0, 1) - expected).max() <= 0.5
     np.testing.assert_array_equal(labels, ids[0])
     with pytest.raises(InputError, match="bands 6 do not fit"):
-        load_source(str(tmp_path), LAND_COVER, bands=[6])
+        load_source(str(tmp_path), LAND_COVER, reading=Reading((6,)))
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from crossearth_hf.data import all_images, load_source, load_sources
 from crossearth_hf.data import hub as hub_data
+from crossearth_hf.data.image_files import Reading
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.training.augmentation import CropSettings, TrainingCrops
@@ -142,7 +143,7 @@ def test_sixteen_bit_rasters_as_bytes(tmp_path):
     image, mask = write_raster(tmp_path / "i.tif", values), write_raster(tmp_path / "m.tif", ids)
     rows = {"image": [image.read_bytes()], "mask": [mask.read_bytes()], "label": [3]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "data")
-    (pair,) = load_source(f"hf:{tmp_path / 'data'}", LAND_COVER, bands=(6, 4, 2))
+    (pair,) = load_source(f"hf:{tmp_path / 'data'}", LAND_COVER, reading=Reading((6, 4, 2)))
     pixels, labels = pair.read()
     low, high = (np.percentile(values[[5, 3, 1]], q, axis=(1, 2))[:, None, None] for q in (2, 98))
     assert (
@@ -206,7 +207,7 @@ def test_a_stream_that_breaks_off_says_how_to_go_on():
         def iter(self, batch_size):
             raise ConnectionError("no route to host")
 
-    stream = hub_data.HubStream(Broken(), hub_data.RecordReader("hf-stream:far/away", None, LAND_COVER, None))
+    stream = hub_data.HubStream(Broken(), hub_data.RecordReader("hf-stream:far/away", None, LAND_COVER))
     with pytest.raises(InputError, match=r"hf-stream:far/away broke off \(no route to host\); .* --resume"):
         stream.image(0, 0)
 
@@ -247,7 +248,7 @@ def test_remote_files_are_fetched(tmp_path):
 
     with fsspec.open("memory://images/a.png", "wb") as file:
         file.write(png(np.full((4, 6, 3), 7, np.uint8)))
-    reader = hub_data.RecordReader("set", None, LAND_COVER, None)
+    reader = hub_data.RecordReader("set", None, LAND_COVER)
     record = {"image": {"bytes": None, "path": "memory://images/a.png"}}
     assert (reader.decode(record, 0).image == 7).all()
     with pytest.raises(InputError, match=r"set\[0\] cannot be fetched from memory://images/b.png"):

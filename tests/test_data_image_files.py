@@ -11,6 +11,7 @@ from rasterio.enums import ColorInterp
 from rasters import write_raster
 
 from crossearth_hf.data.image_files import (
+    Reading,
     image_size,
     mask_counts,
     raster_grid,
@@ -74,7 +75,7 @@ def test_rasters_look_as_in_prediction(tmp_path, count, dtype, bands):
     rng = np.random.default_rng(1)
     values = (rng.gamma(2, 500, (count, 40, 60)) + 100).astype(dtype)
     path = write_raster(tmp_path / "a.tif", values)
-    pixels, valid = read_image(path, "a", bands)
+    pixels, valid = read_image(path, "a", Reading(bands))
     expected, _ = predicted(path, bands=bands)
     np.testing.assert_array_equal(pixels, expected)
     assert valid is None
@@ -119,6 +120,30 @@ def test_nodata_is_black_and_invalid(tmp_path):
     assert pixels[valid].max() == 255  # nodata is no part of the stretch
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fill", "suffix"), [("float32", -9999, "tif"), ("uint16", 0, "png"), ("uint8", 0, "png")]
+)
+def test_a_person_decides_which_values_are_no_data(tmp_path, dtype, fill, suffix):
+    values = np.random.default_rng(0).integers(100, 250, (3, 40, 60)).astype(dtype)
+    values[:, 30:] = fill
+    path = tmp_path / f"a.{suffix}"
+    write_raster(path, values, driver="PNG" if suffix == "png" else "GTiff", transform=None)
+    for file in (path, path.read_bytes()):
+        _, valid = read_image(file, "a", Reading(nodata=(fill,)))
+        np.testing.assert_array_equal(valid, np.arange(40)[:, None].repeat(60, 1) < 30)
+        assert read_image(file, "a", Reading(nodata=()))[1] is None
+    _, valid = read_image_window(path, Reading(nodata=(fill,)), (25, 10, 10, 20))
+    np.testing.assert_array_equal(valid, np.arange(10)[:, None].repeat(20, 1) < 5)
+    assert read_image_window(path, Reading(nodata=()), (25, 10, 10, 20))[1] is None
+
+
+def test_values_that_no_file_can_hold_are_refused_at_once(tmp_path, noise):
+    path = write_raster(tmp_path / "a.png", noise[:3], driver="PNG", transform=None)
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match=r"no-data value -1 does not fit .*a.png, whose bands are uint8; give"):
+            read(path, "a", Reading(nodata=(-1.0,)))
+
+
 def test_bytes_read_like_files(tmp_path, noise):
     wide = (noise.astype(np.uint16) * 11)[:, :, :30]
     for path, bands in (
@@ -126,8 +151,10 @@ def test_bytes_read_like_files(tmp_path, noise):
         (sixteen_bit_png(tmp_path / "b.png", wide[:3]), None),
         (write_raster(tmp_path / "c.png", noise[:3], driver="PNG", transform=None), None),
     ):
-        np.testing.assert_array_equal(read_image(path.read_bytes(), "a", bands)[0], read_image(path, "a", bands)[0])
-        assert image_size(path.read_bytes(), "a", bands) == image_size(path, "a", bands)
+        np.testing.assert_array_equal(
+            read_image(path.read_bytes(), "a", Reading(bands))[0], read_image(path, "a", Reading(bands))[0]
+        )
+        assert image_size(path.read_bytes(), "a", Reading(bands)) == image_size(path, "a", Reading(bands))
 
 
 def test_errors_name_the_record_not_the_temporary_file(tmp_path, noise):
@@ -138,7 +165,7 @@ def test_errors_name_the_record_not_the_temporary_file(tmp_path, noise):
         (data, (5, 2, 1), "bands 5,2,1 do not fit train\\[7\\]"),
     ):
         with pytest.raises(InputError, match=message):
-            read_image(broken, "train[7]", bands)
+            read_image(broken, "train[7]", Reading(bands))
 
 
 def test_windows_are_parts_of_the_whole(tmp_path):
@@ -146,8 +173,8 @@ def test_windows_are_parts_of_the_whole(tmp_path):
     values = rng.integers(0, 4000, (3, 300, 400)).astype(np.uint16)
     values[:, :40, :50] = 0
     path = write_raster(tmp_path / "a.tif", values, nodata=0, tiled=True, blockxsize=64, blockysize=64)
-    whole, valid = read_image(path, "a", (3, 2, 1))
-    part, part_valid = read_image_window(path, (3, 2, 1), (20, 30, 100, 70))
+    whole, valid = read_image(path, "a", Reading((3, 2, 1)))
+    part, part_valid = read_image_window(path, Reading((3, 2, 1)), (20, 30, 100, 70))
     np.testing.assert_array_equal(part, whole[20:120, 30:100])
     np.testing.assert_array_equal(part_valid, valid[20:120, 30:100])
 
@@ -161,7 +188,7 @@ def test_a_window_does_not_read_the_rest(tmp_path):
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(bytes(64))
-    assert read_image_window(path, None, (0, 0, 128, 512))[0].shape == (128, 512, 3)
+    assert read_image_window(path, Reading(), (0, 0, 128, 512))[0].shape == (128, 512, 3)
     np.testing.assert_array_equal(read_mask_window(path, (5, 6, 100, 90)), pixels[0, 5:105, 6:96])
     for read in (lambda: read_image(path, "a"), lambda: read_mask_window(path, (300, 300, 200, 200))):
         with pytest.raises(InputError, match="damaged"):
@@ -231,7 +258,7 @@ def test_training_sees_undeclared_fill_as_a_map_would(tmp_path):
     values = np.random.default_rng(0).integers(500, 3000, (3, 60, 80)).astype(np.uint16)
     values[:, 20:40, 20:50] = 65535
     path = write_raster(tmp_path / "a.tif", values)
-    for pixels, valid in (read_image(path, "a"), read_image_window(path, None, (0, 0, 60, 80))):
+    for pixels, valid in (read_image(path, "a"), read_image_window(path, Reading(), (0, 0, 60, 80))):
         expected = np.ones((60, 80), dtype=bool)
         expected[20:40, 20:50] = False
         np.testing.assert_array_equal(valid, expected)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.data import load_sources
-from crossearth_hf.data.image_files import resize_bands
+from crossearth_hf.data.image_files import Reading, resize_bands
 from crossearth_hf.data.labelled_images import ArrayPair, FilePair
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
@@ -333,7 +333,7 @@ def test_crops_of_four_bands(tmp_path):
     (tmp_path / "masks").mkdir()
     write_raster(tmp_path / "images" / "a.tif", bands.transpose(2, 0, 1), photometric="MINISBLACK")
     write_raster(tmp_path / "masks" / "a.tif", labels[None])
-    sources = load_sources([str(tmp_path)], LAND_COVER, bands=[1, 2, 3, 4])
+    sources = load_sources([str(tmp_path)], LAND_COVER, reading=Reading((1, 2, 3, 4), num_channels=4))
     numbers = {"mean": (0.5,) * 4, "std": (0.25,) * 4}
     settings = CropSettings(size=48, scale_range=(0.7, 1.5), relative_to_crop=False, rotate=True, **numbers)
     for index in range(20):

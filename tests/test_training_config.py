@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.training.config import TrainConfig, field_descriptions, parse_train_config
+from crossearth_hf.training.config import TrainConfig, field_descriptions, parse_train_config, to_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = ["--model", "tiny", "--output_dir", "run", "--train_data", "synth:desert-city:1"]
@@ -40,12 +40,32 @@ def test_flags_win_over_the_file(tmp_path):
         (["--scale_range", "2", "0.5"], "scale_range"),
         (["--crop_size", "100"], "crop_size is 100; it must be a multiple of 16"),
         (["--train_weights", "1", "2"], "train_weights"),
+        (["--nodata", "black"], "nodata is 'black'; it must be of type float or 'none'"),
+        (["--nodata", "0", "none"], "nodata is 'none'; it must be of type float or 'none'"),
+        (["--nodata", "nan"], r"nodata is \[nan\]; it must be finite numbers or 'none'"),
         (["--config", "absent.yaml"], "absent.yaml cannot be read"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         parse_train_config([*REQUIRED, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("flags", "line", "nodata", "values"),
+    [
+        (["--nodata", "-9999,0"], "nodata: [-9999, 0]", [-9999.0, 0.0], (-9999.0, 0.0)),
+        (["--nodata", "-9999", "1e20"], "nodata: '-9999,1e20'", [-9999.0, 1e20], (-9999.0, 1e20)),
+        (["--nodata", "None"], "nodata: none", "none", ()),
+        ([], "nodata: []", [], None),
+    ],
+)
+def test_values_without_data_come_from_flags_files_and_the_recipe_of_a_run(tmp_path, flags, line, nodata, values):
+    config = parse_train_config([*REQUIRED, *flags])
+    assert (config.nodata, config.reading.nodata) == (nodata, values)
+    for text in (line, to_yaml(config)):
+        (tmp_path / "run.yaml").write_text(text)
+        assert parse_train_config([*REQUIRED, "--config", str(tmp_path / "run.yaml")]) == config
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,16 @@ from ..errors import InputError, reason_of
 from ..hub import check_repository, is_online
 from ..labels import IGNORE_INDEX, LabelSet
 from ..progress import quiet_loaders
-from .image_files import File, as_values, image_size, mask_palette, read_image, read_mask_values
+from .image_files import (
+    DEFAULT_READING,
+    File,
+    Reading,
+    as_values,
+    image_size,
+    mask_palette,
+    read_image,
+    read_mask_values,
+)
 from .labelled_images import ArrayPair, no_labels
 from .mask_values import MaskValues, check_masks, check_palette, to_ids
 
@@ -38,14 +47,14 @@ class RecordReader:
         source: The data set, as messages name it.
         label_column: Column of the masks; without one every label is 255.
         label_set: Classes of the labels.
-        bands: One, three or more bands of the images, counted from 1; None for the choice of `geotiff.Scene`.
+        reading: Bands of the images and values without data.
         mask_values: Values of the classes in the masks; None where they are ids.
     """
 
     source: str
     label_column: str | None
     label_set: LabelSet
-    bands: tuple[int, ...] | None
+    reading: Reading = DEFAULT_READING
     mask_values: MaskValues = None
 
     def name(self, index: int) -> str:
@@ -55,7 +64,7 @@ class RecordReader:
     def decode(self, record: Mapping[str, Any], index: int) -> ArrayPair:
         """The record in memory; `InputError` if it cannot be decoded or its labels do not fit."""
         name = self.name(index)
-        pixels, valid = read_image(_file(record[IMAGE_COLUMN], name), name, self.bands)
+        pixels, valid = read_image(_file(record[IMAGE_COLUMN], name), name, self.reading)
         return ArrayPair(name, pixels, self._labels(record, name, pixels.shape[:2]), valid)
 
     def check(self, record: Mapping[str, Any], index: int) -> tuple[tuple[int, int], np.ndarray]:
@@ -64,7 +73,7 @@ class RecordReader:
         Raises as `decode`, but for values without a class.
         """
         name = self.name(index)
-        size = image_size(_file(record[IMAGE_COLUMN], name), name, self.bands)
+        size = image_size(_file(record[IMAGE_COLUMN], name), name, self.reading)
         return size, np.bincount(self._values(record, name, size).ravel(), minlength=256)
 
     def _labels(self, record: Mapping[str, Any], name: str, size: tuple[int, ...]) -> np.ndarray:
@@ -219,7 +228,7 @@ def _records(dataset: Any) -> Iterator[dict[str, Any]]:
 
 
 def load_map(
-    source: str, label_set: LabelSet, bands: tuple[int, ...] | None, labelled: bool, mask_values: MaskValues = None
+    source: str, label_set: LabelSet, reading: Reading, labelled: bool, mask_values: MaskValues = None
 ) -> list[HubImage]:
     """The records of `hf:PATH_OR_ID[:CONFIG[:SPLIT]]`; every mask is decoded once to check it.
 
@@ -227,7 +236,7 @@ def load_map(
         source: A folder written by `save_to_disk`, a folder that `load_dataset` knows (Parquet, ImageFolder), or a Hub
             id. SPLIT is "train" by default.
         label_set: Classes of the labels.
-        bands: One, three or more bands of the images; None for the choice of `geotiff.Scene`.
+        reading: Bands of the images and values without data.
         labelled: Whether labels are read; otherwise all are 255.
         mask_values: Values of the classes in the masks; None where they are ids.
 
@@ -235,7 +244,7 @@ def load_map(
         InputError: `datasets` is missing; nothing there; columns of other names; records or masks that do not fit.
     """
     dataset = _open(source, MAP_PREFIX, streaming=False)
-    dataset, reader = _prepare(dataset, source, label_set, bands, labelled, mask_values)
+    dataset, reader = _prepare(dataset, source, label_set, reading, labelled, mask_values)
     if not len(dataset):
         raise InputError(f"{source} holds no record; name another data set, config or split")
     checked = [reader.check(record, index) for index, record in enumerate(dataset)]
@@ -250,11 +259,11 @@ def load_map(
 
 
 def load_stream(
-    source: str, label_set: LabelSet, bands: tuple[int, ...] | None, labelled: bool, mask_values: MaskValues = None
+    source: str, label_set: LabelSet, reading: Reading, labelled: bool, mask_values: MaskValues = None
 ) -> HubStream:
     """The stream `hf-stream:PATH_OR_ID[:CONFIG[:SPLIT]]`; arguments and errors as in `load_map`."""
     dataset = _open(source, STREAM_PREFIX, streaming=True)
-    return HubStream(*_prepare(dataset, source, label_set, bands, labelled, mask_values))
+    return HubStream(*_prepare(dataset, source, label_set, reading, labelled, mask_values))
 
 
 def _open(source: str, prefix: str, *, streaming: bool) -> Any:
@@ -314,7 +323,7 @@ def _prepare(
     dataset: Any,
     source: str,
     label_set: LabelSet,
-    bands: tuple[int, ...] | None,
+    reading: Reading,
     labelled: bool,
     mask_values: MaskValues,
 ) -> tuple[Any, RecordReader]:
@@ -326,7 +335,7 @@ def _prepare(
     if IMAGE_COLUMN not in columns or (labelled and not maps):
         wanted = f"'{IMAGE_COLUMN}'" + (f" and one of {', '.join(LABEL_COLUMNS)} with maps of ids" if labelled else "")
         raise InputError(f"{source} has the columns {', '.join(columns)}; it needs {wanted}: rename_column does it")
-    reader = RecordReader(source, maps[0] if labelled else None, label_set, bands, mask_values)
+    reader = RecordReader(source, maps[0] if labelled else None, label_set, reading, mask_values)
     dataset = dataset.select_columns([IMAGE_COLUMN, *maps[: int(labelled)]])
     for name in dataset.column_names or ():
         if isinstance(features.get(name), datasets.Image):

@@ -6,8 +6,9 @@ with the stretch that `crossearth predict` would use.
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,34 +36,60 @@ Picture = tuple[np.ndarray, np.ndarray | None]
 """(H, W, C) uint8, RGB or the bands asked for, 0 without data; (H, W) bool, False without data, or None where all
 pixels have data."""
 
+
+@dataclass(frozen=True)
+class Reading:
+    """How rasters are read, as `geotiff.Scene` takes it.
+
+    Attributes:
+        bands: Band numbers, counted from 1: one for each channel, or one for gray; None for the choice of `Scene`.
+        nodata: Values that mean no data, beside what a file declares; None to find undeclared fill, () for none.
+        num_channels: Of the image, 3 or more.
+        palette_as_image: Whether a palette of few values in flat regions is a picture all the same.
+    """
+
+    bands: tuple[int, ...] | None = None
+    nodata: tuple[float, ...] | None = None
+    num_channels: int = 3
+    palette_as_image: bool = False
+
+    @property
+    def keeps_pictures(self) -> bool:
+        """Whether plain 8-bit pictures are read as they are."""
+        return self.bands is None and not self.nodata and self.num_channels == 3
+
+
+DEFAULT_READING = Reading()
+
+_AS_MASK = Reading(nodata=(), palette_as_image=True)  # every value stands as it is
 _PLAIN_FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP"}
 _PLAIN_MODES = {"1", "L", "P", "RGB"}
 _OPEN_SCENES = 64
 
 
-def read_image(file: File, name: str, bands: Sequence[int] | None = None) -> Picture:
+def read_image(file: File, name: str, reading: Reading = DEFAULT_READING) -> Picture:
     """The whole image.
 
     Args:
         file: A path, or the bytes of an image file of any kind.
         name: What messages call it.
-        bands: One, three or more band numbers, counted from 1; by default as `Scene` chooses them.
+        reading: Bands and values without data; by default as `Scene` finds them.
 
     Raises:
-        InputError: it cannot be read, or lacks the bands.
+        InputError: it cannot be read, lacks the bands, or cannot hold the values.
     """
-    if bands is None and _is_plain(file):
+    if reading.keeps_pictures and _is_plain(file):
         return _decode(file, name, "RGB"), None
-    with _scene(file, name, bands) as scene:
+    with _scene(file, name, reading) as scene:
         return _picture(scene.read(0, 0, scene.grid.height, scene.grid.width))
 
 
-def image_size(file: File, name: str, bands: Sequence[int] | None = None) -> tuple[int, int]:
+def image_size(file: File, name: str, reading: Reading = DEFAULT_READING) -> tuple[int, int]:
     """(height, width) in pixels, from the header alone; raises as `read_image`."""
-    if bands is None and _is_plain(file):
+    if reading.keeps_pictures and _is_plain(file):
         with Image.open(_source(file)) as image:
             return image.height, image.width
-    with _scene(file, name, bands) as scene:
+    with _scene(file, name, reading) as scene:
         return scene.grid.height, scene.grid.width
 
 
@@ -70,7 +97,7 @@ def raster_grid(path: Path) -> Grid | None:
     """Where a raster lies; None for plain pictures. Raises `InputError` if it cannot be read."""
     if _is_picture(path):
         return None
-    with _scene(path, str(path), None, is_mask=True) as scene:
+    with _scene(path, str(path), _AS_MASK) as scene:
         return scene.native_grid
 
 
@@ -81,13 +108,13 @@ def pixel_size(path: Path) -> float | None:
     return None if sides is None else (sides[0] * sides[1]) ** 0.5
 
 
-def read_image_window(path: Path, bands: tuple[int, ...] | None, window: Window) -> Picture:
+def read_image_window(path: Path, reading: Reading, window: Window) -> Picture:
     """One window of a raster file, without reading the rest; raises `InputError` on damaged data.
 
     The file stays open, since it measures its stretch once.
     """
     with bounded_cache():
-        return _picture(_kept_open(str(path), bands, os.getpid()).read(*window))
+        return _picture(_kept_open(str(path), reading, os.getpid()).read(*window))
 
 
 def read_mask(file: File, name: str, mask_values: MaskValues = None) -> np.ndarray:
@@ -125,7 +152,7 @@ def mask_counts(file: File, name: str, mask_values: MaskValues = None) -> tuple[
 def mask_palette(file: File, name: str) -> dict[int, Color] | None:
     """The color of every value of a mask; None where it has no color table. Raises `InputError` on damaged files."""
     if not _is_picture(file):
-        with _scene(file, name, None, is_mask=True) as scene:
+        with _scene(file, name, _AS_MASK) as scene:
             return color_table(scene.path)
     with Image.open(_source(file)) as image:
         colors = image.getpalette("RGB") if image.mode == "P" else None
@@ -160,7 +187,7 @@ def _mask_strips(file: File, name: str, mask_values: MaskValues) -> Iterator[np.
         labels = as_values(_decode_mask(file, name), name)
         yield from (labels[row : row + TILE] for row in range(0, len(labels), TILE))
         return
-    with _scene(file, name, None, is_mask=True) as scene:
+    with _scene(file, name, _AS_MASK) as scene:
         if len(scene.bands) > 1:
             raise InputError(_no_label_map(name))
         height, width = scene.grid.height, scene.grid.width
@@ -252,29 +279,33 @@ def _source(file: File) -> Path | io.BytesIO:
 
 
 @lru_cache(maxsize=_OPEN_SCENES)
-def _kept_open(path: str, bands: tuple[int, ...] | None, process: int) -> Scene:
+def _kept_open(path: str, reading: Reading, process: int) -> Scene:
     """The scene at `path`, opened once per process: forked workers must not share a file handle."""
-    return _open(path, bands)
+    return _open(path, reading)
 
 
-def _open(path: str | Path, bands: Sequence[int] | None, *, is_mask: bool = False) -> Scene:
-    """The raster with as many channels as bands are asked for, at least RGB; of a mask every value stands as it is."""
-    channels = max(3, len(bands or ()))
-    return Scene(path, bands=bands, num_channels=channels, nodata=() if is_mask else None, palette_as_image=is_mask)
+def _open(path: str | Path, reading: Reading) -> Scene:
+    return Scene(
+        path,
+        bands=reading.bands,
+        num_channels=reading.num_channels,
+        nodata=reading.nodata,
+        palette_as_image=reading.palette_as_image,
+    )
 
 
 @contextmanager
-def _scene(file: File, name: str, bands: Sequence[int] | None, *, is_mask: bool = False) -> Iterator[Scene]:
+def _scene(file: File, name: str, reading: Reading) -> Iterator[Scene]:
     """A file or bytes opened by GDAL, which wants the latter on disk."""
     if not isinstance(file, bytes):
-        with bounded_cache(), _open(file, bands, is_mask=is_mask) as scene:
+        with bounded_cache(), _open(file, reading) as scene:
             yield scene
         return
     with TemporaryDirectory(prefix="crossearth-") as folder:
         path = Path(folder) / "image"
         path.write_bytes(file)
         try:
-            with _scene(path, name, bands, is_mask=is_mask) as scene:
+            with _scene(path, name, reading) as scene:
                 yield scene
         except InputError as error:
             raise InputError(str(error).replace(str(path), name)) from error

@@ -9,7 +9,16 @@ import numpy as np
 
 from ..labels import IGNORE_INDEX
 from ..synthetic import DOMAINS, generate_scene
-from .image_files import WINDOW_SUFFIXES, Picture, read_image, read_image_window, read_mask, read_mask_window
+from .image_files import (
+    DEFAULT_READING,
+    WINDOW_SUFFIXES,
+    Picture,
+    Reading,
+    read_image,
+    read_image_window,
+    read_mask,
+    read_mask_window,
+)
 from .mask_values import MaskValues
 
 
@@ -116,7 +125,7 @@ class FilePair:
         name: The file's name without its ending.
         image, mask: Paths; without a mask every label is 255.
         size: (height, width) in pixels.
-        bands: One, three or more bands of the image, counted from 1; None for the choice of `geotiff.Scene`.
+        reading: Bands of the image and values without data.
         pixel_size: Metres on the ground per pixel; None where the image's georeference does not tell.
         mask_values: Values of the classes in the mask; None where they are ids.
         counts: Pixels of every id of the mask; None where they were not counted.
@@ -126,7 +135,7 @@ class FilePair:
     image: Path
     mask: Path | None
     size: tuple[int, int]
-    bands: tuple[int, ...] | None = None
+    reading: Reading = DEFAULT_READING
     pixel_size: float | None = None
     mask_values: MaskValues = None
     counts: Mapping[int, int] | None = None
@@ -142,7 +151,7 @@ class FilePair:
 
     def decode(self) -> ArrayPair:
         """The whole pair in memory; `InputError` if a file cannot be decoded."""
-        pixels, valid = read_image(self.image, str(self.image), self.bands)
+        pixels, valid = read_image(self.image, str(self.image), self.reading)
         labels = no_labels(self.size)
         if self.mask is not None:
             labels = read_mask(self.mask, str(self.mask), self.mask_values)
@@ -158,7 +167,7 @@ class FilePair:
 
     def read_pixels(self, row: int, col: int, height: int, width: int) -> Picture:
         """A window of image and validity, see `Windows`; for files with windows."""
-        return read_image_window(self.image, self.bands, (row, col, height, width))
+        return read_image_window(self.image, self.reading, (row, col, height, width))
 
     def read_labels(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """A window of the labels, see `Windows`; for files with windows."""

@@ -14,8 +14,10 @@ from ..synthetic import DOMAINS
 from . import hub
 from .hub import HubStream
 from .image_files import (
+    DEFAULT_READING,
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
+    Reading,
     image_size,
     mask_counts,
     mask_palette,
@@ -38,7 +40,7 @@ def load_sources(
     sources: Iterable[str],
     label_set: LabelSet,
     *,
-    bands: Sequence[int] | None = None,
+    reading: Reading = DEFAULT_READING,
     labelled: bool = True,
     mask_values: Sequence[int] | None = None,
     cache_bytes: int = CACHE_BYTES,
@@ -49,9 +51,9 @@ def load_sources(
     """
     loaded: list[Source] = []
     for text in sources:
-        source = load_source(text, label_set, bands=bands, labelled=labelled, mask_values=mask_values)
+        source = load_source(text, label_set, reading=reading, labelled=labelled, mask_values=mask_values)
         if not isinstance(source, HubStream):
-            source, cache_bytes = in_memory(source, cache_bytes, max(3, len(bands or ())))
+            source, cache_bytes = in_memory(source, cache_bytes, reading.num_channels)
         loaded.append(source)
     return loaded
 
@@ -70,7 +72,7 @@ def load_source(
     source: str,
     label_set: LabelSet,
     *,
-    bands: Sequence[int] | None = None,
+    reading: Reading = DEFAULT_READING,
     labelled: bool = True,
     mask_values: Sequence[int] | None = None,
 ) -> Source:
@@ -80,27 +82,27 @@ def load_source(
         source: `FOLDER` or `FOLDER:GLOB` (a pattern on names), see `load_pairs`; `hf:PATH_OR_ID[:CONFIG[:SPLIT]]` or
             `hf-stream:` with the same, see `data.hub`; `synth:DOMAIN[:COUNT]`.
         label_set: Classes of the labels.
-        bands: One, three or more bands of rasters, counted from 1; by default as `crossearth predict` chooses them.
+        reading: Bands of rasters and values without data; by default as `crossearth predict` finds them.
         labelled: False for images alone: every label is 255, and a folder needs no masks.
         mask_values: Value of class 0, 1, ... in the masks; by default the ids. 255 is ignored unless it is listed.
 
     Raises:
         InputError: nothing there, a file that does not fit, masks that say nothing, see `mask_values.check_masks`.
     """
-    chosen = None if bands is None else tuple(bands)
     values = checked_values(mask_values, label_set)
     if source.startswith("synth:"):
-        if chosen is not None and len(chosen) > 3:
-            raise InputError(f"'{source}' is drawn in three bands, not {len(chosen)}; leave it out or give three bands")
+        if reading.num_channels > 3:
+            channels = reading.num_channels
+            raise InputError(f"'{source}' is drawn in three bands, not {channels}; leave it out or give three bands")
         return _synthetic(source, label_set, labelled)
     if source.startswith(hub.MAP_PREFIX):
-        return hub.load_map(source, label_set, chosen, labelled, values)
+        return hub.load_map(source, label_set, reading, labelled, values)
     if source.startswith(hub.STREAM_PREFIX):
-        return hub.load_stream(source, label_set, chosen, labelled, values)
+        return hub.load_stream(source, label_set, reading, labelled, values)
     folder, colon, pattern = source.rpartition(":")
     if not colon or Path(source).is_dir():
         folder, pattern = source, "*"
-    return load_pairs(folder, pattern, label_set, bands=chosen, labelled=labelled, mask_values=values)
+    return load_pairs(folder, pattern, label_set, reading=reading, labelled=labelled, mask_values=values)
 
 
 def load_pairs(
@@ -108,7 +110,7 @@ def load_pairs(
     pattern: str,
     label_set: LabelSet,
     *,
-    bands: tuple[int, ...] | None = None,
+    reading: Reading = DEFAULT_READING,
     labelled: bool = True,
     mask_values: MaskValues = None,
 ) -> list[FilePair]:
@@ -119,7 +121,8 @@ def load_pairs(
 
     Raises:
         InputError: no such folder, no image that matches, an image without mask or with two, two images of one name,
-            sizes that differ, files that cannot be read, bands that an image lacks, masks that do not fit `label_set`.
+            sizes that differ, files that cannot be read, bands that an image lacks, values that it cannot hold, masks
+            that do not fit `label_set`.
     """
     root = Path(folder)
     files = _image_files(_image_folder(root, labelled), pattern)
@@ -128,15 +131,15 @@ def load_pairs(
             raise InputError(f"{first} and {second} have one name; give every image a name of its own")
     if not labelled:
         return [
-            FilePair(path.stem, path, None, image_size(path, str(path), bands), bands, pixel_size(path))
+            FilePair(path.stem, path, None, image_size(path, str(path), reading), reading, pixel_size(path))
             for path in files
         ]
     masks = [_mask_of(path, root / "masks") for path in files]
-    values = [_checked_values(*pair, label_set, bands, mask_values) for pair in zip(files, masks, strict=True)]
+    values = [_checked_values(*pair, label_set, reading, mask_values) for pair in zip(files, masks, strict=True)]
     named = [(str(mask), counts) for mask, (counts, _) in zip(masks, values, strict=True)]
     counted = check_masks(str(root), named, label_set, mask_values)
     return [
-        FilePair(image.stem, image, mask, size, bands, pixel_size(image), mask_values, ids)
+        FilePair(image.stem, image, mask, size, reading, pixel_size(image), mask_values, ids)
         for image, mask, (_, size), ids in zip(files, masks, values, counted, strict=True)
     ]
 
@@ -188,10 +191,10 @@ def _mask_of(image: Path, folder: Path) -> Path:
 
 
 def _checked_values(
-    image: Path, mask: Path, label_set: LabelSet, bands: tuple[int, ...] | None, mask_values: MaskValues
+    image: Path, mask: Path, label_set: LabelSet, reading: Reading, mask_values: MaskValues
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """(256,) pixels of every value of a mask that fits its image, and the (height, width) of both."""
-    size = image_size(image, str(image), bands)
+    size = image_size(image, str(image), reading)
     counts, mask_size = mask_counts(mask, str(mask), mask_values)
     if mask_size != size:
         raise InputError(

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import math
 import re
 import types
 import typing
@@ -17,12 +18,15 @@ import yaml
 
 from .. import documents
 from ..command_line import Parser
+from ..data.image_files import Reading
 from ..data.mask_values import checked_values
 from ..errors import InputError, shown
 from ..labels import get_label_set
 
 ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")
 """What of a model's features is trained; the table in `adaptation` says what each is."""
+NO_OTHER = "none"
+"""The word for no value without data beside what files declare."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class TrainConfig:
         eval_scale: Factor by which images are enlarged for scoring.
         bands: Bands of raster images, counted from 1: one, three, or more, red, green and blue first, to whose number
             a model is extended (`training.adaptation.extend_channels`); chosen as by `crossearth predict` if not given.
+        nodata: Values that mean no data in the images, beside what files declare, or "none" for no other. Undeclared
+            fill is looked for if not given, as by `crossearth predict`.
         label_set: Classes of the data.
         mask_values: Value of each class in the masks, in the order of the label set: "0,255" for two classes drawn in
             black and white. By default values are ids. 255 is ignored unless it is listed.
@@ -104,6 +110,7 @@ class TrainConfig:
     eval_data: list[str] = field(default_factory=list)
     eval_scale: float = 1.0
     bands: list[int] = field(default_factory=list)
+    nodata: list[float] | str = field(default_factory=list)
     label_set: str = "land-cover"
     mask_values: list[int] = field(default_factory=list)
     objective: str = "masks"
@@ -160,6 +167,8 @@ class TrainConfig:
             self._require(name, getattr(self, name) in choices, f"must be one of {', '.join(choices)}")
         for name in _PROBABILITIES:
             self._require(name, 0 <= (getattr(self, name) or 0) <= 1, "must lie between 0 and 1")
+        known = not isinstance(self.nodata, str) and all(math.isfinite(value) for value in self.nodata)
+        self._require("nodata", known or self.nodata == NO_OTHER, "must be finite numbers or 'none'")
         apart = not self.model or Path(self.model).resolve() != Path(self.output_dir).resolve()
         self._require("output_dir", apart, "must be another folder than that of the model to start from")
         self._require("train_data", bool(self.train_data), "needs at least one source")
@@ -213,6 +222,12 @@ class TrainConfig:
     def num_channels(self) -> int:
         """Channels of the images: those of `bands` where they are more than RGB."""
         return max(3, len(self.bands))
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read."""
+        values = () if isinstance(self.nodata, str) else tuple(self.nodata) or None
+        return Reading(tuple(self.bands) or None, values, self.num_channels)
 
     @property
     def total_steps(self) -> int:
@@ -321,7 +336,7 @@ def _add_flag(parser: Parser, item: "dataclasses.Field[Any]", text: str) -> None
     kind, options = _TYPES[item.name], {"default": argparse.SUPPRESS, "help": (text + known).replace("%", "%%")}
     if bool in (kind, *typing.get_args(kind)):
         parser.add_argument(f"--{item.name}", action=argparse.BooleanOptionalAction, **options)
-    elif typing.get_origin(kind) is list:
+    elif list in (typing.get_origin(kind), *map(typing.get_origin, typing.get_args(kind))):
         parser.add_argument(f"--{item.name}", nargs="+", metavar="VALUE", **options)
     else:
         parser.add_argument(f"--{item.name}", metavar="VALUE", **options)
@@ -340,25 +355,34 @@ def _unknown_field(name: str) -> str:
     return f"'{name}' is no field of TrainConfig; {hint}"
 
 
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """`value` as the annotated type `kind` of a field; `InputError` if it is none."""
+def _convert(name: str, value: Any, kind: Any, others: str = "") -> Any:
+    """`value` as the annotated type `kind` of a field; `InputError` if it is none, nor one of the `others`."""
     choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in choices:
         return None
+    if str in choices[1:]:
+        others = f" or '{NO_OTHER}'"
+        if _is_no_other(value):
+            return NO_OTHER
     target = choices[0]
     try:
         if typing.get_origin(target) is list:
             kind, items = typing.get_args(target)[0], value if isinstance(value, list) else [value]
             if kind in (int, float):
                 items = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
-            return [_convert(name, item, kind) for item in items]
+            return [_convert(name, item, kind, others) for item in items]
         return _scalar(value, target)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{name} is {shown(value)}; it must be of type {getattr(target, '__name__', target)}"
-        ) from error
+        expected = f"{getattr(target, '__name__', target)}{others}"
+        raise InputError(f"{name} is {shown(value)}; it must be of type {expected}") from error
+
+
+def _is_no_other(value: Any) -> bool:
+    """Whether the word "none" stands in place of numbers, as YAML or a flag of several values gives it."""
+    alone = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return isinstance(alone, str) and alone.strip().lower() == NO_OTHER
 
 
 def _scalar(value: Any, target: type) -> Any:

@@ -109,12 +109,12 @@ class Trainer:
                 f"{self.segmentation.config.least_side} pixels; choose that or more"
             )
         self.inputs = InputMaker(config, self.processor, self.crop_size, self.accelerator.device)
-        bands = config.bands or None
-        values = config.mask_values or None
+        reading, values = config.reading, config.mask_values or None
         self.sources = load_sources(
-            config.train_data, self.label_set, bands=bands, labelled=config.needs_labels, mask_values=values
+            config.train_data, self.label_set, reading=reading, labelled=config.needs_labels, mask_values=values
         )
-        self.eval_images = all_images(load_sources(config.eval_data, self.label_set, bands=bands, mask_values=values))
+        scored = load_sources(config.eval_data, self.label_set, reading=reading, mask_values=values)
+        self.eval_images = all_images(scored)
         if config.needs_labels:
             self._tell_labels("train_data", self.sources)
             self._tell_labels("eval_data", [self.eval_images] if self.eval_images else [])
