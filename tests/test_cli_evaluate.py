@@ -14,7 +14,9 @@ from rasters import write_raster
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
+from crossearth_hf.data.image_files import Reading, read_image
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.reporting.reading import read_report
 
 LAND_COVER = get_label_set("land-cover")
 MAP = "land=impervious_surface,road=impervious_surface,water=clutter,vegetation=tree"
@@ -112,6 +114,60 @@ def test_where_nothing_can_be_scored_no_entry_is_written(two_classes, tmp_path, 
     assert not (tmp_path / "report").exists()
 
 
+def write_float_pair(folder, fill):
+    """An image of five bands that holds `fill` in its upper half, and a mask of buildings."""
+    image = np.random.default_rng(0).normal(1000, 90, (5, 40, 48)).astype(np.float32)
+    image[:, :20] = fill
+    for part, values in (("images", image), ("masks", np.ones((1, 40, 48), np.uint8))):
+        (folder / part).mkdir(parents=True)
+        write_raster(folder / part / "0.tif", values)
+    return folder
+
+
+def test_a_person_decides_which_values_of_a_folder_are_no_data(workplace, tmp_path, capsys):
+    town = ["--folder", write_float_pair(tmp_path / "town", -9999), "--name", "Town"]
+    pixels = {}
+    for name, extra in (("found", []), ("none", ["--nodata", "none"]), ("named", ["--nodata", "-9999,0"])):
+        assert run(workplace, *town, *extra, "--out", tmp_path / name) == 0
+        entry = json.loads((tmp_path / name / "report.json").read_text())["entries"]["Town"]
+        pixels[name] = (entry["data"]["pixels"], entry["nodata"])
+    assert pixels == {"found": (960, None), "none": (1920, []), "named": (960, [-9999, 0])}
+    capsys.readouterr()
+    assert run(workplace, *town, "--nodata", "7", "--out", tmp_path / "named") == 2
+    assert "has nodata [-9999.0, 0.0], now it is [7.0]" in capsys.readouterr().err
+
+
+def test_the_bands_of_a_folder_are_chosen(workplace, tmp_path, capsys):
+    town = ["--folder", write_float_pair(tmp_path / "town", -9999), "--name", "Town", "--out", tmp_path / "report"]
+    assert run(workplace, *town, "--bands", "5,1,2") == 0
+    (example,) = (tmp_path / "report" / "examples" / "Town").iterdir()
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["entries"]["Town"]["bands"] == [5, 1, 2]
+    chosen = read_image(tmp_path / "town" / "images" / "0.tif", "0", Reading((5, 1, 2)))[0]
+    np.testing.assert_array_equal(np.load(example)["image"], chosen)
+    capsys.readouterr()
+    assert run(workplace, *town, "--bands", "4,6,1", "--overwrite") == 2
+    assert "0.tif; give one or three numbers from 1 to 5, such as 1,2,3" in capsys.readouterr().err
+
+
+def test_a_model_of_four_channels_is_scored_on_four_bands(tmp_path, capsys):
+    torch.manual_seed(0)
+    config = tiny_config(num_labels=5, id2label=LAND_COVER.id2label)
+    config.num_channels = 4
+    CrossEarthForSemanticSegmentation(config).save_pretrained(tmp_path / "model")
+    four = {"image_mean": [0.5] * 4, "image_std": [0.25] * 4}
+    CrossEarthImageProcessor(**four).save_pretrained(tmp_path / "model")
+    town = ["--folder", write_float_pair(tmp_path / "town", -9999), "--name", "Town"]
+    for name, extra in (("first", []), ("same", ["--bands", "1,2,3,4"]), ("others", ["--bands", "5,4,3,2"])):
+        assert run(tmp_path, *town, *extra, "--out", tmp_path / name) == 0
+    first, same, others = (
+        json.loads((tmp_path / name / "report.json").read_text())["entries"]["Town"]["scores"]
+        for name in ("first", "same", "others")
+    )
+    assert first == same != others
+    (example,) = read_report(tmp_path / "first").examples("Town")
+    assert example.image.shape == (40, 48, 3)
+
+
 FOLDER = ["--folder", "{}/town", "--name", "Town"]
 SCENARIO = ["--scenarios", "P(i)2V", "--data", "{}/data"]
 MISTAKES = {
@@ -136,6 +192,11 @@ MISTAKES = {
     "values of a scenario": ([*SCENARIO, "--mask-values", "0,255"], "--mask-values does not go with --scenarios"),
     "no values": ([*FOLDER, "--mask-values", "0,x"], "'0,x' is no list of values such as 0,255"),
     "too few values": ([*FOLDER, "--mask-values", "0,255"], "names 2 values and the label set 'land-cover' has 5"),
+    "bands of a scenario": ([*SCENARIO, "--bands", "3,2,1"], "--bands does not go with --scenarios"),
+    "no data of a scenario": ([*SCENARIO, "--nodata", "none"], "--nodata does not go with --scenarios"),
+    "a value that is none": ([*FOLDER, "--nodata", "black"], "'black' is no value such as 0 or -9999"),
+    "a value that is not finite": ([*FOLDER, "--nodata", "nan"], "no-data value nan is not finite and never data"),
+    "a value of no image": ([*FOLDER, "--nodata", "-1"], "no-data value -1 does not fit"),
     "scale 0": ([*FOLDER, "--scale", "0"], "scale 0.0 is not above 0"),
     "no resample": ([*FOLDER, "--bootstrap", "0"], "resamples 0 must be at least 1"),
     "selection": ([*FOLDER, "--selection", "best"], "invalid choice"),

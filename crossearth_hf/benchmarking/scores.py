@@ -34,7 +34,7 @@ class ImageCounts:
         name: Of the image.
         digest: Hash of its name, its size and its labels.
         confusion, boundary, calibration: Counts of its pixels.
-        example: Its `image`, `truth` and `prediction`, if it is kept.
+        example: Its `image` (the first three bands), `truth` and `prediction`, if it is kept.
     """
 
     index: int
@@ -139,7 +139,7 @@ def _count(task: Task, index: int, image: LabelledImage, predicted: Prediction, 
     confusion.add(prediction, truth)
     boundary.add(prediction, truth)
     calibration.add(predicted.confidence(), prediction, truth)
-    maps = {"image": predicted.image, "truth": truth, "prediction": prediction}
+    maps = {"image": predicted.image[..., :3], "truth": truth, "prediction": prediction}
     example = {key: _middle(values) for key, values in maps.items()} if keep else None
     return ImageCounts(index, name, label_digest(name, predicted.labels), confusion, boundary, calibration, example)
 

@@ -13,6 +13,7 @@ from ..benchmarks import DOMAINS, RECIPES, VERSION, Domain, Scenario, get_scenar
 from ..builders.built import read_build
 from ..configuration_crossearth import CrossEarthConfig
 from ..data import all_images, load_source
+from ..data.image_files import DEFAULT_READING, Reading
 from ..data.label_counts import LabelCounts, count_labels
 from ..data.labelled_images import LabelledImage
 from ..data.mask_values import MaskValues, checked_values
@@ -57,6 +58,7 @@ class Task:
         build: How its data were built.
         source_data: Labelled images of the domain that the model learned from, where they are asked for.
         mask_values: Value of each class in the masks; None where values are ids.
+        reading: Bands of the images and values without data.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Task:
     build: Build | None = None
     source_data: str | None = None
     mask_values: MaskValues = None
+    reading: Reading = DEFAULT_READING
 
     def images(self) -> list[LabelledImage]:
         """The images to score; `InputError` where a file does not fit."""
@@ -100,7 +103,7 @@ class Task:
         # What `crossearth build-dataset` wrote holds ids: 0 and 255 alone are a split without the second class.
         built = tuple(range(len(self.label_set.classes)))
         values = self.mask_values if self.scenario is None else built
-        return all_images([load_source(source, self.label_set, mask_values=values)])
+        return all_images([load_source(source, self.label_set, reading=self.reading, mask_values=values)])
 
     def image_name(self, image: LabelledImage) -> str:
         """Name of an image without the path that leads to its data set."""
@@ -129,6 +132,8 @@ class Task:
             "scored_classes": list(self.scored),
             "class_map": self.class_map,
             "mask_values": None if self.mask_values is None else list(self.mask_values),
+            "bands": None if self.reading.bands is None else list(self.reading.bands),
+            "nodata": None if self.reading.nodata is None else list(self.reading.nodata),
             "window": self.window,
             "stride": self.stride,
             "scale": self.scale,
@@ -184,6 +189,7 @@ def scenario_task(
         scenario=scenario,
         build=build,
         source_data=source,
+        reading=Reading(num_channels=config.num_channels),
     )
 
 
@@ -196,6 +202,8 @@ def folder_task(
     classes: Sequence[str] | None = None,
     class_map: Mapping[str, str] | None = None,
     mask_values: Sequence[int] | None = None,
+    bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
     window: int | None = None,
     stride: int | None = None,
     scale: float = 1.0,
@@ -211,12 +219,13 @@ def folder_task(
         classes: Those that are labelled, by default all; any other, labelled or predicted, counts as the first one.
         class_map: Class of the set for classes of the model, where the two differ.
         mask_values: Value of each class of the set in the masks, by default its id; 255 is ignored unless listed.
+        bands, nodata: Of the images, see `Reading`.
         window, stride: Of the sliding window; by default the model's.
         scale: Factor by which images are enlarged.
         in_domain: Whether the model has learned from this domain: such a score enters no generalisation mean.
 
     Raises:
-        InputError: a name, class or number that is none.
+        InputError: a name, class or number that is none, a value without data that is not finite.
     """
     of_model = label_set_for(config.id2label)
     labels = of_model if label_set is None else get_label_set(label_set)
@@ -225,6 +234,9 @@ def folder_task(
         raise InputError(f"the name {name!r} is not 1 to {LONGEST_NAME} printable characters; choose another")
     if not (math.isfinite(scale) and 0 < scale <= LARGEST_SCALE):
         raise InputError(f"scale {scale} is not above 0 and at most {LARGEST_SCALE}; 0.5 halves width and height")
+    for value in nodata or ():
+        if not math.isfinite(value):
+            raise InputError(f"no-data value {value:g} is not finite and never data; leave it out")
     return Task(
         name=name,
         data=folder,
@@ -238,6 +250,11 @@ def folder_task(
         scale=scale,
         unseen=not in_domain,
         mask_values=checked_values(mask_values, labels),
+        reading=Reading(
+            bands=None if bands is None else tuple(bands),
+            nodata=None if nodata is None else tuple(nodata),
+            num_channels=config.num_channels,
+        ),
     )
 
 

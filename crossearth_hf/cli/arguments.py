@@ -21,8 +21,8 @@ def nodata_values(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"'{text}' is no value such as 0 or -9999, and not 'none'") from error
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Options on how rasters are read, which the subcommands that read them share."""
+def add_nodata(parser: argparse.ArgumentParser) -> None:
+    """The option on values without data."""
     parser.add_argument(
         "--nodata",
         metavar="VALUE",
@@ -30,6 +30,11 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         help="value without data, beside what the file declares; several with commas; 'none' for no other (default: "
         "fill that is not declared is found in data of 16 bits and more)",
     )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Options on how rasters are read, which the subcommands that read them share."""
+    add_nodata(parser)
     parser.add_argument(
         "--palette-as-image", action="store_true", help="read a palette of few flat colors as a picture, not as classes"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError
-from .arguments import assignment, group, interrupt, names, pairs, values
+from .arguments import add_nodata, assignment, group, interrupt, names, numbers, pairs, values
 
 
 def add_scenarios(subparsers: Any) -> None:
@@ -109,6 +109,8 @@ def add_evaluate(subparsers: Any) -> None:
         help="value of each class in the folder's masks, in the order of the label set: 0,255 for two classes in black "
         "and white (default: the ids)",
     )
+    parser.add_argument("--bands", metavar="R,G,B", type=numbers, help="of the folder's images, as for predict")
+    add_nodata(parser)
     parser.add_argument("--scale", metavar="S", type=float, help="enlarge the folder's images by S")
     parser.add_argument("--in-domain", action="store_true", help="the model has learned from this domain: in no mean")
     parser.add_argument("--window", metavar="N", type=int, help="side in pixels (default: the recipe's or the model's)")
@@ -163,7 +165,7 @@ def _evaluation_plan(arguments: argparse.Namespace) -> Any:
     """What to score, by the flags: scenarios or a folder; `InputError` for flags that belong to the other."""
     from ..benchmarking.tasks import folder_task, scenario_task  # noqa: PLC0415
 
-    of_folder = ("name", "label_set", "classes", "mask_values", "scale", "in_domain")
+    of_folder = ("name", "label_set", "classes", "mask_values", "bands", "nodata", "scale", "in_domain")
     kind, needed, foreign = (
         ("--scenarios", "data", of_folder) if arguments.scenarios else ("--folder", "name", ("data",))
     )
