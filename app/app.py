@@ -53,6 +53,7 @@ def predict(
     *,
     limits: Limits | None = None,
     bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
     at_model_resolution: bool = False,
     on_windows: WindowCounter | None = None,
 ) -> Prediction:
@@ -64,6 +65,7 @@ def predict(
         folder: An empty folder for the results.
         limits: Largest sizes; the usual ones where None.
         bands: Band numbers, counted from 1; by default as `Scene` chooses them.
+        nodata: Values that mean no data, beside what the file declares; None to find undeclared fill, () for none.
         at_model_resolution: Whether to read the scene at the pixel size that the model learned.
         on_windows: Told the windows done and their total; what it raises ends the job.
 
@@ -76,7 +78,9 @@ def predict(
         raise InputError("This model does not state its resolution; untick the box that asks for it.")
     resolution = trained_at if at_model_resolution else None
     channels, limits = network.config.num_channels, limits or Limits()
-    with admitted(upload, folder, limits, bands=bands, resolution=resolution, num_channels=channels) as scene:
+    with admitted(
+        upload, folder, limits, bands=bands, nodata=nodata, resolution=resolution, num_channels=channels
+    ) as scene:
         grid = scene.native_grid
         outputs = MapOutputs.checked(
             scene.path,

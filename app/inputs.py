@@ -1,5 +1,6 @@
 """What a request holds, checked: the page sends what its fields allow, any other client whatever it likes."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from crossearth_hf.errors import InputError, on_one_line
 
 _LONGEST_SHOWN = 40  # signs of a value in a message
-_LONGEST_BANDS = 100  # signs
+_LONGEST_LIST = 100  # signs
 
 
 def uploaded_file(value: Any, folder: Path) -> Path | None:
@@ -61,17 +62,37 @@ def whole_number(value: Any, name: str, low: int, high: int) -> int:
 
 def band_numbers(value: Any) -> list[int] | None:
     """Band numbers as a visitor typed them; None for none. Raises `InputError`."""
-    typed = "" if value is None else str(value).strip() if _is_text(value) else "?"
     try:
-        if len(typed) > _LONGEST_BANDS:
-            raise ValueError
+        typed = _typed(value)
         return [int(number) for number in typed.split(",")] if typed else None
     except ValueError as error:
         raise InputError(f"{_shown(value)} is no list of bands; give numbers such as 4,3,2.") from error
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
+def nodata_values(value: Any) -> list[float] | None:
+    """Values without data as a visitor typed them, none for the word "none"; None where the field is empty.
+
+    Raises:
+        InputError: for anything but finite numbers and that word.
+    """
+    try:
+        typed = _typed(value)
+        values = [float(number) for number in typed.split(",")] if typed and typed.lower() != "none" else []
+        if not all(map(math.isfinite, values)):
+            raise ValueError
+    except ValueError as error:
+        raise InputError(f"{_shown(value)} is no value without data; give numbers such as 0,-9999, or none.") from error
+    return values if typed else None
+
+
+def _typed(value: Any) -> str:
+    """What a visitor typed into a field for numbers; raises `ValueError` for what can be none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise ValueError
+    typed = "" if value is None else str(value).strip()
+    if len(typed) > _LONGEST_LIST:
+        raise ValueError
+    return typed
 
 
 def _shown(value: Any) -> str:

@@ -54,6 +54,7 @@ class Handlers:
         scene: Any,
         model: Any,
         bands: Any,
+        nodata: Any,
         at_model_resolution: Any,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio's way
@@ -68,6 +69,7 @@ class Handlers:
                 job.folder,
                 limits=self.limits,
                 bands=inputs.band_numbers(bands),
+                nodata=inputs.nodata_values(nodata),
                 at_model_resolution=inputs.flag(at_model_resolution, "Model's resolution"),
                 on_windows=job.counting(lambda share, text: progress(share, desc=text)),
             )
@@ -238,15 +240,25 @@ def _map_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
             names = ("Map (GeoTIFF)", "Confidence (GeoTIFF)", "Picture (PNG)", "Polygons (GeoPackage)")
             files = [gr.DownloadButton(name, size="sm") for name in names]
             place = gr.HTML()
-    with gr.Accordion("For scenes of many bands or another resolution", open=False):
-        bands = gr.Textbox(
-            "", label="Bands", placeholder="1,2,3", info="Numbers of the bands that the model sees: red, green, blue."
-        )
+    with gr.Accordion("For scenes of many bands, with fill, or of another resolution", open=False):
+        with gr.Row():
+            bands = gr.Textbox(
+                "",
+                label="Bands",
+                placeholder="1,2,3",
+                info="Numbers of the bands that the model sees: red, green, blue.",
+            )
+            nodata = gr.Textbox(
+                "",
+                label="No data",
+                placeholder="0,-9999",
+                info="Values that mean no data, beside what the file declares, or none for no other.",
+            )
         own = gr.Checkbox(
             label="Read the scene at the model's resolution",
             info="For pixels much larger or smaller than the model has seen. Needs a georeference; may take longer.",
         )
-    fields, outputs = [scene, model, bands, own], [view, legend, place, *files]
+    fields, outputs = [scene, model, bands, nodata, own], [view, legend, place, *files]
     run = _runs(buttons, handlers, handlers.map_scene, inputs=fields, outputs=outputs, api_name="predict")
     run.success(lambda: gr.Row(visible=True), None, results, **_QUIET)
     scene.change(lambda: (pages.WELCOME, gr.Row(visible=False)), None, [view, results], queue=False, **_QUIET)

@@ -55,6 +55,7 @@ def admitted(
     limits: Limits,
     *,
     bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
     resolution: float | None = None,
     num_channels: int = 3,
 ) -> Iterator[Scene]:
@@ -64,7 +65,7 @@ def admitted(
         upload: The file as it came.
         folder: An empty folder of this job.
         limits: Largest sizes.
-        bands, resolution, num_channels: As in `Scene`.
+        bands, nodata, resolution, num_channels: As in `Scene`.
 
     Raises:
         InputError: from here and from the body, without any path of the server in its message.
@@ -77,7 +78,12 @@ def admitted(
         with (
             bounded_cache(),
             Scene(
-                scene_file, bands=bands, resolution=resolution, num_channels=num_channels, driver=SCENE_DRIVER
+                scene_file,
+                bands=bands,
+                nodata=nodata,
+                resolution=resolution,
+                num_channels=num_channels,
+                driver=SCENE_DRIVER,
             ) as scene,
         ):
             _check_pixels(scene.grid.height, scene.grid.width, limits)

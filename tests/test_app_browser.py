@@ -190,11 +190,27 @@ def test_a_collar_is_told(page, tmp_path):
 
 def test_bands_that_are_none_are_explained(page, scene):
     give(page, scene)
-    page.get_by_text("For scenes of many bands or another resolution").click()
+    page.get_by_text("For scenes of many bands, with fill, or of another resolution").click()
     page.get_by_label("Bands").fill("red & blue")
     press(page, "Make the map")
     page.get_by_text("'red & blue' is no list of bands; give numbers such as 4,3,2.").wait_for()
     picture(page, "error")
+
+
+def test_values_without_data_are_typed(page, tmp_path):
+    pixels = generate_scene("temperate-summer", 5, 300, 420).image.copy()
+    pixels[:, :105] = 0
+    Image.fromarray(pixels).save(tmp_path / "collar.png")
+    give(page, tmp_path / "collar.png")
+    page.get_by_text("For scenes of many bands, with fill").click()
+    page.get_by_label("No data").fill("black")
+    press(page, "Make the map")
+    page.get_by_text("'black' is no value without data; give numbers such as 0,-9999, or none.").wait_for()
+    page.get_by_label("No data").fill("0")
+    press(page, "Make the map")
+    page.locator(".ce-help", has_text="nodata 0 as asked").wait_for()
+    assert page.locator(".ce-note", has_text="region at the border").count() == 0
+    picture(page, "nodata")
 
 
 def test_large_scenes_are_refused_by_their_pixels(page, tmp_path):

@@ -19,7 +19,7 @@ pytest.importorskip("shapely")
 import app_parts  # puts the app on the path
 import httpx
 import settings
-from app_parts import stub_model, write_patches
+from app_parts import patches, stub_model, write_patches
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
@@ -89,6 +89,22 @@ def test_versions_through_the_api(client, tmp_path):
     assert html.count("<br>100.0 % of the pixels keep their class<meter") == 3
 
 
+def test_values_without_data_through_the_api(client, tmp_path):
+    pixels, ids = patches()
+    pixels[:, :40] = 7
+    write_raster(tmp_path / "s.tif", pixels)
+    for nodata in ("7", 7, "7, 9"):
+        map_file = client.predict(handle_file(tmp_path / "s.tif"), nodata=nodata, api_name="/predict")[3]
+        with rasterio.open(map_file) as source:
+            labels = source.read(1)
+        assert (labels[:40] == 255).all()
+        np.testing.assert_array_equal(labels[40:], ids[40:])
+    with pytest.raises(
+        AppError, match="No-data value -9999 does not fit the file, whose bands are uint8; give a value"
+    ):
+        client.predict(handle_file(tmp_path / "s.tif"), nodata="-9999", api_name="/predict")
+
+
 def test_mistakes_arrive_as_sentences(client, tmp_path):
     (tmp_path / "text.tif").write_text("no image")
     with pytest.raises(AppError, match="neither a GeoTIFF nor a JPEG nor a PNG"):
@@ -117,7 +133,7 @@ def write_upload(url, folder):
 
 def call(url, path):
     """The server's answer to a caller who names a file of the server as the scene."""
-    body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "stub", "", False]}
+    body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "stub", "", "", False]}
     event = httpx.post(f"{url}gradio_api/call/predict", json=body).json()["event_id"]
     return httpx.get(f"{url}gradio_api/call/predict/{event}", timeout=60).text
 
@@ -141,7 +157,7 @@ def test_no_address_is_fetched(server):
     url, *_ = server
     address = "http://example.org/scene.tif"
     file = {"path": address, "meta": {"_type": "gradio.FileData"}}
-    body = {"data": [file, "stub", "", False], "session_hash": "x", "fn_index": 0}
+    body = {"data": [file, "stub", "", "", False], "session_hash": "x", "fn_index": 0}
     nested = f'{{"data": {"[" * 700}{json.dumps(file)}{"]" * 700}}}'
     once = quote(address, safe="")
     for answer in (
@@ -183,11 +199,16 @@ def test_a_foreign_page_uploads_nothing(server, tmp_path):
 
 VALUES = [None, True, -1, 1.5, 10**400, float("nan"), "ü\ud800\n" + "a" * 3000, [], {"a": [1]}]
 FIELDS = {
-    "predict": {"scene": 0, "model": 1, "bands": 2, "at_model_resolution": 3},
+    "predict": {"scene": 0, "model": 1, "bands": 2, "nodata": 3, "at_model_resolution": 4},
     "compare": {"scene": 0, "model": 1, "alpha": 2, "mask_ratio": 3, "seed": 4, "band_order": 5},
 }
-FITTING = {"predict": ["stub", "", False], "compare": ["stub", 0.5, 0.0, 0, "RGB"]}
-DEFAULTS = {("predict", "bands"): [None], ("predict", "at_model_resolution"): [None, True], ("compare", "alpha"): []}
+FITTING = {"predict": ["stub", "", "", False], "compare": ["stub", 0.5, 0.0, 0, "RGB"]}
+DEFAULTS = {
+    ("predict", "bands"): [None],
+    ("predict", "nodata"): [None],
+    ("predict", "at_model_resolution"): [None, True],
+    ("compare", "alpha"): [],
+}
 
 
 def answer_to(url, api_name, data):
@@ -222,10 +243,11 @@ def test_what_is_wrong_is_named(server, tmp_path):
     url, *_ = server
     mine = {"path": write_upload(url, tmp_path), "meta": {"_type": "gradio.FileData"}}
     for data, sentence in (
-        ([mine, None, "", False], "Unknown model (empty); choose stub."),
-        ([mine, "<b>", "", False], "Unknown model '&lt;b&gt;'; choose stub."),
-        ([mine, "stub", {"a": 1}, False], "an object is no list of bands; give numbers such as 4,3,2."),
-        ([mine, "stub", "", "yes"], "Model's resolution: 'yes' is neither true nor false; give one of these."),
+        ([mine, None, "", "", False], "Unknown model (empty); choose stub."),
+        ([mine, "<b>", "", "", False], "Unknown model '&lt;b&gt;'; choose stub."),
+        ([mine, "stub", {"a": 1}, "", False], "an object is no list of bands; give numbers such as 4,3,2."),
+        ([mine, "stub", "", [7], False], "a list is no value without data; give numbers such as 0,-9999, or none."),
+        ([mine, "stub", "", "", "yes"], "Model's resolution: 'yes' is neither true nor false; give one of these."),
     ):
         assert answer_to(url, "predict", data)[1]["error"] == sentence
     for data, sentence in (
@@ -250,7 +272,7 @@ def test_requests_that_make_no_sense_leave_no_traceback(server, tmp_path, capfd)
         ("queue/join", body | {"fn_index": 1, "session_hash": ""}),
         ("queue/join", body | {"fn_index": None}),
         ("run/nothing", body),
-        ("run/predict", {"data": [None, None, None, None]}),
+        ("run/predict", {"data": [None] * 5}),
         ("run/predict", {"data": "x"}),
     ):
         assert 400 <= httpx.post(f"{url}gradio_api/{path}", json=sent, timeout=60).status_code <= 500, path

@@ -11,6 +11,7 @@ pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
 from app_parts import patches, read_map, stub_model, write_patches
+from inputs import nodata_values
 from rasters import write_raster
 from shift import infrared_scene
 from uploads import SCENE_DRIVER, Limits, admitted
@@ -272,3 +273,15 @@ def test_admitted_scene_has_a_name_of_ours(tmp_path, folder):
     write_patches(tmp_path / "..evil;name.tif")
     with admitted(tmp_path / "..evil;name.tif", folder, Limits()) as scene:
         assert scene.path == str(folder / "scene.tif")
+
+
+@pytest.mark.parametrize(("typed", "share"), [("", 0.1), ("None", 0), ("65535", 0.1), (" 65535, 1840 ", 0.1)])
+def test_a_visitor_decides_which_values_are_no_data(tmp_path, folder, typed, share):
+    """A pixel has no data where no band has any; 1840 is held by one band of each."""
+    pixels, ids = patches()
+    filled = pixels.astype(np.uint16) * 8
+    filled[:, :16] = 65535
+    write_raster(tmp_path / "s.tif", filled)
+    with admitted(tmp_path / "s.tif", folder, Limits(), nodata=nodata_values(typed)) as scene:
+        valid = scene.read(0, 0, *ids.shape).valid
+    assert (~valid).mean() == pytest.approx(share)
