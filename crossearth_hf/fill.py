@@ -287,16 +287,19 @@ def _usual_color(colors: np.ndarray) -> tuple[float, np.ndarray]:
     return float(counts.max() / colors.shape[1]), colors[:, first[counts.argmax()]]
 
 
-def count_flat_classes(values: np.ndarray, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> int | None:
+def count_flat_classes(
+    values: np.ndarray, pieces: Sequence[tuple[np.ndarray, np.ndarray]], fewest: int = 2
+) -> int | None:
     """How many values a band holds where they are few, and in flat regions like classes; None for imagery.
 
-    Few are 2 to 32. Flat is a band of which 90 % of the neighbors are equal; photographs in 16 colors reach 80 %.
+    Few are `fewest` to 32. Flat is a band of which 90 % of the neighbors are equal; photographs in 16
+    colors reach 80 %.
 
     Args:
         values: The different values of the band.
         pieces: (H, W) values and (H, W) validity of windows at full resolution.
     """
-    if not 2 <= len(values) <= _MOST_CLASSES:
+    if not fewest <= len(values) <= _MOST_CLASSES:
         return None
     equal = pairs = 0
     for piece, valid in pieces:

@@ -23,7 +23,7 @@ from .errors import InputError
 from .gdal import GDAL_ERRORS, gdal_cause, ignore_missing_georeference
 from .grid import Grid, sample_shape, shifted
 from .imagery import check_imagery
-from .raw_bands import RawBands, transparency_band
+from .raw_bands import EmptyScene, RawBands, transparency_band
 from .resampling import read_resampled
 from .scene_files import files_of
 from .scene_notices import Notice, describe, find_notices
@@ -157,6 +157,11 @@ class Scene:
     def notices(self) -> list[Notice]:
         """What a person should know before the map is made; reads a sample of the whole scene."""
         return find_notices(self._raw, self._source, bands_were_named=self._bands_were_named)
+
+    def check_has_data(self) -> None:
+        """Raises `EmptyScene` where no pixel has data; reads a sample of the whole scene."""
+        if not self._raw.measured.has_data:
+            raise EmptyScene(f"{self.path} holds no pixel with data; check its nodata value, mask or alpha band")
 
     def read(self, row: int, col: int, height: int, width: int) -> Raster:
         """The window that starts at (row, col) of `grid` and lies inside it. Raises `InputError` on damaged data."""

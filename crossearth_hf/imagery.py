@@ -83,12 +83,12 @@ def is_own_output(path: str) -> bool:
         return False
 
 
-def flat_classes(read: ReadWindow, height: int, width: int) -> int | None:
-    """How many classes a band seems to hold; None for imagery. See `fill.count_flat_classes`."""
+def flat_classes(read: ReadWindow, height: int, width: int, fewest: int = 2) -> int | None:
+    """How many classes a band seems to hold, at least `fewest`; None for imagery. See `fill.count_flat_classes`."""
     shape = sample_shape(height, width)
     sample = read(Window(0, 0, width, height), shape)
     pieces = [sample] if shape == (height, width) else [read(*window) for window in _windows(height, width)]
-    return count_flat_classes(np.unique(sample[0][sample[1]]), pieces)
+    return count_flat_classes(np.unique(sample[0][sample[1]]), pieces, fewest)
 
 
 def _windows(height: int, width: int) -> Iterator[tuple[Window, tuple[int, int]]]:

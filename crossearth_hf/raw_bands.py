@@ -24,17 +24,23 @@ _MOST_STRIPS = 4_096  # that are searched for data where a decimated read finds 
 _MOST_SEARCHED = 2**28  # pixels
 
 
+class EmptyScene(InputError):
+    """The scene holds no pixel with data."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a sample of a whole scene shows.
 
     Attributes:
+        has_data: Whether any pixel has.
         fills: Values that mean no data although the file does not say so, and values that might.
         collars: Constant regions at the border.
         plateau: A value that all bands hold in flat regions and that may mean no data; None where there is none.
         low, high: (bands,) float64 values that become 0 and 255.
     """
 
+    has_data: bool
     fills: tuple[Fill, ...]
     collars: tuple[Collar, ...]
     plateau: Plateau | None
@@ -122,8 +128,10 @@ class RawBands:
             masks &= ~near
         chosen = [mask if mask.any() else valid if valid.any() else ~valid for mask in masks]
         data = [band[mask].astype(np.float64) for band, mask in zip(values, chosen, strict=True)]
-        low, high = np.transpose([np.percentile(band, _STRETCH_PERCENTILES) for band in data])
-        return Measured(tuple(fills), tuple(collars), plateau, low, np.where(high > low, high, low + 1))
+        limits = np.transpose([np.percentile(band, _STRETCH_PERCENTILES) for band in data])
+        low, high = np.nan_to_num(limits)  # NaN where nothing but NaN is there
+        high = np.where(high > low, high, low + 1)
+        return Measured(bool(valid.any()), tuple(fills), tuple(collars), plateau, low, high)
 
     @property
     def looks_for_fill(self) -> bool:
@@ -180,7 +188,7 @@ class RawBands:
         return Window(0, 0, width, height), sample_shape(height, width)
 
     def _strips(self) -> Iterator[tuple[Window, tuple[int, int]]]:
-        """Windows of the file from top to bottom, and their sizes; raises `InputError` once too many are taken.
+        """Windows of the file from top to bottom, and their sizes; raises `EmptyScene` once too many are taken.
 
         They are for specks of data that decimation missed.
         """
@@ -188,7 +196,7 @@ class RawBands:
         corners = product(range(0, source.height, TILE), range(0, source.width, _STRIP_WIDTH))
         for number, (row, col) in enumerate(corners):
             if number >= _MOST_STRIPS or searched >= _MOST_SEARCHED:
-                raise InputError(
+                raise EmptyScene(
                     f"{source.name} holds no pixel with data in a sample of all its pixels and in the first "
                     f"{searched:,}; check its nodata value, mask or alpha band, or cut it to where it has data"
                 )

@@ -40,6 +40,8 @@ def describe(raw: RawBands, source: Any) -> str:
     if count == 3 and has_meaning(source, raw.bands) and raw.bands != rgb_by_name(source):
         shown = "the model's red, green and blue"
     text = f"bands {_named(raw.bands, band_names(source))} of {source.count} as {shown}, {kind}"
+    if not raw.measured.has_data:
+        return f"{text}, no pixel with data"
     if not raw.is_byte:
         limits = zip(raw.measured.low, raw.measured.high, strict=True)
         text += ", stretched from " + ", ".join(f"{low:.6g}..{high:.6g}" for low, high in limits)
@@ -154,11 +156,13 @@ def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
 
     def read(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         values, masks = raw.read(window, shape)
-        return _colors(values), masks.any(axis=0)
+        return _colors(values), np.any(masks, axis=0)
 
-    classes = flat_classes(read, source.height, source.width)
-    if classes is None:
+    classes = flat_classes(read, source.height, source.width, fewest=1)
+    if classes is None or not raw.measured.has_data:
         return []
+    if classes == 1:
+        return [Notice("all pixels of the scene hold the same value")]
     kind = "values" if len(raw.bands) == 1 else "colors"
     finding = f"the scene holds {classes} {kind} in flat regions, like a map of classes"
     return [Notice(f"{finding}, and is mapped as imagery")]

@@ -8,7 +8,7 @@ from PIL import Image
 pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
-import app_parts  # puts the app on the path
+import app_parts  # noqa: F401 - puts the app on the path
 import pages
 from app_parts import patches, read_map, stub_model
 from rasters import write_raster

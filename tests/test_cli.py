@@ -141,9 +141,10 @@ def test_a_folder_becomes_a_folder_of_maps(workplace, scenes, tmp_path, capsys):
     maps, sure = tmp_path / "maps", tmp_path / "new" / "sure"
     assert predict_many(workplace, scenes, maps, "--confidence", sure, "--fast") == 2
     output = capsys.readouterr()
-    lines = output.out.splitlines()
+    lines = output.out.splitlines()[::2]
     assert [line.split()[0] for line in lines] == [str(maps / "a.tif"), str(maps / "south/b.tif")]
     assert all(re.search(r"LABEL_\d \d+\.\d%.*\(\d+\.\d s\)$", line) for line in lines)
+    assert all(line.startswith("  ") and " as RGB, uint8, " in line for line in output.out.splitlines()[1::2])
     *_, advice, problem, summary = output.err.strip().splitlines()
     assert "--resolution 0.25 may give a better map" in advice
     assert "and another one: the scene has pixels of" in advice

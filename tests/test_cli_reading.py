@@ -70,7 +70,7 @@ def test_classes_and_own_results_among_the_scenes(workplace, tmp_path, capsys):
     errors = capsys.readouterr().err
     results = {"map.tif": "a map", "sure.tif": "confidences", "shares.tif": "probabilities", "view.png": "a preview"}
     for name, content in results.items():
-        assert f"{name} holds {content} of this package and no imagery: skipped" in errors
+        assert f"{name}: skipped, holds {content} of this package and no imagery" in errors
     assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene.tif"]
     assert predict(workplace, scene=scenes / "map.tif", target=tmp_path / "again.tif") == 2
     assert "map.tif holds a map of this package and no imagery" in capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_a_result_that_bears_the_name_of_a_scene_is_skipped(workplace, tmp_path,
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(scenes / "a.png")
     assert predict(workplace, scene=scenes / "a.png", target=scenes / "a.tif") == 0
     assert predict(workplace, scene=scenes, target=tmp_path / "maps") == 0
-    assert "a.tif holds a map of this package and no imagery: skipped" in capsys.readouterr().err
+    assert "a.tif: skipped, holds a map of this package and no imagery" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.tif"]
 
 

@@ -162,11 +162,19 @@ def test_rescaling_names_what_works():
 )
 def test_advice_on_resolution_names_what_works(pixel, trained_at, advice):
     # UTM's scale is 0.9996 on the central meridian: metres of the map times that are metres on the ground.
-    scene = grid(32632, Affine(0.9996 * pixel, 0, 5e5, 0, -0.9996 * pixel, 5e6))
+    side = max(100, round(3000 / pixel))
+    scene = grid(32632, Affine(0.9996 * pixel, 0, 5e5, 0, -0.9996 * pixel, 5e6), side, side)
     said = resolution_advice(scene, trained_at)
     assert (said is None) if advice is None else (advice in said)
     if said and "--resolution" in said:
         scene.rescaled(trained_at)
+
+
+def test_no_resolution_is_advised_that_leaves_a_few_pixels():
+    small = grid(32632, Affine(0.1, 0, 5e5, 0, -0.1, 5e6), width=300, height=200)
+    assert "at 1 m this one is too small to be mapped well" in resolution_advice(small, 1.0)
+    large = grid(32632, Affine(0.1, 0, 5e5, 0, -0.1, 5e6), width=3000, height=2000)
+    assert "--resolution 1 may" in resolution_advice(large, 1.0)
 
 
 def test_advice_for_pixels_that_are_not_square():

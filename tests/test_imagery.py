@@ -62,6 +62,19 @@ def test_ids_without_a_palette_are_mapped_with_a_word(tmp_path, regions):
     assert "5 values in flat regions, like a map of classes" in str(notice)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_scene_of_one_value_is_told(tmp_path, dtype):
+    with Scene(write_raster(tmp_path / "a.tif", np.full((1, 40, 50), 7, dtype))) as scene:
+        assert list(map(str, scene.notices())) == ["all pixels of the scene hold the same value"]
+
+
+def test_a_picture_of_few_flat_colors_is_mapped_with_a_word(tmp_path, regions):
+    colors = np.random.default_rng(1).integers(0, 256, (3, 6), dtype=np.uint8)
+    with Scene(write_raster(tmp_path / "a.tif", colors[:, regions[0]])) as scene:
+        (notice,) = scene.notices()
+    assert "5 colors in flat regions, like a map of classes" in str(notice)
+
+
 def test_our_own_labels_are_known(tmp_path, regions):
     path = tmp_path / "a.tif"
     write_geotiff(path, regions - 1, crs="EPSG:32632", transform=PLACE, label_set=get_label_set("land-cover"))

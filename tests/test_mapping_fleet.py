@@ -113,6 +113,18 @@ def test_one_map_each_and_a_failure_apart(scenes, tmp_path, shared):
         assert threading.get_ident() not in used.workers.threads
 
 
+def test_tiles_without_data_are_skipped_and_how_others_were_read_is_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    full = np.full((3, 70, 90), 7, np.uint8)
+    write_raster(tmp_path / "in" / "empty.tif", full, nodata=7)
+    write_raster(tmp_path / "in" / "full.tif", full)
+    results = run(tmp_path / "in", MapFolders.checked(tmp_path / "maps"))
+    assert results["empty"].problem is None
+    assert results["empty"].skipped.startswith("skipped, holds no pixel with data; check its nodata value")
+    assert "bands 1,2,3 of 3 as RGB, uint8, all pixels valid" in results["full"].summary
+    assert files(tmp_path / "maps") == ["full.tif"]
+
+
 def test_a_rerun_maps_what_is_missing(scenes, tmp_path):
     folders = MapFolders.checked(tmp_path / "maps", preview=tmp_path / "pictures")
     run(scenes, folders)
@@ -209,15 +221,15 @@ def test_problems_known_beforehand(tmp_path):
 
 
 def test_advice_unless_a_resolution_is_asked_for(scenes, tmp_path):
-    class Coarse(Model):
+    class Fine(Model):
         def __init__(self):
             super().__init__()
-            self.config.ground_sampling_distance = 5
+            self.config.ground_sampling_distance = 0.1
 
     folders = MapFolders.checked(tmp_path / "maps")
-    assert "--resolution 5 may give" in run(scenes, folders, mapper(Coarse()))["a"].advice
+    assert "--resolution 0.1 may give" in run(scenes, folders, mapper(Fine()))["a"].advice
     folders = MapFolders.checked(tmp_path / "again")
-    results = run(scenes, folders, mapper(Coarse(), bands=(1,), resolution=1.0))
+    results = run(scenes, folders, mapper(Fine(), bands=(1,), resolution=1.0))
     assert results["a"].advice is None
     assert results["b"].report is not None
 

@@ -98,6 +98,7 @@ def _predict_one(arguments: argparse.Namespace) -> None:
     options = {name: getattr(arguments, name) for name in ("bands", "resolution", "nodata", "palette_as_image")}
     with Scene(source, num_channels=channels, **options) as scene:
         say(scene.summary())
+        scene.check_has_data()
         for notice in scene.notices():
             say(str(notice))
         with _mapper(arguments) as mapper:
@@ -129,7 +130,7 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     with _mapper(arguments) as mapper:
         for result in map_scenes(waiting, folders, mapper, overwrite=arguments.overwrite):
             if result.report is not None:
-                tqdm.write(_line(result.report))
+                tqdm.write(f"{_line(result.report)}\n  {result.summary}")
             if result.problem is not None:
                 problems.append(result.problem)
             for sentence in result.notices:

@@ -16,6 +16,7 @@ from ..inference import WindowCounter
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_distinct, check_place
 from ..progress import progress_bar
+from ..raw_bands import EmptyScene
 from ..working_folders import side_files
 from .one_scene import MapOutputs, MapReport, predict_map, resolution_advice
 from .part_jobs import has_parts, parts_folder
@@ -201,7 +202,8 @@ class SceneResult:
         problem: Why it failed, in one sentence; else None.
         advice: What would give a better map, or None.
         notices: What is odd about the scene.
-        skipped: Why it is no scene but a result of this package; else None.
+        skipped: Why there is nothing to map: a result of this package, no pixel with data; else None.
+        summary: How the scene was read, in one line; None where it was not.
     """
 
     scene: ListedScene
@@ -210,6 +212,7 @@ class SceneResult:
     advice: str | None = None
     notices: tuple[str, ...] = ()
     skipped: str | None = None
+    summary: str | None = None
 
 
 def map_scenes(
@@ -258,13 +261,15 @@ def _map_one(scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overw
             return SceneResult(scene, problem=scene.problem)
         outputs = folders.outputs_of(scene, overwrite=overwrite)
         with mapper.open(scene.source) as opened:
+            opened.check_has_data()
             notices = tuple(map(str, opened.notices()))
             report = mapper.map(opened, outputs, progress=False, on_windows=partial(bar.move, scene.name))
-            return SceneResult(scene, report, advice=mapper.advice(opened), notices=notices)
+            return SceneResult(scene, report, advice=mapper.advice(opened), notices=notices, summary=opened.summary())
     except WorkersLost:
         raise
-    except OwnOutput as error:
-        return SceneResult(scene, skipped=f"{error}: skipped")
+    except (OwnOutput, EmptyScene) as error:
+        finding = str(error).removeprefix(f"{scene.source} ")
+        return SceneResult(scene, skipped=f"skipped, {finding}")
     except InputError as error:
         sentence = str(error) if scene.source in str(error) else f"{scene.source}: {error}"
         return SceneResult(scene, problem=sentence)

@@ -19,6 +19,7 @@ from ..inference import WindowCounter
 from ..labels import IGNORE_INDEX, LabelSet, label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..outputs import check_distinct, check_output, check_outside, staged
+from ..raw_bands import EmptyScene
 from .cog import BlockFile, Layer, Piece, crs_remark, map_layers, raster_reader, write_cog, write_mosaic
 from .part_jobs import (
     PartJob,
@@ -39,6 +40,7 @@ from .sweep import counted_windows
 
 _TIFF = (".tif", ".tiff")
 _BRING_BACK_SIDE = 1024
+_LEAST_SIDE_TO_RESAMPLE = 64  # pixels: of fewer, a model sees little; our choice
 _SQUARE_METRES_PER_HECTARE = 10_000
 
 PartRunner = Callable[[Sequence[PartJob]], Iterable[PartJob]]
@@ -198,8 +200,8 @@ def predict_map(
         device_type: The type of device on which the parts are computed; None for the model's.
 
     Raises:
-        InputError: for more than 255 classes, a scene without a valid pixel, one that is damaged or changes, a full
-            disk, too little memory.
+        EmptyScene: for a scene without a valid pixel.
+        InputError: for more than 255 classes, a scene that is damaged or changes, a full disk, too little memory.
     """
     start = time.perf_counter()
     label_set = label_set_for(model.config.id2label)
@@ -303,7 +305,7 @@ def _write_map(
                 _count_piece(piece, tally)
         if not tally.pixels.any():
             discard(jobs)
-            raise InputError(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
+            raise EmptyScene(f"{scene.path} holds no pixel with data; check its nodata value, mask or alpha band")
         for stage, mosaic, layer, parts, output in zip(stages, mosaics, layers, pieces, outputs.files, strict=False):
             blocks = (_placed(block, piece) for piece in parts for block in piece.blocks)
             write_cog(stage, mosaic, layer, blocks, output)
@@ -400,5 +402,7 @@ def resolution_advice(
     sides = f"{size[0]:.3g}" if max(size) < 1.01 * min(size) else f"{size[0]:.3g} x {size[1]:.3g}"
     if not grid.can_be_rescaled(trained_at):
         remedy = "such scenes are outside what it knows; give it imagery of about {metres:g} m"
+    elif min(grid.rescaled(trained_at).height, grid.rescaled(trained_at).width) < _LEAST_SIDE_TO_RESAMPLE:
+        remedy = "at {metres:g} m this one is too small to be mapped well; give it a larger scene"
     finding = f"the scene has pixels of {sides} m, the model learned at {trained_at:.3g} m"
     return f"{finding}: {remedy.format(metres=trained_at)}"
