@@ -20,6 +20,7 @@ from rasterio.windows import Window
 
 from .bands import choose_bands, palette_of
 from .errors import InputError
+from .fill import Fill
 from .gdal import GDAL_ERRORS, gdal_cause, ignore_missing_georeference
 from .grid import Grid, sample_shape, shifted
 from .imagery import check_imagery
@@ -162,6 +163,10 @@ class Scene:
         """Raises `EmptyScene` where no pixel has data; reads a sample of the whole scene."""
         if not self._raw.measured.has_data:
             raise EmptyScene(f"{self.path} holds no pixel with data; check its nodata value, mask or alpha band")
+
+    def undeclared_fills(self) -> tuple[Fill, ...]:
+        """Values of bands that mean no data, or might, and that nobody names; reads a sample of the whole scene."""
+        return self._raw.measured.fills if self._raw.looks_for_fill else ()
 
     def read(self, row: int, col: int, height: int, width: int) -> Raster:
         """The window that starts at (row, col) of `grid` and lies inside it. Raises `InputError` on damaged data."""

@@ -131,6 +131,8 @@ def test_a_person_decides_which_values_of_a_folder_are_no_data(workplace, tmp_pa
         assert run(workplace, *town, *extra, "--out", tmp_path / name) == 0
         entry = json.loads((tmp_path / name / "report.json").read_text())["entries"]["Town"]
         pixels[name] = (entry["data"]["pixels"], entry["nodata"])
+        told = "Town: -9999 is held by 1 of 1 images, in up to 50.0% of their pixels" in capsys.readouterr().err
+        assert told == (name == "found")
     assert pixels == {"found": (960, None), "none": (1920, []), "named": (960, [-9999, 0])}
     capsys.readouterr()
     assert run(workplace, *town, "--nodata", "7", "--out", tmp_path / "named") == 2

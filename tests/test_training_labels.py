@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rasters import write_raster
 from training_runs import load_sources_unkept, log_lines, make_workplace, settings, write_unseen_labels
 
 from crossearth_hf.errors import InputError
@@ -109,3 +110,18 @@ def test_a_run_that_skipped_some_steps_ends_well(workplace, tmp_path, leaving_ou
     train(settings(workplace, tmp_path / "run", train_data=both, batch_size=1, steps=6, **leaving_out))
     assert 0 < log_lines(tmp_path / "run")[-1]["skipped"] < 6
     assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_undeclared_fill_is_told_once_unless_a_person_has_decided(workplace, tmp_path, capsys):
+    data = tmp_path / "data"
+    image = np.random.default_rng(0).normal(1000, 90, (3, 80, 80)).astype(np.float32)
+    image[:, :20] = -9999
+    for part, values in (("images", image), ("masks", np.ones((1, 80, 80), np.uint8))):
+        (data / part).mkdir(parents=True)
+        write_raster(data / part / "0.tif", values)
+    sources = {"train_data": [str(data), f"{workplace / 'data'}:0"], "eval_data": [f"{workplace / 'data'}:5"]}
+    for name, extra in (("found", {}), ("kept", {"nodata": "none"})):
+        train(settings(workplace, tmp_path / name, steps=1, warmup_steps=0, **sources, **extra))
+        lines = [line for line in capsys.readouterr().err.splitlines() if "-9999" in line]
+        assert len(lines) == (name == "found")
+    assert "nodata: none" in (tmp_path / "kept" / "train.yaml").read_text()

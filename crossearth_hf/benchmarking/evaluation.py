@@ -13,6 +13,7 @@ from accelerate.utils import parse_flag_from_env
 
 from ..benchmarks import VERSION
 from ..configuration_crossearth import CrossEarthConfig
+from ..data.fill_notices import fill_notices
 from ..data.labelled_images import LabelledImage
 from ..errors import InputError
 from ..image_processing_crossearth import CrossEarthImageProcessor
@@ -100,7 +101,9 @@ def evaluate(
             continue
         counts = task.label_counts(images)
         if state.is_main_process:
-            print(counts.table(task.name, task.label_set), file=sys.stderr)
+            # Scenarios take no flag by which a person could say otherwise.
+            lines = fill_notices(task.name, images) if task.scenario is None else []
+            print("\n".join([counts.table(task.name, task.label_set), *lines]), file=sys.stderr)
         entry, examples = _entry(network, processor, task, images, settings)
         features = _features(network, processor, task, images) if settings.features else None
         if state.is_main_process:

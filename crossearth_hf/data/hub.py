@@ -16,6 +16,7 @@ import fsspec
 import numpy as np
 
 from ..errors import InputError, reason_of
+from ..fill import Fill
 from ..hub import check_repository, is_online
 from ..labels import IGNORE_INDEX, LabelSet
 from ..progress import quiet_loaders
@@ -28,6 +29,7 @@ from .image_files import (
     mask_palette,
     read_image,
     read_mask_values,
+    undeclared_fills,
 )
 from .labelled_images import ArrayPair, no_labels
 from .mask_values import MaskValues, check_masks, check_palette, to_ids
@@ -66,6 +68,11 @@ class RecordReader:
         name = self.name(index)
         pixels, valid = read_image(_file(record[IMAGE_COLUMN], name), name, self.reading)
         return ArrayPair(name, pixels, self._labels(record, name, pixels.shape[:2]), valid)
+
+    def undeclared_fills(self, record: Mapping[str, Any], index: int) -> tuple[Fill, ...]:
+        """Values of the image that seem to mean no data although nobody names them; `InputError` as in `decode`."""
+        name = self.name(index)
+        return undeclared_fills(_file(record[IMAGE_COLUMN], name), name, self.reading)
 
     def check(self, record: Mapping[str, Any], index: int) -> tuple[tuple[int, int], np.ndarray]:
         """(height, width) of a record, from the image's header, and (256,) pixels of every value of its mask.
@@ -128,6 +135,10 @@ class HubImage:
 
     open = decode
 
+    def undeclared_fills(self) -> tuple[Fill, ...]:
+        """Of the image, see `LabelledImage`; `InputError` if it cannot be decoded."""
+        return self.reader.undeclared_fills(self.dataset[self.index], self.index)
+
     def label_counts(self) -> Mapping[int, int] | None:
         """Pixels of every id of the mask, whether the image has data there or not; None without labels."""
         return self.counts
@@ -170,6 +181,11 @@ class HubStream:
         if not any(pixels[:IGNORE_INDEX].any() for _, pixels in counted):
             return [{IGNORE_INDEX: int(pixels.sum())} for _, pixels in counted]
         return check_masks(f"the first records of {self.name}", counted, reader.label_set, reader.mask_values)
+
+    def first_fills(self, records: int) -> list[tuple[Fill, ...]]:
+        """Undeclared fill of each of the first so many records; `InputError` if one cannot be decoded."""
+        numbered = enumerate(islice(_records(self.dataset), records))
+        return [self.reader.undeclared_fills(record, index) for index, record in numbered]
 
     def image(self, position: int, seed: int) -> ArrayPair:
         """The record at `position` (from 0) in the order that `seed` gives.

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..fill import Fill
 from ..gdal import read_errors
 from ..geotiff import Raster, Scene, bounded_cache, color_table, read_band
 from ..geotiff_writing import TILE
@@ -91,6 +92,14 @@ def image_size(file: File, name: str, reading: Reading = DEFAULT_READING) -> tup
             return image.height, image.width
     with _scene(file, name, reading) as scene:
         return scene.grid.height, scene.grid.width
+
+
+def undeclared_fills(file: File, name: str, reading: Reading) -> tuple[Fill, ...]:
+    """Values that seem to mean no data although neither the file nor `reading` names them; raises as `read_image`."""
+    if reading.nodata is not None or _is_plain(file):
+        return ()
+    with _scene(file, name, reading) as scene:
+        return scene.undeclared_fills()
 
 
 def raster_grid(path: Path) -> Grid | None:

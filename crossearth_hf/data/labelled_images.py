@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..fill import Fill
 from ..labels import IGNORE_INDEX
 from ..synthetic import DOMAINS, generate_scene
 from .image_files import (
@@ -18,6 +19,7 @@ from .image_files import (
     read_image_window,
     read_mask,
     read_mask_window,
+    undeclared_fills,
 )
 from .mask_values import MaskValues
 
@@ -64,6 +66,9 @@ class LabelledImage(Protocol):
     def open(self) -> Windows:
         """The image for reading in parts: decoded, unless its files can be read in parts themselves."""
 
+    def undeclared_fills(self) -> tuple[Fill, ...]:
+        """Values that seem to mean no data although nobody names them; reads a sample of the image."""
+
     def label_counts(self) -> Mapping[int, int] | None:
         """Pixels of every id that its labels hold, 255 ignored; None where it would have to be drawn to know."""
 
@@ -101,6 +106,10 @@ class ArrayPair:
         return self
 
     open = decode
+
+    def undeclared_fills(self) -> tuple[Fill, ...]:
+        """None: it is decoded."""
+        return ()
 
     def label_counts(self) -> dict[int, int]:
         """Pixels of every id, without data 255."""
@@ -161,6 +170,10 @@ class FilePair:
         """The pair for reading in parts; `InputError` if a file cannot be decoded."""
         return self if self.has_windows else self.decode()
 
+    def undeclared_fills(self) -> tuple[Fill, ...]:
+        """Of the image, see `LabelledImage`; `InputError` if it cannot be decoded."""
+        return undeclared_fills(self.image, str(self.image), self.reading)
+
     def label_counts(self) -> Mapping[int, int] | None:
         """Pixels of every id of the mask, whether the image has data there or not."""
         return self.counts
@@ -205,6 +218,10 @@ class DrawnScene:
         return ArrayPair(self.name, *self.read(), pixel_size=self.pixel_size)
 
     open = decode
+
+    def undeclared_fills(self) -> tuple[Fill, ...]:
+        """None: it is drawn."""
+        return ()
 
     def label_counts(self) -> None:
         """Not known before it is drawn."""

@@ -1,7 +1,7 @@
 """From the text of a source to its labelled images, checked before anything is trained or scored."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..labels import LabelSet
 from ..synthetic import DOMAINS
 from . import hub
+from .fill_notices import fill_notices
 from .hub import HubStream
 from .image_files import (
     DEFAULT_READING,
@@ -44,14 +45,19 @@ def load_sources(
     labelled: bool = True,
     mask_values: Sequence[int] | None = None,
     cache_bytes: int = CACHE_BYTES,
+    tell: Callable[[str], object] | None = None,
 ) -> list[Source]:
     """The images of every source, see `load_source`; those that fit into `cache_bytes` are decoded once and kept.
 
-    The budget holds for all sources together, in their order. What does not fit is read anew for every crop.
+    The budget holds for all sources together, in their order. What does not fit is read anew for every crop. Lines on
+    undeclared fill are told if `tell` is given, see `fill_notices`.
     """
     loaded: list[Source] = []
     for text in sources:
         source = load_source(text, label_set, reading=reading, labelled=labelled, mask_values=mask_values)
+        if tell is not None:
+            for line in fill_notices(text, source):
+                tell(line)
         if not isinstance(source, HubStream):
             source, cache_bytes = in_memory(source, cache_bytes, reading.num_channels)
         loaded.append(source)

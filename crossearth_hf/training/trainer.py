@@ -109,12 +109,13 @@ class Trainer:
                 f"{self.segmentation.config.least_side} pixels; choose that or more"
             )
         self.inputs = InputMaker(config, self.processor, self.crop_size, self.accelerator.device)
-        reading, values = config.reading, config.mask_values or None
-        self.sources = load_sources(
-            config.train_data, self.label_set, reading=reading, labelled=config.needs_labels, mask_values=values
-        )
-        scored = load_sources(config.eval_data, self.label_set, reading=reading, mask_values=values)
-        self.eval_images = all_images(scored)
+        options: dict[str, Any] = {
+            "reading": config.reading,
+            "mask_values": config.mask_values or None,
+            "tell": _say if self.accelerator.is_main_process else None,
+        }
+        self.sources = load_sources(config.train_data, self.label_set, labelled=config.needs_labels, **options)
+        self.eval_images = all_images(load_sources(config.eval_data, self.label_set, **options))
         if config.needs_labels:
             self._tell_labels("train_data", self.sources)
             self._tell_labels("eval_data", [self.eval_images] if self.eval_images else [])
@@ -160,7 +161,7 @@ class Trainer:
         counts = count_labels(sources)
         counts.check(what, self.label_set.classes, self.label_set)
         if self.accelerator.is_main_process:
-            print(counts.table(what, self.label_set), file=sys.stderr)
+            _say(counts.table(what, self.label_set))
 
     def _loop(self) -> None:
         config = self.config
@@ -388,6 +389,10 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks, since the loader is prepared later
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
     return accelerator
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _scalars_to_vectors(network: nn.Module) -> set[str]:
