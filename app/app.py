@@ -101,7 +101,7 @@ def predict(
             footprint(grid),
             scene.summary(),
             None if resolution else _advice(grid, trained_at, limits),
-            notices(scene),
+            notices(scene, with_fields=True),
         )
 
 

@@ -6,6 +6,7 @@ opened by its own driver, and pictures are rewritten before anything else looks 
 """
 
 import os
+import re
 import shutil
 import stat
 import time
@@ -32,6 +33,7 @@ SCENE_DRIVER = "GTiff"
 """The only GDAL driver that opens an upload after it was brought in."""
 
 _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # no file beside an upload says anything about it
+_FIELDS = {"--nodata": "No data", "--bands": "Bands"}
 _LARGEST_BLOCK = 64e6  # pixels times bands; GDAL decodes a block as a whole, and again for every window
 
 
@@ -94,13 +96,25 @@ def admitted(
         raise InputError(message[0].upper() + message[1:].rstrip(".") + ".") from error
 
 
-def notices(scene: Scene) -> tuple[str, ...]:
-    """Sentences on what is odd about a scene, and on the flags of another command, for the page has no field for it."""
-    found = scene.notices()
+def notices(scene: Scene, *, with_fields: bool = False) -> tuple[str, ...]:
+    """Sentences on what is odd about a scene.
+
+    Args:
+        scene: The scene.
+        with_fields: Whether there are the fields of the map tab, which the sentences then name in place of flags.
+    """
     return tuple(
-        notice.finding if notice.remedy is None else f"{notice.finding}; with crossearth predict, {notice.remedy}"
-        for notice in found
+        notice.finding if notice.remedy is None else f"{notice.finding}; {_advice(notice.remedy, with_fields)}"
+        for notice in scene.notices()
     )
+
+
+def _advice(remedy: str, with_fields: bool) -> str:
+    """A remedy in words of the page: its own fields, or the command that has the flag."""
+    named = re.fullmatch(r"(--\w+)[ =](\S+) (.*)", remedy)
+    if named is not None and with_fields and named[1] in _FIELDS:
+        return f"{named[2]} in the field {_FIELDS[named[1]]} {named[3]}"
+    return f"with crossearth predict, {remedy}" if remedy.startswith("--") else remedy
 
 
 def _bring_in(upload: Path, target: Path, limits: Limits) -> None:

@@ -12,10 +12,11 @@ import app_parts  # noqa: F401 - puts the app on the path
 import pages
 from app_parts import patches, read_map, stub_model
 from rasters import write_raster
-from uploads import Limits
+from uploads import Limits, notices
 
 from app import predict
 from crossearth_hf.errors import InputError
+from crossearth_hf.geotiff import Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -34,7 +35,9 @@ def test_undeclared_fill_is_left_out_and_said(tmp_path, folder):
     result = predict(tmp_path / "s.tif", stub_model(), folder)
     np.testing.assert_array_equal(read_map(result.report.files[0])[16:], ids[16:])
     assert result.report.without_data == 16 * 200
-    assert any("65535 is held by 10.0% of the pixels" in notice for notice in result.notices)
+    (notice,) = result.notices
+    assert "65535 is held by 10.0% of the pixels" in notice
+    assert notice.endswith("; none in the field No data keeps it as data")
     html = pages.legend(result.report, result.notices)
     assert "<p class='ce-note'>65535 is held by 10.0% of the pixels" in html
     assert "undeclared fill 65535" in result.summary
@@ -48,7 +51,9 @@ def test_a_collar_is_said(tmp_path, folder):
     result = predict(tmp_path / "s.png", stub_model(), folder)
     (notice,) = result.notices
     assert "black region at the border covers 20.0% of the scene" in notice
-    assert "with crossearth predict, --nodata=0 leaves it out" in notice
+    assert notice.endswith("; 0 in the field No data leaves it out")
+    with Scene(tmp_path / "s.png") as scene:  # the other tab has no such field
+        assert notices(scene)[0].endswith("; with crossearth predict, --nodata=0 leaves it out")
     assert "A black region at the border" in pages.legend(result.report, result.notices)
 
 
