@@ -111,32 +111,32 @@ def _of_fills(raw: RawBands) -> list[Notice]:
     by_value: dict[tuple[float, bool], list[Fill]] = {}
     for fill in fills:
         by_value.setdefault((fill.value, fill.certain), []).append(fill)
-    return [_of_fill(value, certain, group, raw.bands) for (value, certain), group in by_value.items()]
+    return [_of_fill(raw, value, certain, group) for (value, certain), group in by_value.items()]
 
 
-def _of_fill(value: float, certain: bool, fills: Sequence[Fill], bands: Sequence[int]) -> Notice:
-    numbers = [str(bands[fill.band]) for fill in fills]
+def _of_fill(raw: RawBands, value: float, certain: bool, fills: Sequence[Fill]) -> Notice:
+    numbers = [str(raw.bands[fill.band]) for fill in fills]
     where = f"band{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
     share = max(fill.share for fill in fills)
     held = f"{value:.9g} is held by {share:.1%} of the pixels of {where}, far from all others"
     if certain:
         return Notice(f"{held}, and taken as no data", "--nodata none keeps it as data")
-    return Notice(f"{held}, and taken as data", f"--nodata={value:.9g} leaves it out")
+    return Notice(f"{held}, and taken as data", _leave_out(raw, value))
 
 
 def _of_collars(raw: RawBands) -> list[Notice]:
     return [
         Notice(
             f"a {collar.color} region at the border covers {collar.share:.1%} of the scene and is mapped like the rest",
-            _collar_remedy(collar, raw.nodata or ()),
+            _collar_remedy(raw, collar),
         )
         for collar in raw.measured.collars
     ]
 
 
-def _collar_remedy(collar: Collar, known: Sequence[float]) -> str:
+def _collar_remedy(raw: RawBands, collar: Collar) -> str:
     if collar.values:
-        return f"--nodata={','.join(f'{value:g}' for value in [*known, *collar.values])} leaves it out"
+        return _leave_out(raw, *collar.values)
     return f"GDAL's nearblack -setmask{' -white' if collar.color == 'white' else ''} leaves it out"
 
 
@@ -145,8 +145,14 @@ def _of_plateau(raw: RawBands) -> list[Notice]:
     if plateau is None:
         return []
     finding = f"{plateau.value:.9g} is held by {plateau.share:.1%} of the pixels, in flat regions, and taken as data"
-    values = ",".join(f"{value:.9g}" for value in [*(raw.nodata or ()), plateau.value])
-    return [Notice(finding, f"--nodata={values} leaves it out")]
+    return [Notice(finding, _leave_out(raw, plateau.value))]
+
+
+def _leave_out(raw: RawBands, *values: float) -> str:
+    """The flag that leaves these values out beside those that are left out already: naming some ends the search."""
+    found = [fill.value for fill in raw.measured.fills if fill.certain] if raw.looks_for_fill else []
+    all_values = dict.fromkeys([*(raw.nodata or ()), *found, *values])
+    return f"--nodata={','.join(f'{value:.9g}' for value in all_values)} leaves it out"
 
 
 def _of_classes(raw: RawBands, source: Any) -> list[Notice]:

@@ -92,6 +92,19 @@ def test_two_fills_and_a_declared_one(tmp_path, pixels):
     assert len(notices) == 2
 
 
+def test_the_hint_names_what_is_left_out_already_too(tmp_path, pixels):
+    """Naming a value ends the search for others."""
+    values = pixels.astype(np.float32)
+    values[:, STRIP] = -9999
+    values = blob(10_000)(values)
+    path = write_raster(tmp_path / "a.tif", values)
+    _, notices = read_all(path)
+    assert "--nodata=-9999,10000 leaves it out" in notices[1]
+    raster, notices = read_all(path, nodata=[-9999, 10_000])
+    np.testing.assert_array_equal(raster.valid, (values > 0).all(axis=0) & (values < 10_000).all(axis=0))
+    assert notices == []
+
+
 def test_each_band_has_a_fill_of_its_own(tmp_path, pixels):
     """A pixel is lost only where all bands are; the limits of a band come from its own data."""
     values = pixels.astype(np.uint16)
