@@ -23,6 +23,7 @@ from .errors import InputError, reason_of, shown
 from .geotiff import Raster
 from .hub import CONFIG, INDEX, PROCESSOR, WEIGHTS, hub_file, hub_model, weight_parts
 from .image_processing_crossearth import CrossEarthImageProcessor, semantic_scores
+from .model_fields import check_config, check_processor
 from .modeling_crossearth import CrossEarthForSemanticSegmentation
 from .normalization import normalize_pixels
 from .progress import quiet_loaders
@@ -35,6 +36,8 @@ BUNDLED_MODEL = Path(__file__).parents[1] / "hub_cards" / "crossearth-tiny"
 
 _MOST_MISSING = 2
 """Numbers that a configuration may ask for over those that the weights hold: else the two are of different models."""
+
+_CLASSIFIER = "class_predictor.weight"
 
 FAST_STEP = 7 / 8
 """Stride of fast maps over the window's side."""
@@ -250,11 +253,17 @@ def load_model(
                 dtype=precision,
                 attn_implementation=BLOCK_ATTENTION if blocks else "sdpa",
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # told below
                 output_loading_info=True,
             )
     except Exception as error:  # a damaged folder makes its readers fail in any way
         raise InputError(f"the model {name} cannot be loaded: {reason_of(error)}; save or convert it again") from error
-    for keys, what in (("missing_keys", "lack"), ("unexpected_keys", "hold beyond its configuration")):
+    info["mismatched_keys"] = {entry[0] for entry in info["mismatched_keys"]}
+    for keys, what in (
+        ("missing_keys", "lack"),
+        ("unexpected_keys", "hold beyond its configuration"),
+        ("mismatched_keys", "hold in other shapes than its configuration gives"),
+    ):
         if info[keys]:
             raise InputError(
                 f"the weights of {name} {what} {len(info[keys])} tensors, such as {shown(min(info[keys]))}; save or "
@@ -271,7 +280,9 @@ def load_model(
 
 
 def check_weights(weights: Mapping[str, Tensor], name: str, remedy: str) -> None:
-    """Raises `InputError` where weights, by their names, are infinite or no numbers.
+    """Raises `InputError` where weights, by their names, are infinite, no numbers or nothing but zeros.
+
+    Zeros alone in the classifier make maps of one class too. Single layers may hold zeros, as some do before training.
 
     Args:
         weights: A state dict.
@@ -284,6 +295,10 @@ def check_weights(weights: Mapping[str, Tensor], name: str, remedy: str) -> None
         if not bool(torch.isfinite(tensor).all()):
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise InputError(f"the weights of {name} hold NaN or infinity in {key}, in {dtype}; {remedy}")
+    classifier = {key: tensor for key, tensor in weights.items() if key.endswith(_CLASSIFIER)}
+    for tensors, where in ((weights, "all tensors"), (classifier, _CLASSIFIER)):
+        if tensors and not any(bool(tensor.any()) for tensor in tensors.values()):
+            raise InputError(f"the weights of {name} hold zeros alone in {where}, and every map is one class; {remedy}")
 
 
 def check_count(config: CrossEarthConfig, folder: Path) -> None:
@@ -311,28 +326,14 @@ def load_processor(folder: Path) -> CrossEarthImageProcessor:
     """The image processor of a model's folder; `InputError` where its file is damaged or its numbers do not fit."""
     for name in ("processor_config.json", PROCESSOR):
         if (folder / name).exists():
-            read_json(folder / name, "save the image processor again")
+            values = read_json(folder / name, "save the image processor again")
+            check_processor(values.get("image_processor", values), folder / name)
     try:
-        processor = CrossEarthImageProcessor.from_pretrained(folder)
+        return CrossEarthImageProcessor.from_pretrained(folder)
     except Exception as error:  # whatever the fields of a stranger's file make transformers raise
         raise InputError(
             f"the image processor of {folder} cannot be loaded: {reason_of(error)}; save it again"
         ) from error
-    _check_numbers(processor, str(folder))
-    return processor
-
-
-def _check_numbers(processor: CrossEarthImageProcessor, name: str) -> None:
-    """Raises `InputError` unless the numbers with which a processor normalises are numbers that fit together."""
-    mean, std, factor = processor.image_mean, processor.image_std, processor.rescale_factor
-    are_lists = isinstance(mean, list | tuple) and isinstance(std, list | tuple) and len(mean) == len(std)
-    values: list[Any] = [*mean, *std, factor] if are_lists else [None]
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values) or 0 in std:
-        raise InputError(
-            f"the image processor of {name} has image_mean {shown(mean)}, image_std {shown(std)} and rescale_factor "
-            f"{shown(factor)}, which must be finite numbers, one mean and one std other than 0 per channel; save it "
-            "again"
-        )
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:
@@ -403,7 +404,10 @@ def load_config(name_or_dir: str | os.PathLike[str] | None = None) -> CrossEarth
         raise InputError(
             f"{name} holds a model of type {shown(found)}; this program runs '{CrossEarthConfig.model_type}'"
         )
+    check_config(values, path)
     try:
         return CrossEarthConfig.from_dict(values)
     except Exception as error:  # whatever the fields of a stranger's file make transformers raise
-        raise InputError(f"the model {name} cannot be loaded: {reason_of(error)}; save or convert it again") from error
+        raise InputError(
+            f"{path} describes no model of this kind: {reason_of(error)}; correct it, or save the model again"
+        ) from error

@@ -26,6 +26,7 @@ LAYERS = [
     [  # 1: files, class ids, counts, scenes
         "errors",
         "documents",
+        "model_fields",
         "command_line",
         "hub",
         "progress",

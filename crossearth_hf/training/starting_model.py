@@ -16,6 +16,7 @@ from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import check_count, check_weights, load_config, load_processor, model_folder
 from ..labels import LabelSet
 from ..memory import keep_freed_memory, return_freed_memory
+from ..model_fields import check_config
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
 from ..modeling_multitask import CrossEarthForMultiTaskTraining
 from ..progress import quiet_loaders
@@ -122,6 +123,7 @@ def _new(
         if config.model in PRESETS:
             return model_class(CrossEarthConfig.from_preset(config.model, **fields))
         values = read_json(config.model, "give a CrossEarth configuration")
+        check_config(values, config.model)
         network = CrossEarthConfig(**(values | fields))
         _check_size(network, config.model)
         return model_class(network)
