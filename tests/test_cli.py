@@ -362,6 +362,18 @@ def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
     assert capsys.readouterr().err.count("is no name of a repository") == 2  # where nobody ends the second
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "launch needs a script to run"), (["--num_processes", "x", "a.py"], "invalid int value: 'x'")],
+)
+def test_a_wrong_launch_is_one_sentence(capsys, arguments, message):
+    assert main(["launch", *arguments]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("crossearth: error: ")
+    assert message in said[0]
+
+
 def launched(processes, *arguments):
     """`crossearth launch` on CPUs, in a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}

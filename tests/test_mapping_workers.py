@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
+import threading
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -277,12 +280,32 @@ def test_no_workers(count):
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "ftp://x:1", "", "tls://127.0.0.1:1"])
 def test_no_scheduler(monkeypatch, address):
-    monkeypatch.setattr("crossearth_hf.mapping.workers._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("crossearth_hf.mapping.workers._ANSWER_SECONDS", 0.5)
+    started = time.monotonic()
     with (
         pytest.raises(InputError, match="no Dask scheduler answers"),
         cluster_workers(address, ModelSource(None, "cpu", "float32")),
     ):
         pass
+    assert time.monotonic() - started < 10
+
+
+def test_something_else_than_a_scheduler_listens():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_answer_like_a_web_server, args=[server], daemon=True).start()
+        with (
+            pytest.raises(InputError, match="no Dask scheduler answers"),
+            cluster_workers(f"tcp://127.0.0.1:{server.getsockname()[1]}", ModelSource(None, "cpu", "float32")),
+        ):
+            pass
+
+
+def _answer_like_a_web_server(server):
+    with suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            connection.close()
 
 
 def test_a_scheduler_without_workers(monkeypatch):

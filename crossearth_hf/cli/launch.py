@@ -3,7 +3,7 @@
 import argparse
 import logging
 import subprocess
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import InputError
 
@@ -27,7 +27,9 @@ def _launch(arguments: argparse.Namespace) -> None:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     except ImportError as error:
         raise InputError("launch needs 'accelerate'; install it with pip install 'crossearth-hf[train]'") from error
-    options = launch_command_parser().parse_args(arguments.arguments)
+    parser = launch_command_parser()
+    parser.error = _refuse  # type: ignore[method-assign]  # its own prints a usage of a hundred lines
+    options = parser.parse_args(arguments.arguments)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the script has said what was wrong
     try:
         launch_command(options)
@@ -35,6 +37,12 @@ def _launch(arguments: argparse.Namespace) -> None:
         raise SystemExit(_exit_code(error.returncode)) from None
     except ChildFailedError as error:
         raise SystemExit(_exit_code(error.get_first_failure()[1].exitcode)) from None
+
+
+def _refuse(message: str) -> NoReturn:
+    """Ends the command with what accelerate's parser says."""
+    reason = "launch needs a script to run" if "required: training_script" in message else message
+    raise InputError(f"{reason}; write crossearth launch [OPTIONS] SCRIPT [ARGUMENTS], see crossearth launch --help")
 
 
 def _exit_code(code: int) -> int:

@@ -10,7 +10,9 @@ import hashlib
 import logging
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # one class from Python 3.11 on
-_CONNECT_SECONDS = 30  # to a scheduler
+_ANSWER_SECONDS = 5  # until something listens where a scheduler should be
+_CONNECT_SECONDS = 30  # to a scheduler, which may be busy
 _WORKERS_SECONDS = 30  # until it has one
 _LOCAL_SECONDS = 120  # where all cores are busy, processes start slowly
+_PAUSE = 0.2  # seconds between two looks for a scheduler
+_DEFAULT_PORT = 8786  # of a Dask scheduler
 _OPEN_SCENES = 8
 _MOST_WAITING = 1000  # parts of a scene that the scheduler knows of: enough for a cluster to grow by
 
@@ -206,8 +211,9 @@ def cluster_workers(address: str, model: ModelSource) -> Iterator[Workers]:
 
     with silence_logging_cmgr(logging.CRITICAL):  # what it logs where a scheduler dies, the person hears in a sentence
         try:
+            _await_listener(address)
             client = Client(address, timeout=_CONNECT_SECONDS)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
+        except Exception as error:  # tls:// without certificates; whatever else listens there may answer anything
             raise InputError(
                 f"no Dask scheduler answers at {address} ({error}); start `dask scheduler`, or check the address"
             ) from error
@@ -217,6 +223,28 @@ def cluster_workers(address: str, model: ModelSource) -> Iterator[Workers]:
             except _TIMEOUTS as error:
                 raise InputError(f"{address} has no worker; start some with `dask worker {address}`") from error
             yield Workers(client, model)
+
+
+def _await_listener(address: str) -> None:
+    """Raises `OSError` or `ValueError` where nothing listens at the address of a scheduler; the client tries longer."""
+    from distributed.comm import parse_address  # noqa: PLC0415 - an optional dependency
+    from distributed.comm.addressing import parse_host_port  # noqa: PLC0415
+
+    scheme, place = parse_address(address)
+    if scheme not in ("tcp", "tls"):
+        return
+    host, port = parse_host_port(place, _DEFAULT_PORT)
+    last = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=_ANSWER_SECONDS).close()
+            return
+        except socket.gaierror:  # a name that nobody knows
+            raise
+        except OSError:
+            if time.monotonic() > last:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _require_dask() -> None:
