@@ -52,6 +52,7 @@ Act = Callable[[], object]
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT)
 _CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
+_SERVER = ("_forkserver_address", "_forkserver_authkey")  # the latter in newer versions of Python
 _MISSES = 30  # signals in a row that came too late before a command is given up
 _PATIENCE = 300  # seconds
 
@@ -107,6 +108,21 @@ def _processes() -> ForkServerContext:
     return context
 
 
+def _server() -> dict[str, Any]:
+    """Where the process that forks others can be asked for one."""
+    server = forkserver._forkserver
+    return {name: getattr(server, name) for name in _SERVER if hasattr(server, name)}
+
+
+def _share_server(place: dict[str, Any]) -> None:
+    """Has this process ask the server that forked it, as Dask's workers are forked too.
+
+    Else it would start one that knows nothing, and every worker would import everything anew.
+    """
+    server = forkserver._forkserver
+    vars(server).update(place, ensure_running=lambda: None)
+
+
 def start(
     name: str, root: Path, folder: Path, *, before: bool = False, at: int | None = None, act: Act | None = None
 ) -> BaseProcess:
@@ -121,7 +137,7 @@ def start(
         act: What is done then.
     """
     received, sent = _processes().Pipe(duplex=False)
-    child = _processes().Process(target=_child, args=(name, root, folder, before, at, act, sent))
+    child = _processes().Process(target=_child, args=(name, root, folder, before, at, act, sent, _server()))
     child.start()
     sent.close()
     received.recv()
@@ -129,10 +145,18 @@ def start(
 
 
 def _child(
-    name: str, root: Path, folder: Path, before: bool, at: int | None, act: Act | None, ready: Connection
+    name: str,
+    root: Path,
+    folder: Path,
+    before: bool,
+    at: int | None,
+    act: Act | None,
+    ready: Connection,
+    server: dict[str, Any],
 ) -> NoReturn:
     code = 1
     try:
+        _share_server(server)
         os.chdir(folder)
         output = os.open(folder.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)

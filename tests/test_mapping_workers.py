@@ -278,6 +278,16 @@ def test_no_workers(count):
         pass
 
 
+def test_workers_that_do_not_start(monkeypatch):
+    def fail(**options):
+        raise RuntimeError("Nanny failed to start.") from TimeoutError("no answer")
+
+    monkeypatch.setattr("distributed.LocalCluster", fail)
+    refusal = pytest.raises(InputError, match=r"the 2 workers do not start \(no answer\); choose fewer")
+    with refusal, local_workers(2, ModelSource(None, "cpu", "float32")):
+        pass
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "ftp://x:1", "", "tls://127.0.0.1:1"])
 def test_no_scheduler(monkeypatch, address):
     monkeypatch.setattr("crossearth_hf.mapping.workers._ANSWER_SECONDS", 0.5)

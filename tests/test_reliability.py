@@ -45,7 +45,7 @@ def trials(tmp_path_factory):
         yield cache(lambda name: reliability.Trials(name, work / "inputs", work, seed=1))
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", [*LONG, pytest.param("predict-workers", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
 def test_an_ended_run_leaves_nothing_broken_and_the_next_one_finishes(trials, name, number):
     command = trials(name)

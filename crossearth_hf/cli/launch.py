@@ -28,7 +28,7 @@ def _launch(arguments: argparse.Namespace) -> None:
     except ImportError as error:
         raise InputError("launch needs 'accelerate'; install it with pip install 'crossearth-hf[train]'") from error
     parser = launch_command_parser()
-    parser.error = _refuse  # type: ignore[method-assign]  # its own prints a usage of a hundred lines
+    parser.error = _refuse  # its own prints a usage of a hundred lines
     options = parser.parse_args(arguments.arguments)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the script has said what was wrong
     try:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 from ..geotiff import Scene, bounded_cache
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import fastest_dtype, load_model, resolve_device
@@ -181,14 +181,20 @@ def local_workers(count: int, model: ModelSource) -> Iterator[Workers]:
     share = replace(model, threads=max(1, CPU_COUNT // count))
     patience = {f"distributed.comm.timeouts.{kind}": f"{_LOCAL_SECONDS}s" for kind in ("connect", "tcp")}
     with dask.config.set(patience):
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            memory_limit=None,  # a share of the machine's memory would end workers that the machine can carry
-            security=True,  # who reaches a scheduler runs code: nobody else on this machine shall
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )
+        try:
+            cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=None,  # a share of the machine's memory would end workers that the machine can carry
+                security=True,  # who reaches a scheduler runs code: nobody else on this machine shall
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+        except (RuntimeError, OSError, *_TIMEOUTS) as error:
+            reason = reason_of(error.__cause__ or error)
+            raise InputError(
+                f"the {count} workers do not start ({reason}); choose fewer, or leave --workers out"
+            ) from error
         try:
             with Client(cluster) as client:
                 client.register_plugin(_deaf_to_ctrl_c())
