@@ -7,11 +7,10 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from uploads import Limits
 
 from crossearth_hf.command_line import Parser
@@ -19,6 +18,7 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
 from crossearth_hf.inference import BUNDLED_MODEL, load_model
 from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
+from crossearth_hf.working_folders import alone_in
 
 Model = tuple[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor]
 
@@ -119,19 +119,14 @@ def work_folder(parent: str | os.PathLike[str] | None) -> Iterator[WorkFolder]:
 @contextmanager
 def _reserved(root: Path, served: Path) -> Iterator[None]:
     """Empties `served` in `root`, and keeps other servers from doing so; raises `InputError` where this may not be."""
-    lock = FileLock(root / ".lock", timeout=0)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        shutil.rmtree(served, ignore_errors=True)
-        served.mkdir()
-    except Timeout as error:
-        raise InputError(f"another server uses {root}; end that one, or choose another folder by --work-dir") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{root} cannot be used ({reason}); choose another folder by --work-dir") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            refusal = f"another server uses {root}; end that one, or choose another folder by --work-dir"
+            stack.enter_context(alone_in(root, refusal))
+            shutil.rmtree(served, ignore_errors=True)
+            served.mkdir()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"{root} cannot be used ({reason}); choose another folder by --work-dir") from error
         yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()

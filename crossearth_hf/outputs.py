@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from .errors import InputError
 from .working_folders import clear_abandoned, move_into_place, remove_folder, side_files, working_folder
 
@@ -160,29 +158,6 @@ def replace_folder(stage: Path, target: Path, aside: Path, *, remove: Callable[[
             os.replace(aside, target)
         raise
     remove(aside)
-
-
-@contextmanager
-def locked(path: Path, refusal: str, *, seconds: float = 0) -> Iterator[None]:
-    """Holds a lock file, which a killed process gives back; file systems without locks do without.
-
-    Raises:
-        InputError: with the sentence `refusal`, where another process still holds it after so many seconds; for
-            anything else than a lock file in its place, which some versions of filelock would empty.
-    """
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
-        raise InputError(f"{path} is in the way of a lock file of that name; move it away")
-    lock = FileLock(path, timeout=seconds)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(refusal) from error
-    except NotImplementedError:
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def refusal_of_disk(folder: Path) -> str | None:

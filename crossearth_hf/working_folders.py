@@ -69,18 +69,9 @@ def is_own_folder(path: Path) -> bool:
         return False
 
 
-def is_unmarked(folder: Path, *, empty_files: Sequence[str] = ()) -> bool:
-    """Whether a folder holds nothing that could be lost: a kill came before its note was written or after it went.
-
-    Args:
-        folder: Of this user.
-        empty_files: Names of files without content that may be in it.
-    """
-    for path in folder.iterdir():
-        is_empty = path.name in empty_files and path.lstat().st_size == 0
-        if not (is_empty and stat.S_ISREG(path.lstat().st_mode)) and path.name != f"{NOTE}.new":
-            return False
-    return True
+def is_unmarked(folder: Path) -> bool:
+    """Whether a folder holds nothing that could be lost: a kill came before its note was written or after it went."""
+    return all(path.name == f"{NOTE}.new" for path in folder.iterdir())
 
 
 def is_private(folder: Path) -> bool:

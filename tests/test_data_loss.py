@@ -184,7 +184,6 @@ def test_a_build_replaces_only_builds(tmp_path):
     for name, words in [
         ("loveda_rural/mine.txt", "was not written by a build"),
         (".loveda_rural-unfinished/mine.txt", "was not made by crossearth"),
-        (".lock", "in the way"),
     ]:
         (out / name).parent.mkdir(parents=True)
         (out / name).write_text("mine")
@@ -194,6 +193,11 @@ def test_a_build_replaces_only_builds(tmp_path):
         shutil.rmtree(out)
     with pytest.raises(InputError, match="lies inside"):
         build(out / "loveda_rural", out)
+    out.mkdir()
+    (out / ".lock").write_text("mine")
+    build(tmp_path / "raw", out)
+    assert content(out)[".lock"] == b"mine"
+    shutil.rmtree(out)
     out.mkdir()
     (out / "preview.png").write_text("mine")
     with pytest.raises(InputError, match=r"preview\.png would be replaced"):

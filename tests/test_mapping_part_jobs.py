@@ -10,7 +10,6 @@ import rasterio
 import rasterio.shutil
 import torch
 from conftest import VIT, tiny_config
-from filelock import FileLock
 from rasters import write_raster
 from stub_model import ColourModel
 
@@ -21,6 +20,7 @@ from crossearth_hf.geotiff import Scene
 from crossearth_hf.inference import load_model
 from crossearth_hf.mapping import MapOutputs, parts, predict_map
 from crossearth_hf.mapping.part_jobs import PartSettings, compute_part, job_identity, model_digest
+from crossearth_hf.working_folders import alone_in
 
 PROCESSOR = CrossEarthImageProcessor()
 
@@ -227,7 +227,7 @@ def test_nothing_is_left_where_no_part_was_finished(place):
 
 def test_one_process_at_a_time(place):
     (place / "out/.map.tif.parts").mkdir()
-    with FileLock(place / "out/.map.tif.parts/lock"), pytest.raises(InputError, match="another process is writing"):
+    with alone_in(place / "out/.map.tif.parts", "-"), pytest.raises(InputError, match="another process is writing"):
         make_map(place)
     make_map(place)
 

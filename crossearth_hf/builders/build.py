@@ -6,8 +6,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 from ..benchmark_datasets import get_dataset
 from ..benchmarks import VERSION, Domain, domains_of
 from ..errors import InputError
-from ..outputs import check_outside, check_place, locked, replace_folder
-from ..working_folders import is_own_folder, is_unmarked, mark, marked, remove_marked
+from ..outputs import check_outside, check_place, replace_folder
+from ..working_folders import alone_in, is_own_folder, is_unmarked, mark, marked, remove_marked
 from .archives import RawFolder
 from .built import BUILD_FILE, read_build
 from .dataset_card import check_card, write_card
@@ -26,7 +25,6 @@ from .readers import READERS
 from .shards import ShardRecord, build_shards, features
 
 _SOFTWARE = ("crossearth-hf", "datasets", "pyarrow", "pillow", "numpy", "rasterio")
-_LOCK = ".lock"
 _LOCK_SECONDS = 2  # the workers of a killed build end, and let go of it, within one
 
 
@@ -107,7 +105,8 @@ def build_dataset(
     ]
     try:
         target.mkdir(exist_ok=True)
-        with _alone_in(target):
+        refusal = f"another build is writing {target}; wait for it or name another folder"
+        with alone_in(target, refusal, seconds=_LOCK_SECONDS):
             kept = tuple(plan.domain.name for plan in plans if _is_kept(target / plan.domain.name, plan, overwrite))
             for plan in plans:
                 if plan.domain.name not in kept:
@@ -167,18 +166,6 @@ def _check_target(
     target = check_place(out_dir, overwrite=True, parents=True)
     check_card(target, name, overwrite=overwrite)
     return target
-
-
-@contextmanager
-def _alone_in(target: Path) -> Iterator[None]:
-    """Keeps other builds out of a folder."""
-    refusal = f"another build is writing {target}; wait for it or name another folder"
-    with locked(target / _LOCK, refusal, seconds=_LOCK_SECONDS):
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                (target / _LOCK).unlink()
 
 
 def _is_kept(folder: Path, plan: Plan, overwrite: bool) -> bool:

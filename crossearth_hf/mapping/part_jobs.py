@@ -29,14 +29,13 @@ from ..grid import Grid
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import locked
-from ..working_folders import NOTE, is_own_folder, is_private, is_unmarked, mark, marked
+from ..working_folders import NOTE, alone_in, is_own_folder, is_private, is_unmarked, mark, marked
 from .blending import confidences, probabilities
 from .cog import BlockFile, Layer, Piece, map_layers
 from .parts import Part, SceneParts, count_windows, whole
 from .sweep import predict_part
 
-_IDENTITY, _BLOCKS, _LOCK = "job.json", "blocks.json", "lock"
+_IDENTITY, _BLOCKS = "job.json", "blocks.json"
 _PART = re.compile(r"\d+(-\w+)*")  # a finished part; one in progress; one that is discarded
 _PART_FILES = {_BLOCKS, "labels.tif", "confidence.tif", "probabilities.tif"}
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "transformers_version"}  # change no answer
@@ -268,7 +267,7 @@ def check_parts(folder: Path) -> None:
         raise InputError(_in_the_way(folder, "belongs to another user"))
     try:
         strangers = [path for path in sorted(folder.iterdir()) if not _is_own(path)]
-        is_foreign = marked(folder) is None and not is_unmarked(folder, empty_files=[_LOCK])
+        is_foreign = marked(folder) is None and not is_unmarked(folder)
     except OSError as error:
         raise InputError(_in_the_way(folder, f"cannot be read ({error.strerror})")) from error
     if strangers or is_foreign:
@@ -318,7 +317,7 @@ def kept_parts(outputs: Sequence[Path], identity: dict[str, Any]) -> Iterator[Pa
         with _refusals(output):
             folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
             refusal = f"another process is writing {output}; wait for it or choose another name"
-            stack.enter_context(locked(folder / _LOCK, refusal))
+            stack.enter_context(alone_in(folder, refusal))
         try:
             with _refusals(output):
                 mark(folder, scene=identity["scene"][0], outputs=[os.path.realpath(path) for path in outputs])
@@ -343,7 +342,7 @@ def _is_own(path: Path) -> bool:
         return False
     if path.is_dir():
         return _PART.fullmatch(path.name) is not None and all(map(_is_of_part, path.iterdir()))
-    return path.name in (_IDENTITY, _LOCK, NOTE, f"{NOTE}.new")
+    return path.name in (_IDENTITY, NOTE, f"{NOTE}.new")
 
 
 def _is_of_part(path: Path) -> bool:
@@ -361,7 +360,6 @@ def _remove(folder: Path) -> None:
         for path in filter(_is_own, list(folder.iterdir())):
             if path.is_dir():
                 shutil.rmtree(path)
-        (folder / _LOCK).unlink(missing_ok=True)
         (folder / f"{NOTE}.new").unlink(missing_ok=True)
         (folder / NOTE).unlink(missing_ok=True)
         folder.rmdir()
