@@ -44,13 +44,24 @@ def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool 
             target.parent.mkdir(parents=True, exist_ok=True)
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist; create it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise InputError(f"the folder {target.parent} is not writable; choose another one")
+    check_writable(target.parent)
     clear_abandoned(target.parent)
     if target.exists() and not overwrite:
         raise InputError(f"{path} exists already; add --overwrite to replace it or choose another name")
     _check_side_files(target)
     return target
+
+
+def check_writable(folder: Path) -> None:
+    """Raises `InputError` unless files can be made in a folder: permissions alone do not say so everywhere."""
+    try:
+        may_write = os.access(folder, os.W_OK | os.X_OK)
+        if may_write:
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"the folder {folder} is not writable ({error.strerror}); choose another one") from error
+    if not may_write:
+        raise InputError(f"the folder {folder} is not writable; choose another one")
 
 
 def check_distinct(inputs: Iterable[str | os.PathLike[str]], outputs: Iterable[Path]) -> None:
@@ -73,6 +84,17 @@ def check_outside(inputs: Iterable[str | os.PathLike[str]], folder: Path) -> Non
     for path in inputs:
         if place in Path(os.path.realpath(path)).parents or place in Path(os.path.abspath(path)).parents:
             raise InputError(f"{path} lies inside {folder}, which would be replaced; choose another name")
+
+
+def check_apart(inputs: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:
+    """Raises `InputError` if a folder that is written to is an input, lies inside one or holds one; links count."""
+    place = Path(os.path.realpath(folder))
+    for path in inputs:
+        source = Path(os.path.realpath(path))
+        if place == source or source in place.parents:
+            raise InputError(f"{folder} lies in {path}, which is only read; choose a folder outside of it")
+        if place in source.parents:
+            raise InputError(f"{path} lies inside {folder}, where results go; choose another folder for them")
 
 
 def check_replaced(target: Path, replacement: Path) -> None:

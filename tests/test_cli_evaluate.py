@@ -60,6 +60,26 @@ def test_folders_and_scenarios_join_one_report(workplace, tmp_path, capsys):
     assert str(workplace) not in (out / "report.json").read_text()
 
 
+PLACES = {"model": "is only read", "town/report": "is only read", "data/report": "is only read", "": "where results go"}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_report_is_not_written_among_inputs(workplace, capsys, place):
+    before = sorted(workplace.rglob("*"))
+    built = ["--scenarios", "P(i)2V", "--data", workplace / "data", "--class-map", MAP]
+    data = ["--folder", f"{workplace / 'town'}:*", "--name", "Town"] if "town" in place else built
+    assert run(workplace, *data, "--out", workplace / place) == 2
+    assert PLACES[place] in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_black_and_white_masks_of_more_classes_are_told_the_remedy(workplace, tmp_path, capsys):
+    white = np.kron([[0, 255]], np.ones((32, 16))).astype(np.uint8)
+    town = ["--folder", binary_folder(tmp_path / "town", [white]), "--name", "Town", "--classes", "building"]
+    assert run(workplace, *town, "--out", tmp_path / "report") == 2
+    assert "such as --label-set building, and add --mask-values 0,255" in capsys.readouterr().err
+
+
 def binary_folder(folder, masks):
     """A data folder of black-and-white masks."""
     for index, mask in enumerate(masks):

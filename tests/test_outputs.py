@@ -1,12 +1,14 @@
 """Outputs appear together at the end or not at all."""
 
+import errno
 import os
 import shutil
+import tempfile
 
 import pytest
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.outputs import check_distinct, check_output, replace_folder, staged
+from crossearth_hf.outputs import check_apart, check_distinct, check_output, replace_folder, staged
 
 
 def names(folder):
@@ -131,6 +133,27 @@ def test_check_output(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="not writable"):
         check_output(tmp_path / "a.tif", (".tif",), overwrite=False)
+
+
+def test_a_folder_that_takes_no_files_whatever_its_permissions_say(tmp_path, monkeypatch):
+    def refuse(**options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"is not writable \(Read-only file system\); choose another one"):
+        check_output(tmp_path / "a.png", (".png",), overwrite=False)
+
+
+def test_results_stay_apart_from_inputs(tmp_path):
+    source = tmp_path / "work" / "data"
+    source.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(source)
+    for place in (source, source / "report", tmp_path / "link" / "report"):
+        with pytest.raises(InputError, match=f"{place} lies in {source}, which is only read"):
+            check_apart([source], place)
+    with pytest.raises(InputError, match=f"{source} lies inside {tmp_path / 'work'}, where results go"):
+        check_apart([source], tmp_path / "work")
+    check_apart([source], tmp_path / "work" / "data-report")
 
 
 def test_one_file_for_two_purposes(tmp_path):

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..image_processing_crossearth import CrossEarthImageProcessor
 from ..inference import load_model
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..outputs import check_apart
 from ..reporting.reading import Report, read_report
 from .bootstrap import RESAMPLES
 from .features import domain_features
@@ -83,14 +84,17 @@ def evaluate(
         The report with all its entries.
 
     Raises:
-        InputError: a model or data that do not fit; a report of another model, protocol or version of the benchmark; an
-            entry that was scored in another way or on other data, without `overwrite`; a target without labels.
+        InputError: a model or data that do not fit; a report among their files, or of another model, protocol or
+            version of the benchmark; an entry that was scored in another way or on other data, without `overwrite`; a
+            target without labels.
     """
     state, device = _processes(settings.device)
     network, processor = load_model(model, device=device, dtype=settings.dtype)
     protocol = Protocol(SELECTIONS[settings.selection], settings.dtype, network.device.type)
-    report = ReportFolder(out, identify(os.fspath(model), network), protocol)
     tasks = plan(network.config)
+    data = {task.root for task in tasks if task.root is not None}
+    check_apart([*([model] if os.path.isdir(model) else []), *sorted(data)], out)
+    report = ReportFolder(out, identify(os.fspath(model), network), protocol)
     _check_names(tasks)
     done = {} if settings.overwrite else {task.name: _finished(report, task, settings) for task in tasks}
     for task in tasks:

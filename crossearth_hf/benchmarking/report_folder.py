@@ -27,7 +27,7 @@ from ..hub import CONFIG, INDEX, WEIGHTS, weight_parts
 from ..inference import model_folder
 from ..labels import label_set_for
 from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import check_place, staged
+from ..outputs import check_place, check_writable, staged
 from ..reporting.reading import FORMAT, read_report
 from ..training.config import read_yaml
 from ..working_folders import alone_in, clear_abandoned
@@ -113,8 +113,8 @@ class ReportFolder:
         self._head = {"model": dict(model), "protocol": dataclasses.asdict(protocol)}
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; name a folder for the report")
-        if self.path.exists() and not os.access(self.path, os.W_OK | os.X_OK):
-            raise InputError(f"the folder {self.path} is not writable; choose another one")
+        if self.path.exists():
+            check_writable(self.path)
         for folder in (self.path, self.path / "features", *self.path.glob("examples/*")):
             clear_abandoned(folder)
         if self._file.exists():

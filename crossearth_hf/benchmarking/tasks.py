@@ -12,7 +12,7 @@ import numpy as np
 from ..benchmarks import DOMAINS, RECIPES, VERSION, Domain, Scenario, get_scenario
 from ..builders.built import read_build
 from ..configuration_crossearth import CrossEarthConfig
-from ..data import all_images, load_source
+from ..data import all_images, load_source, source_folder
 from ..data.image_files import DEFAULT_READING, Reading
 from ..data.label_counts import LabelCounts, count_labels
 from ..data.labelled_images import LabelledImage
@@ -59,6 +59,7 @@ class Task:
         source_data: Labelled images of the domain that the model learned from, where they are asked for.
         mask_values: Value of each class in the masks; None where values are ids.
         reading: Bands of the images and values without data.
+        root: Folder of this machine that all its data are in; None for data from elsewhere.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Task:
     source_data: str | None = None
     mask_values: MaskValues = None
     reading: Reading = DEFAULT_READING
+    root: Path | None = None
 
     def images(self) -> list[LabelledImage]:
         """The images to score; `InputError` where a file does not fit."""
@@ -190,6 +192,7 @@ def scenario_task(
         build=build,
         source_data=source,
         reading=Reading(num_channels=config.num_channels),
+        root=Path(data),
     )
 
 
@@ -255,6 +258,7 @@ def folder_task(
             nodata=None if nodata is None else tuple(nodata),
             num_channels=config.num_channels,
         ),
+        root=source_folder(folder),
     )
 
 

@@ -1,5 +1,5 @@
 """Labelled images: from the text that names a source to what training and evaluation read."""
 
-from .sources import Source, all_images, load_source, load_sources
+from .sources import Source, all_images, load_source, load_sources, source_folder
 
-__all__ = ["Source", "all_images", "load_source", "load_sources"]
+__all__ = ["Source", "all_images", "load_source", "load_sources", "source_folder"]

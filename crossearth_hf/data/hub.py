@@ -285,7 +285,7 @@ def load_stream(
 def _open(source: str, prefix: str, *, streaming: bool) -> Any:
     """The split that `source` names, as a `Dataset` or, streaming, an `IterableDataset`."""
     datasets = _import_datasets(source)
-    path, config, split = _parse(source, prefix)
+    path, config, split = parse_source(source, prefix)
     try:
         if not any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json")):
             with quiet_loaders(), nullcontext() if Path(path).exists() else _from_cache_alone(datasets, path):
@@ -324,7 +324,7 @@ def _import_datasets(source: str) -> Any:
     return datasets
 
 
-def _parse(source: str, prefix: str) -> tuple[str, str | None, str | None]:
+def parse_source(source: str, prefix: str) -> tuple[str, str | None, str | None]:
     """Path or id, config and split of a source's text; a local path may hold colons itself."""
     parts = source.removeprefix(prefix).split(":")
     for rest in range(3):

@@ -11,6 +11,10 @@ from .sources import Source
 STREAMED = 16
 """Records of a stream that are counted. Our choice: a second or two on a network."""
 
+_TWO_CLASSES = (
+    "if 0 and 255 are two classes, choose a label set of two, such as --label-set building, and add --mask-values 0,255"
+)
+
 
 @dataclass(frozen=True)
 class LabelCounts:
@@ -31,9 +35,9 @@ class LabelCounts:
     def check(self, what: str, classes: Sequence[str], label_set: LabelSet) -> None:
         """Raises `InputError` where all images of `what` were counted and none holds a pixel of the `classes`."""
         if self.counted == self.total and not any(self.pixels.get(label_set.label2id[name]) for name in classes):
+            remedy = _TWO_CLASSES if self._is_black_and_white(label_set) else "check masks, label set and nodata"
             raise InputError(
-                f"{what} holds no pixel with data of {', '.join(classes)} in {_images(self.counted)}; check masks, "
-                "label set and nodata"
+                f"{what} holds no pixel with data of {', '.join(classes)} in {_images(self.counted)}; {remedy}"
             )
 
     def table(self, what: str, label_set: LabelSet) -> str:
@@ -63,9 +67,13 @@ class LabelCounts:
         if 0 in absent and len(names) - len(absent) > 1:
             numbers = ",".join(str(index + 1) for index in range(len(names)))
             notes.append(f"if the masks count classes from 1, add --mask-values {numbers}")
-        if len(names) > 2 and set(self.pixels) == {0, IGNORE_INDEX}:
-            notes.append("if 0 and 255 are two classes, choose a label set of two and add --mask-values 0,255")
+        if self._is_black_and_white(label_set):
+            notes.append(_TWO_CLASSES)
         return notes
+
+    def _is_black_and_white(self, label_set: LabelSet) -> bool:
+        """Whether there are 0 and 255 alone where there might be more."""
+        return len(label_set.classes) > 2 and set(self.pixels) == {0, IGNORE_INDEX}
 
 
 def count_labels(sources: Iterable[Source]) -> LabelCounts:

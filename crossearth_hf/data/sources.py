@@ -105,10 +105,25 @@ def load_source(
         return hub.load_map(source, label_set, reading, labelled, values)
     if source.startswith(hub.STREAM_PREFIX):
         return hub.load_stream(source, label_set, reading, labelled, values)
-    folder, colon, pattern = source.rpartition(":")
-    if not colon or Path(source).is_dir():
-        folder, pattern = source, "*"
+    folder, pattern = _folder_and_pattern(source)
     return load_pairs(folder, pattern, label_set, reading=reading, labelled=labelled, mask_values=values)
+
+
+def source_folder(source: str) -> Path | None:
+    """The folder on this machine that a source is read from; None for drawn scenes and for data sets of the Hub."""
+    if source.startswith("synth:"):
+        return None
+    for prefix in (hub.MAP_PREFIX, hub.STREAM_PREFIX):
+        if source.startswith(prefix):
+            path, _, _ = hub.parse_source(source, prefix)
+            return Path(path) if Path(path).is_dir() else None
+    return Path(_folder_and_pattern(source)[0])
+
+
+def _folder_and_pattern(source: str) -> tuple[str, str]:
+    """The two parts of `FOLDER:GLOB`."""
+    folder, colon, pattern = source.rpartition(":")
+    return (folder, pattern) if colon and not Path(source).is_dir() else (source, "*")
 
 
 def load_pairs(
