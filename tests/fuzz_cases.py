@@ -13,11 +13,11 @@ import hypothesis.strategies as st
 import numpy as np
 import torch
 from benchmark_data import write_pair
-from conftest import tiny_config
 from miniature_archives import class_map, loveda, picture
 from published import ORACLE_CONFIG, tiny_tensors
 from rasters import write_raster
 from safetensors.torch import save_file
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, cli
 from crossearth_hf.labels import get_label_set

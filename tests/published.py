@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_model import tiny_config
 from torch import Tensor
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation

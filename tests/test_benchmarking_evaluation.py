@@ -11,7 +11,7 @@ import torch
 from accelerate import debug_launcher
 from accelerate.state import PartialState
 from benchmark_data import COLOURS, SURE, ScoredModel, painted, write_domain, write_halves, write_pair
-from conftest import tiny_config
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.benchmarking import evaluation as benchmark_evaluation

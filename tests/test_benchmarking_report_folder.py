@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from benchmark_data import as_entry
-from conftest import tiny_config
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation
 from crossearth_hf.benchmarking.report_folder import SELECTIONS, Protocol, ReportFolder, identify, means

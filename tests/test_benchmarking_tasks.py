@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from benchmark_data import write_domain, write_halves
-from conftest import tiny_config
+from tiny_model import tiny_config
 
 from crossearth_hf.benchmarking.tasks import folder_task, resolve_class_map, scenario_task
 from crossearth_hf.benchmarks import DOMAINS

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from miniature_archives import encoded, loveda, picture, potsdam, tiff, write_archive
 from rasterio.errors import NotGeoreferencedWarning
-from test_builders_tiling import VAIHINGEN
+from vaihingen_areas import VAIHINGEN
 
 from crossearth_hf.benchmarks import DOMAINS
 from crossearth_hf.builders import plan

@@ -6,9 +6,9 @@ import warnings
 import datasets
 import numpy as np
 import torch
-from conftest import tiny_config
 from miniature_archives import ISPRS_COLORS, encoded, tiff, write_archive
 from PIL import Image
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.builders import build_dataset

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import tiny_config
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasters import write_raster
 from safetensors.torch import load_file
+from tiny_model import tiny_config
 from training_runs import log_lines, losses, settings
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor

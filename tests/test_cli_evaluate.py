@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from benchmark_data import write_domain, write_pair
-from conftest import tiny_config
 from rasters import write_raster
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main

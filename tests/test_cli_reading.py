@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import tiny_config
 from PIL import Image
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main

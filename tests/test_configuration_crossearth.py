@@ -1,7 +1,7 @@
 """Defaults, presets, refusals and the round trip of the configuration."""
 
 import pytest
-from conftest import VIT, tiny_config
+from tiny_model import VIT, tiny_config
 
 from crossearth_hf import CrossEarthConfig
 from crossearth_hf.configuration_crossearth import PRESETS

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny_config
 from published import (
     ORACLE_CONFIG,
     UNUSED,
@@ -21,6 +20,7 @@ from published import (
 )
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_model import tiny_config
 
 from crossearth_hf import (
     CrossEarthConfig,

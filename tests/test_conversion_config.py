@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 import yaml
-from conftest import VIT, tiny_config
 from published import ORACLE_CONFIG, UNUSED, convert_tensors, random_tensors, refusal, tiny_tensors, write_config
+from tiny_model import VIT, tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation
 from crossearth_hf.conversion import from_published

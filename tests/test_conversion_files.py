@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 import torch
-from conftest import tiny_config
 from published import convert_tensors, meta_model, refusal, tiny_tensors, write_config
 from safetensors.torch import load_file, save_file
+from tiny_model import tiny_config
 
 from crossearth_hf.conversion import convert
 from crossearth_hf.conversion import files as checkpoint_files

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
 from published import (
     ORACLE_CONFIG,
     convert_tensors,
@@ -12,6 +11,7 @@ from published import (
     tiny_tensors,
     write_config,
 )
+from tiny_model import tiny_config
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from crossearth_hf.conversion.published import convert, from_published, published_name, to_published

@@ -14,8 +14,8 @@ from accelerate import debug_launcher
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from conftest import tiny_config
 from safetensors.torch import load_file
+from tiny_model import tiny_config
 from training_runs import log_lines, losses, make_workplace, settings
 
 from crossearth_hf import CrossEarthForSemanticSegmentation

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_model import tiny_config
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from crossearth_hf.loss_crossearth import CrossEarthLoss

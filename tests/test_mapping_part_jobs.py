@@ -9,9 +9,9 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
-from conftest import VIT, tiny_config
 from rasters import write_raster
 from stub_model import ColourModel
+from tiny_model import VIT, tiny_config
 
 import crossearth_hf
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import VIT, tiny_config
 from distributed import KilledWorker, LocalCluster
 from rasters import write_raster
+from tiny_model import VIT, tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError

@@ -7,9 +7,9 @@ from hashlib import sha256
 import pytest
 import torch
 import yaml
-from conftest import tiny_config
 from huggingface_hub import ModelCard
 from published import refusal
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.benchmark_datasets import DATASETS

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import VIT, tiny_config
+from tiny_model import VIT, tiny_config
 from torch import nn
 from transformers import (
     AutoConfig,

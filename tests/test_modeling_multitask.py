@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import VIT, tiny_config
+from tiny_model import VIT, tiny_config
 from torch.nn import functional as F
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny_config
 from safetensors.torch import load_file, save_file
+from tiny_model import tiny_config
 from transformers import AutoModelForPreTraining, AutoModelForSemanticSegmentation, dynamic_module_utils
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthModel

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from affine import Affine
-from conftest import tiny_config
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import tiny_config
 from PIL import Image
 from published import refusal
 from safetensors.torch import load_file, save_file
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.publishing import plan_upload, publish

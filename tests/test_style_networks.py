@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from paths import SHARED
 from PIL import Image
 from torch.nn import functional as F
 

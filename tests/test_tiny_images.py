@@ -5,8 +5,8 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from conftest import tiny_config
 from PIL import Image
+from tiny_model import tiny_config
 from transformers import pipeline
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, CrossEarthModel

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
 from safetensors.torch import load_file
+from tiny_model import tiny_config
 from training_runs import log_lines, losses, make_workplace, settings
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor

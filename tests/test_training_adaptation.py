@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation
 from crossearth_hf.errors import InputError

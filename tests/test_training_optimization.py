@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation
 from crossearth_hf.modeling_multitask import CrossEarthForMultiTaskTraining

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from conftest import tiny_config
 from PIL import Image
 from rasters import write_raster
+from tiny_model import tiny_config
 
 from crossearth_hf.data import Source, load_sources
 from crossearth_hf.training import TrainConfig, build_train_config

@@ -14,11 +14,11 @@ import dask
 import datasets
 import torch
 from benchmark_data import write_domain
-from conftest import tiny_config
 from miniature_archives import class_map, loveda, picture
 from published import ORACLE_CONFIG, tiny_tensors
 from rasters import write_raster
 from safetensors import SafetensorError, safe_open
+from tiny_model import tiny_config
 from tqdm import tqdm
 from training_runs import make_workplace
 
