@@ -7,7 +7,6 @@ from crossearth_hf.builders import vaihingen
 from crossearth_hf.builders.tiling import windows
 
 
-# (width, height) in pixels of the published orthophotos of Vaihingen.
 def test_a_potsdam_image_gives_144_tiles():
     tiles = windows(6000, 6000, 512)
     assert len(tiles) == 144

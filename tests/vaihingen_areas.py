@@ -1,4 +1,4 @@
-"""Heights and widths of the areas of ISPRS Vaihingen, in pixels."""
+"""(width, height) in pixels of the published orthophotos of ISPRS Vaihingen."""
 
 VAIHINGEN = {
     "area1": (1919, 2569), "area2": (2428, 2767), "area3": (2006, 3007), "area4": (1887, 2557), "area5": (1887, 2557),
