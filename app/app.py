@@ -15,10 +15,10 @@ from uploads import Limits, admitted, notices, remove_old
 
 from crossearth_hf.command_line import WRONG_INPUT, complain
 from crossearth_hf.errors import InputError
-from crossearth_hf.grid import Grid
-from crossearth_hf.inference import WindowCounter, resolve_window
-from crossearth_hf.mapping import MapOutputs, MapReport, predict_map, resolution_advice
-from crossearth_hf.vectors import Footprint, footprint, write_polygons
+from crossearth_hf.inference.loading_and_windows import WindowCounter, resolve_window
+from crossearth_hf.prediction import MapOutputs, MapReport, predict_map, resolution_advice
+from crossearth_hf.raster.grid import Grid
+from crossearth_hf.raster.polygons import Footprint, footprint, write_polygons
 
 _SWEEP = 60  # seconds from one search for old files to the next
 

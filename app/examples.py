@@ -8,7 +8,7 @@ import rasterio
 from PIL import Image
 from rasterio.enums import ColorInterp
 
-from crossearth_hf.outputs import staged
+from crossearth_hf.files.outputs import staged
 from crossearth_hf.synthetic import generate_scene
 
 _THUMBNAIL = 240  # pixels on a side

@@ -23,9 +23,9 @@ from shift import BAND_ORDERS, compare_versions, infrared_scene
 from starlette.middleware import Middleware
 from uploads import SUFFIXES, Limits, admitted, notices
 
-from crossearth_hf.earth_style import EarthStyle
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import label_set_for
+from crossearth_hf.model.earth_style import EarthStyle
 
 STYLE_SHEET = os.path.join(os.path.dirname(__file__), "style.css")
 _SYSTEM_FONTS = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]

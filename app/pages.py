@@ -10,8 +10,8 @@ from pictures import Layers
 from shift import Version
 
 from crossearth_hf.labels import LabelSet
-from crossearth_hf.mapping import MapReport
-from crossearth_hf.vectors import Footprint
+from crossearth_hf.prediction import MapReport
+from crossearth_hf.raster.polygons import Footprint
 
 WELCOME = """
 <div class="ce-welcome">

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from uploads import SCENE_DRIVER
 
-from crossearth_hf.earth_style import EarthStyle, StyleSettings, image_seed
 from crossearth_hf.errors import InputError
-from crossearth_hf.geotiff import Raster, Scene
-from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
-from crossearth_hf.inference import normalize, resolve_window, sliding_window_scores
+from crossearth_hf.inference.loading_and_windows import normalize, resolve_window, sliding_window_scores
 from crossearth_hf.labels import IGNORE_INDEX
-from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
-from crossearth_hf.style_preview import WINDOW
+from crossearth_hf.model.earth_style import EarthStyle, StyleSettings, image_seed
+from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor
+from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from crossearth_hf.raster.scene import Raster, Scene
+from crossearth_hf.styles.preview import WINDOW
 
 BAND_ORDERS = ("RGB", "IRRG")
 STYLES = 3

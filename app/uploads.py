@@ -21,11 +21,11 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning
 
-from crossearth_hf.builders.rasters import SIGNATURE_BYTES, raster_driver
 from crossearth_hf.errors import InputError
-from crossearth_hf.gdal import GDAL_ERRORS
-from crossearth_hf.geotiff import Scene, bounded_cache
-from crossearth_hf.imagery import ClassMap
+from crossearth_hf.raster.gdal import GDAL_ERRORS
+from crossearth_hf.raster.imagery import ClassMap
+from crossearth_hf.raster.scene import Scene, bounded_cache
+from crossearth_hf.scenarios.build.rasters import SIGNATURE_BYTES, raster_driver
 
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
 

@@ -8,9 +8,9 @@ from transformers import (
     AutoModelForUniversalSegmentation,
 )
 
-from .configuration_crossearth import CrossEarthConfig
-from .image_processing_crossearth import CrossEarthImageProcessor
-from .modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthModel
+from .model.configuration_crossearth import CrossEarthConfig
+from .model.image_processing_crossearth import CrossEarthImageProcessor
+from .model.modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthModel
 
 __version__ = "0.1.0"
 

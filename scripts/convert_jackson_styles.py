@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossearth_hf.earth_style import EarthStyle, StyleBank
 from crossearth_hf.errors import InputError
-from crossearth_hf.outputs import check_output
-from crossearth_hf.style_bank import embed_rasters, find_rasters
-from crossearth_hf.style_networks import InceptionStylePredictor
+from crossearth_hf.files.outputs import check_output
+from crossearth_hf.model.earth_style import EarthStyle, StyleBank
+from crossearth_hf.model.style_networks import InceptionStylePredictor
+from crossearth_hf.styles.bank import embed_rasters, find_rasters
 
 PROVENANCE = {"licence": "MIT", "origin": "github.com/philipjackson/style-augmentation (Jackson et al. 2019)"}
 

@@ -16,9 +16,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from crossearth_hf.earth_style import EarthStyle, StyleBank
-from crossearth_hf.style_bank import TILE, embed_rasters, find_rasters
-from crossearth_hf.style_networks import Predictor
+from crossearth_hf.model.earth_style import EarthStyle, StyleBank
+from crossearth_hf.model.style_networks import Predictor
+from crossearth_hf.styles.bank import TILE, embed_rasters, find_rasters
 
 
 @dataclass(frozen=True)

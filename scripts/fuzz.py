@@ -4,7 +4,7 @@
 and a POSIX system. Cases are drawn by hypothesis. Each runs in this process on a fresh copy of a small workplace, as a
 person would run it, and must end within `LIMIT` seconds with exit code 0 or 2, one sentence for the latter, without a
 traceback, without a hidden folder left, and without having run anything that a pickle names. What fails is printed
-with its case, once per place in the code; the exit code is then 1. `tests/test_fuzz.py` runs a few cases of each.
+with its case, once per place in the code; the exit code is then 1. `tests/whole/test_fuzz.py` runs a few cases of each.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 
 import hypothesis
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
 from fuzz_cases import CANARY, make_workplace
 from fuzz_targets import TARGETS, Case, Target
 

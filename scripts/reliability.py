@@ -1,7 +1,7 @@
 """Ends every command that writes at random moments, and looks at what it leaves.
 
 `python scripts/reliability.py WORK_DIR [--kills 20] [--commands predict train] [--out FILE.json]` needs the dev extra
-and a POSIX system. Each command runs on miniature inputs (`tests/writing_commands.py`): once to its end, then again and
+and a POSIX system. Each command runs on miniature inputs (`tests/tools/writing_commands.py`): once to its end, then again and
 again in a folder of its own until a signal ends it, SIGKILL or SIGINT (Ctrl-C). Half of the signals come at a random
 time, half at a random one of the command's own file operations (a file opened for writing, a folder made, a move, a
 removal), since the delicate moments lie between those and are too short for a clock. After each:
@@ -44,7 +44,7 @@ from typing import Any, NoReturn
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
 from writing_commands import PASSING, make_commands, make_inputs
 
 TESTS = sys.path[0]

@@ -22,14 +22,14 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from crossearth_hf.benchmarking.evaluation import EvaluationSettings, evaluate
-from crossearth_hf.benchmarking.tasks import scenario_task
-from crossearth_hf.benchmarks import DOMAINS, get_scenario
-from crossearth_hf.builders import build_dataset
 from crossearth_hf.conversion.published import WEIGHTS, convert, describe
 from crossearth_hf.errors import InputError
-from crossearth_hf.reporting.numbers import percent, percent_interval
-from crossearth_hf.reporting.reading import Entry
+from crossearth_hf.evaluation.numbers import percent, percent_interval
+from crossearth_hf.evaluation.report_file import Entry
+from crossearth_hf.evaluation.run import EvaluationSettings, evaluate
+from crossearth_hf.evaluation.targets import scenario_task
+from crossearth_hf.scenarios.build import build_dataset
+from crossearth_hf.scenarios.scenarios import DOMAINS, get_scenario
 
 SCENARIO = get_scenario("P(i)2V")
 CHECKPOINT = "Cusyoung/CrossEarth:Potsdam(i)-source.pth"

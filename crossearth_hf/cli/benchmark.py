@@ -21,7 +21,7 @@ def add_scenarios(subparsers: Any) -> None:
 
 
 def _scenarios(arguments: argparse.Namespace) -> None:
-    from ..scenario_table import describe_scenario, scenario_table  # noqa: PLC0415
+    from ..scenarios.table import describe_scenario, scenario_table  # noqa: PLC0415
 
     print(scenario_table() if arguments.code is None else describe_scenario(arguments.code))
 
@@ -58,9 +58,9 @@ def add_build_dataset(subparsers: Any) -> None:
 
 
 def _build_dataset(arguments: argparse.Namespace) -> None:
-    from ..builders import build_dataset  # noqa: PLC0415
-    from ..hub import check_repository  # noqa: PLC0415
-    from ..publishing import publish  # noqa: PLC0415
+    from ..files.downloads import check_repository  # noqa: PLC0415
+    from ..hub.publishing import publish  # noqa: PLC0415
+    from ..scenarios.build import build_dataset  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     options = {name: value for name, value in vars(arguments).items() if name not in ("run", "push", "paths")}
@@ -138,9 +138,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             "evaluate needs 'accelerate'; install it with pip install 'crossearth-hf[benchmark]'"
         ) from error
 
-    from ..benchmarking.evaluation import EvaluationSettings, evaluate  # noqa: PLC0415
-    from ..benchmarking.table import terminal_table  # noqa: PLC0415
-    from ..memory import keep_freed_memory  # noqa: PLC0415
+    from ..evaluation.run import EvaluationSettings, evaluate  # noqa: PLC0415
+    from ..evaluation.table import terminal_table  # noqa: PLC0415
+    from ..inference.memory import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     signal.signal(signal.SIGTERM, interrupt)
@@ -163,7 +163,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _evaluation_plan(arguments: argparse.Namespace) -> Any:
     """What to score, by the flags: scenarios or a folder; `InputError` for flags that belong to the other."""
-    from ..benchmarking.tasks import folder_task, scenario_task  # noqa: PLC0415
+    from ..evaluation.targets import folder_task, scenario_task  # noqa: PLC0415
 
     of_folder = ("name", "label_set", "classes", "mask_values", "bands", "nodata", "scale", "in_domain")
     kind, needed, foreign = (

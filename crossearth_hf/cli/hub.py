@@ -29,7 +29,7 @@ def add_card(subparsers: Any) -> None:
 
 
 def _card(arguments: argparse.Namespace) -> None:
-    from ..model_card import write_model_card  # noqa: PLC0415
+    from ..hub.model_card import write_model_card  # noqa: PLC0415
 
     options = {name: value for name, value in vars(arguments).items() if name != "run"}
     print(f"wrote {write_model_card(**options)}")
@@ -52,7 +52,7 @@ def add_publish(subparsers: Any) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    from ..publishing import publish  # noqa: PLC0415
+    from ..hub.publishing import publish  # noqa: PLC0415
 
     options = {name: value for name, value in vars(arguments).items() if name != "run"}
     upload = publish(**options)

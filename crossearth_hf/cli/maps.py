@@ -12,9 +12,9 @@ from ..errors import InputError
 from .arguments import add_reading, interrupt, numbers, say
 
 if TYPE_CHECKING:
-    from ..mapping import MapReport
-    from ..mapping.fleet import SceneMapper
-    from ..mapping.workers import Workers
+    from ..prediction import MapReport
+    from ..prediction.many_scenes import SceneMapper
+    from ..prediction.workers import Workers
 
 _PREDICT = """\
 Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same grid.
@@ -67,7 +67,7 @@ def add_predict(subparsers: Any) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from ..mapping.scene_list import names_many  # noqa: PLC0415
+    from ..prediction.scene_list import names_many  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     if arguments.batch_size < 1:
@@ -79,9 +79,9 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _predict_one(arguments: argparse.Namespace) -> None:
-    from ..geotiff import Scene  # noqa: PLC0415
-    from ..inference import load_config  # noqa: PLC0415
-    from ..mapping import MapOutputs  # noqa: PLC0415
+    from ..inference.loading_and_windows import load_config  # noqa: PLC0415
+    from ..prediction import MapOutputs  # noqa: PLC0415
+    from ..raster.scene import Scene  # noqa: PLC0415
 
     source = arguments.scene[0]
     if arguments.asset is not None:
@@ -112,8 +112,8 @@ def _predict_one(arguments: argparse.Namespace) -> None:
 def _predict_many(arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm  # noqa: PLC0415
 
-    from ..mapping.fleet import MapFolders, map_scenes  # noqa: PLC0415
-    from ..mapping.scene_list import list_scenes  # noqa: PLC0415
+    from ..prediction.many_scenes import MapFolders, map_scenes  # noqa: PLC0415
+    from ..prediction.scene_list import list_scenes  # noqa: PLC0415
 
     extras = {name: getattr(arguments, name) for name in ("confidence", "probabilities", "preview")}
     outputs = [arguments.map, *(folder for folder in extras.values() if folder is not None)]
@@ -165,9 +165,9 @@ def _line(report: "MapReport") -> str:
 @contextmanager
 def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
     """Model, settings and workers as asked for; says where a number is not taken as it stands."""
-    from ..inference import load_model, resolve_window  # noqa: PLC0415
-    from ..mapping.fleet import SceneMapper  # noqa: PLC0415
-    from ..memory import keep_freed_memory  # noqa: PLC0415
+    from ..inference.loading_and_windows import load_model, resolve_window  # noqa: PLC0415
+    from ..inference.memory import keep_freed_memory  # noqa: PLC0415
+    from ..prediction.many_scenes import SceneMapper  # noqa: PLC0415
 
     keep_freed_memory()
     with _workers(arguments) as workers:
@@ -195,8 +195,8 @@ def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
 
 def _workers(arguments: argparse.Namespace) -> "AbstractContextManager[Workers | None]":
     """Whoever shares the work, for the length of a block; None where it is this process alone."""
-    from ..inference import resolve_device  # noqa: PLC0415
-    from ..mapping.workers import ModelSource, cluster_workers, local_workers  # noqa: PLC0415
+    from ..inference.loading_and_windows import resolve_device  # noqa: PLC0415
+    from ..prediction.workers import ModelSource, cluster_workers, local_workers  # noqa: PLC0415
 
     name = arguments.model
     source = ModelSource(

@@ -25,7 +25,7 @@ def add_style_bank(subparsers: Any) -> None:
 
 
 def _style_bank(arguments: argparse.Namespace) -> None:
-    from ..style_bank import write_style_bank  # noqa: PLC0415
+    from ..styles.bank import write_style_bank  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     options = {name: value for name, value in vars(arguments).items() if name != "run"}
@@ -59,7 +59,7 @@ def add_style_preview(subparsers: Any) -> None:
 
 
 def _style_preview(arguments: argparse.Namespace) -> None:
-    from ..style_preview import write_style_preview  # noqa: PLC0415
+    from ..styles.preview import write_style_preview  # noqa: PLC0415
 
     options = {name: value for name, value in vars(arguments).items() if name != "run"}
     write_style_preview(**options)

@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..configuration_crossearth import VIT_LARGE, CrossEarthConfig
-from ..documents import read_yaml
 from ..errors import InputError, reason_of, shown
+from ..files.documents import read_yaml
+from ..model.configuration_crossearth import VIT_LARGE, CrossEarthConfig
 from .files import some
 
 PATCH = 16

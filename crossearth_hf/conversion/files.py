@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..documents import tensor_shapes
 from ..errors import InputError, on_one_line, reason_of, shown
-from ..hub import hub_file
+from ..files.documents import tensor_shapes
+from ..files.downloads import hub_file
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _HUB_FILE = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(?:[:/](?P<file>.+))?")

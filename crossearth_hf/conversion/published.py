@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.dynamic_module_utils import custom_object_save
 
-from ..configuration_crossearth import CrossEarthConfig
-from ..digests import file_sha256
 from ..errors import InputError
-from ..image_processing_crossearth import CrossEarthImageProcessor
-from ..inference import check_weights
+from ..files.digests import file_sha256
+from ..files.outputs import check_outside, check_place, check_replaced, staged
+from ..inference.loading_and_windows import check_weights
 from ..labels import LABEL_SETS, get_label_set
-from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..outputs import check_outside, check_place, check_replaced, staged
+from ..model.configuration_crossearth import CrossEarthConfig
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from .config import PATCH, Sizes, infer_config, read_overrides, table_size
 from .files import WeightFile, locate, read_weights, some
 from .names import dinov2_to_published, published_name, split_published, to_published

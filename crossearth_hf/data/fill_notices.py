@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ..fill import Fill
+from ..raster.fill import Fill
 from .hub import HubStream
 from .labelled_images import LabelledImage
 

@@ -16,10 +16,10 @@ import fsspec
 import numpy as np
 
 from ..errors import InputError, reason_of
-from ..fill import Fill
-from ..hub import check_repository, is_online
+from ..files.downloads import check_repository, is_online
 from ..labels import IGNORE_INDEX, LabelSet
 from ..progress import quiet_loaders
+from ..raster.fill import Fill
 from .image_files import (
     DEFAULT_READING,
     File,

@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..fill import Fill
-from ..gdal import read_errors
-from ..geotiff import Raster, Scene, bounded_cache, color_table, read_band
-from ..geotiff_writing import TILE
-from ..grid import Grid
 from ..labels import IGNORE_INDEX
-from ..source_files import check_regular
+from ..raster.fill import Fill
+from ..raster.gdal import read_errors
+from ..raster.grid import Grid
+from ..raster.scene import Raster, Scene, bounded_cache, color_table, read_band
+from ..raster.source_files import check_regular
+from ..raster.writing import TILE
 from .mask_values import Color, MaskValues, to_ids
 
 WINDOW_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")

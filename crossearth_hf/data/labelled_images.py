@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..fill import Fill
 from ..labels import IGNORE_INDEX
+from ..raster.fill import Fill
 from ..synthetic import DOMAINS, generate_scene
 from .image_files import (
     DEFAULT_READING,

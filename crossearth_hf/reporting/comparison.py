@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..benchmarks import BENCHMARKS
 from ..errors import InputError
-from .numbers import percent_interval, percent_spread, spread
-from .reading import Entry, Report, read_report
+from ..evaluation.numbers import percent_interval, percent_spread, spread
+from ..evaluation.report_file import Entry, Report, read_report
+from ..scenarios.scenarios import BENCHMARKS
 
 NOTES = {
     "oracle": "The checkpoint was chosen on the target itself: an oracle, not a result that anyone could have had. It "

@@ -17,9 +17,9 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from ..evaluation.report_file import Entry, RegionFeatures
 from .comparison import Comparison
 from .figures import model_label
-from .reading import Entry, RegionFeatures
 from .style import COLORS, MARKERS, WIDTH, shortened
 
 FEWEST_REGIONS = 10

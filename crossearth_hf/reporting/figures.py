@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..evaluation.numbers import ABSENT
+from ..evaluation.report_file import Entry, Reliability, class_key
 from .comparison import Comparison, Model, Score
-from .numbers import ABSENT
-from .reading import Entry, Reliability, class_key
 from .style import WIDTH, bar_styles, line_styles, shortened
 from .tables import entry_notes, superscript
 

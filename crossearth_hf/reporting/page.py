@@ -10,8 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from ..evaluation.report_file import Entry
 from .comparison import Comparison
-from .reading import Entry
 from .tables import Cell, Column, Table, entry_table, escape_markdown, markdown, model_table, notes, score_table
 
 _WIDEST_PHOTOGRAPH = 1500  # pixels, in the page; the files keep all

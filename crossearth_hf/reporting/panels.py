@@ -12,10 +12,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from PIL import Image
 
+from ..evaluation.report_file import Entry, Example
 from ..labels import IGNORE_INDEX
 from .comparison import Comparison, Model
 from .figures import model_label
-from .reading import Entry, Example
 from .style import WIDTH, shortened
 
 MOST_ROWS = 4

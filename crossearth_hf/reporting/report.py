@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..outputs import check_place, check_replaced, staged
+from ..files.outputs import check_place, check_replaced, staged
 from ..progress import progress_bar
 from .comparison import Comparison, compare
 

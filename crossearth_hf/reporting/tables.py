@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..benchmarks import BENCHMARKS
+from ..evaluation.numbers import ABSENT, percent
+from ..evaluation.report_file import class_key
+from ..scenarios.scenarios import BENCHMARKS
 from .comparison import NOTES, Comparison, Model, Score
-from .numbers import ABSENT, percent
-from .reading import class_key
 
 PUBLISHED = "published (other harness)"
 """Over every column of scores that are not ours."""

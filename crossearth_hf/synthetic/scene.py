@@ -17,8 +17,8 @@ from affine import Affine
 from PIL import Image
 
 from ..errors import InputError
-from ..geotiff_writing import write_geotiff
-from ..outputs import check_distinct, check_output, staged
+from ..files.outputs import check_distinct, check_output, staged
+from ..raster.writing import write_geotiff
 from .domains import DOMAINS, Domain, Region
 from .drawing import draw, photograph
 from .plan import LABEL_SET, Canvas, make_plan

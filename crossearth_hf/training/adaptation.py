@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..modeling_crossearth import CrossEarthPreTrainedModel, CrossEarthRein
-from ..modeling_multitask import CrossEarthForMultiTaskTraining
+from ..model.modeling_crossearth import CrossEarthPreTrainedModel, CrossEarthRein
+from ..model.modeling_multitask import CrossEarthForMultiTaskTraining
 from .config import ADAPTATIONS
 
 _NAME_IN_PEFT = "default"

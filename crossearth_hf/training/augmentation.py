@@ -18,8 +18,8 @@ from ..data.hub import HubStream
 from ..data.image_files import Window, resize_bands
 from ..data.labelled_images import FilePair, Windows, scale_to
 from ..errors import InputError
+from ..inference.normalization import normalize_pixels
 from ..labels import IGNORE_INDEX
-from ..normalization import normalize_pixels
 
 CROP_TRIES = 10
 MAX_SHARE_OF_ONE_CLASS = 0.75

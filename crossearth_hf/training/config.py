@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 
 import yaml
 
-from .. import documents
 from ..command_line import Parser
 from ..data.image_files import Reading
 from ..data.mask_values import checked_values
 from ..errors import InputError, shown
+from ..files import documents
 from ..labels import get_label_set
 
 ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..loss_crossearth import process_mean
-from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
-from ..modeling_multitask import visible_blocks
+from ..model.loss_crossearth import process_mean
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthSegmentationOutput
+from ..model.modeling_multitask import visible_blocks
 
 MASK_RATIO = 0.5
 BLOCK = 32  # pixels

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..earth_style import EarthStyle, StyleSettings, image_seed
 from ..errors import InputError
-from ..image_processing_crossearth import CrossEarthImageProcessor
+from ..model.earth_style import EarthStyle, StyleSettings, image_seed
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from .config import TrainConfig
 from .fourier_style import mix_amplitudes
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..documents import read_json
 from ..errors import InputError, shown
-from ..outputs import replace_folder, staged
-from ..working_folders import alone_in, is_own_folder, remove_folder, working_folder
+from ..files.documents import read_json
+from ..files.outputs import replace_folder, staged
+from ..files.working_folders import alone_in, is_own_folder, remove_folder, working_folder
 from .config import TrainConfig, defaults, to_json
 
 _STATE = "run.json"  # in every checkpoint, from its first moment on

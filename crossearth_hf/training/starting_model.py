@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..baselines import FeaturePyramidSegmenter
-from ..configuration_crossearth import PRESETS, CrossEarthConfig
-from ..documents import read_json
 from ..errors import InputError, reason_of
-from ..hub import CONFIG, PROCESSOR
-from ..image_processing_crossearth import CrossEarthImageProcessor
-from ..inference import check_count, check_weights, load_config, load_processor, model_folder
+from ..files.documents import read_json
+from ..files.downloads import CONFIG, PROCESSOR
+from ..inference.loading_and_windows import check_count, check_weights, load_config, load_processor, model_folder
+from ..inference.memory import keep_freed_memory, return_freed_memory
+from ..inference.model_fields import check_config
 from ..labels import LabelSet
-from ..memory import keep_freed_memory, return_freed_memory
-from ..model_fields import check_config
-from ..modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
-from ..modeling_multitask import CrossEarthForMultiTaskTraining
+from ..model.configuration_crossearth import PRESETS, CrossEarthConfig
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthPreTrainedModel
+from ..model.modeling_multitask import CrossEarthForMultiTaskTraining
 from ..progress import quiet_loaders
 from .adaptation import LoraSettings, adapt, extend_channels, train_features_alone
+from .baseline import FeaturePyramidSegmenter
 from .config import MODEL_FIELDS, TrainConfig
 
 MOST_PARAMETERS = 5_000_000_000

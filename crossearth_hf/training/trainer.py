@@ -31,16 +31,16 @@ from accelerate.utils import GradientAccumulationPlugin, convert_outputs_to_fp32
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .. import metrics
 from ..data import Source, all_images, load_sources
 from ..data.label_counts import count_labels
 from ..errors import InputError, reason_of
-from ..evaluation import predict_confusion, report
-from ..image_processing_crossearth import CrossEarthImageProcessor
-from ..inference import check_weights
+from ..evaluation import metrics
+from ..evaluation.image_scores import predict_confusion, report
+from ..inference.loading_and_windows import check_weights
 from ..labels import IGNORE_INDEX, get_label_set
-from ..modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..modeling_multitask import CrossEarthForMultiTaskTraining
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..model.modeling_multitask import CrossEarthForMultiTaskTraining
 from ..progress import progress_bar, quiet_loaders
 from .adaptation import describe_trainable, merged, save_adapter
 from .augmentation import CropSettings, TrainingCrops

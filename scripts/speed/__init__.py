@@ -1,1 +1,1 @@
-"""Parts of `scripts/benchmark.py`: contestants, cases, processes, statistics and tables."""
+"""Parts of `scripts/measure_speed.py`: contestants, cases, processes, statistics and tables."""

@@ -21,11 +21,7 @@ BUNDLED = "bundled"
 
 def make_model(preset: str, folder: Path, repository: Path) -> Path:
     """Folder with a CrossEarth model: the bundled one, or one with random weights, written below `folder` once."""
-    from crossearth_hf import (  # noqa: PLC0415
-        CrossEarthConfig,
-        CrossEarthForSemanticSegmentation,
-        CrossEarthImageProcessor,
-    )
+    from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 
     if preset == BUNDLED:
         return repository / "hub_cards" / "crossearth-tiny"
@@ -69,7 +65,7 @@ def _rescale(weight: Tensor, deviation: float) -> None:
 
 def make_scene(size: int, folder: Path) -> Path:
     """A GeoTIFF (3, size, size) uint8: a drawn town of 1024 pixels, mirrored as often as it takes."""
-    from crossearth_hf.geotiff_writing import write_geotiff  # noqa: PLC0415
+    from crossearth_hf.raster.writing import write_geotiff  # noqa: PLC0415
     from crossearth_hf.synthetic import generate_scene  # noqa: PLC0415
 
     path = folder / f"scene-{size}.tif"

@@ -1,0 +1,193 @@
+"""Scores of a model on labelled images, by sliding windows that overlap and weigh the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..data.image_files import resize_bands
+from ..data.labelled_images import LabelledImage, scale_to
+from ..errors import InputError
+from ..inference.loading_and_windows import sliding_window_scores
+from ..labels import IGNORE_INDEX, LabelSet
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..progress import progress_bar
+from . import metrics
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of an image.
+
+    Attributes:
+        image: (H, W, C) uint8.
+        labels: (H, W) uint8 ids, 255 ignored.
+        scores: (K, H, W) float32 scores >= 0, on the model's device.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    scores: Tensor
+
+    def classes(self) -> np.ndarray:
+        """(H, W) int64 classes of the top score."""
+        return self.scores.argmax(0).cpu().numpy()
+
+    def confidence(self) -> np.ndarray:
+        """(H, W) float32: the top score over the sum of the scores, as in the raster of `crossearth predict`."""
+        total = self.scores.sum(0).clamp_min(torch.finfo(torch.float32).tiny)
+        return (self.scores.amax(0) / total).cpu().numpy()
+
+
+def predict_confusion(
+    model: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    images: Sequence[LabelledImage],
+    label_set: LabelSet,
+    *,
+    window: int,
+    stride: int,
+    scale: float = 1.0,
+    batch_size: int = 4,
+    progress: bool = True,
+) -> np.ndarray:
+    """(K, K) int64 confusion matrix over all images, rows true, columns predicted.
+
+    Args:
+        model: A segmentation model; it runs in eval mode and returns to the mode it was in.
+        processor: Its image processor.
+        images: What to score; labels keep their resolution.
+        label_set: Classes of the labels.
+        window, stride, scale, batch_size: As in `predict_image`.
+        progress: Whether to show a progress bar.
+    """
+    training = model.training
+    model.eval()
+    confusion = metrics.ConfusionMatrix(len(label_set.classes))
+    for image in progress_bar(images, desc="evaluating", unit="image", shown=progress, passing=True):
+        predicted = predict_image(
+            model, processor, image, window=window, stride=stride, scale=scale, batch_size=batch_size
+        )
+        confusion.add(predicted.classes(), predicted.labels)
+    model.train(training)
+    return confusion.counts
+
+
+@torch.inference_mode()
+def predict_image(
+    model: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    image: LabelledImage,
+    *,
+    window: int,
+    stride: int,
+    scale: float = 1.0,
+    batch_size: int = 4,
+) -> Prediction:
+    """Scores of one image at the size of its labels.
+
+    Args:
+        model: A segmentation model in eval mode.
+        processor: Its image processor.
+        image: What to read and to score.
+        window, stride: Side of the sliding window and step between windows, in pixels.
+        scale: Factor by which the image is enlarged (bilinear) before the windows; scores are brought back (bilinear).
+            An image that knows its ground sampling distance is brought to the model's first, if that is known too.
+        batch_size: Windows per forward pass.
+
+    Raises:
+        InputError: an image of other channels than the processor's.
+    """
+    pixels, labels = image.read()
+    if pixels.shape[2] != len(processor.image_mean):
+        raise InputError(
+            f"{image.name} has {pixels.shape[2]} channels and the model takes {len(processor.image_mean)}; score it on "
+            "images of its bands"
+        )
+    resized = resize_pixels(pixels, scale * scale_to(image, model.config.ground_sampling_distance))
+    # Unpadded: the windows of the original lie within the image.
+    still = {"do_pad": False, "do_earth_style_injection": False, "return_tensors": "pt"}
+    still["input_data_format"] = "channels_last"  # else three rows could be taken for three channels
+    pixel_values = processor(images=[resized], **still)["pixel_values"]
+    device = next(model.parameters()).device
+    scores = sliding_window_scores(model, pixel_values.to(device), window, stride, batch_size)  # (1, K, H', W')
+    if resized.shape != pixels.shape:
+        scores = functional.interpolate(scores, size=labels.shape, mode="bilinear", align_corners=False)
+    return Prediction(pixels, labels, scores[0])
+
+
+def resize_pixels(pixels: np.ndarray, factor: float) -> np.ndarray:
+    """(H, W, C) uint8 enlarged by a factor, bilinear; at least one pixel a side."""
+    height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    return resize_bands(pixels, (width, height))
+
+
+def scored_ids(label_set: LabelSet, classes: Sequence[str]) -> np.ndarray:
+    """How ids are read where only some classes are labelled: any other class counts as the first one.
+
+    Args:
+        label_set: All classes.
+        classes: Names of the labelled ones.
+
+    Returns:
+        (256,) uint8: the id to count for every id; labelled classes, the first class and 255 stand for themselves.
+    """
+    table = np.zeros(IGNORE_INDEX + 1, dtype=np.uint8)
+    ids = [label_set.label2id[name] for name in classes]
+    table[[*ids, IGNORE_INDEX]] = [*ids, IGNORE_INDEX]
+    return table
+
+
+def labelled_scores(confusion: np.ndarray, label_set: LabelSet, classes: Sequence[str]) -> dict[str, Any]:
+    """IoU of the labelled classes of a set in which only some are labelled.
+
+    Args:
+        confusion: (K, K) counts, rows true, columns predicted.
+        label_set: The K classes.
+        classes: Names of the labelled ones. Any other counts as the first class of the set, see `scored_ids`.
+
+    Returns:
+        `mean_iou` over `classes`, `iou` per class; a class neither labelled nor predicted anywhere is left out.
+    """
+    table = scored_ids(label_set, classes)[: len(confusion)]
+    merged = np.zeros_like(confusion)
+    np.add.at(merged, (table[:, None], table[None]), confusion)
+    scores = metrics.iou(merged)[[label_set.label2id[name] for name in classes]]
+    present = {name: float(value) for name, value in zip(classes, scores, strict=True) if not np.isnan(value)}
+    return {"mean_iou": metrics.mean_of_present(scores), "iou": present}
+
+
+def report(confusion: np.ndarray, label_set: LabelSet) -> dict[str, Any]:
+    """Scores of a confusion matrix as plain numbers, ready for JSON.
+
+    Returns:
+        `mean_iou` and `mean_f1` over the classes labelled or predicted anywhere, `accuracy`, `pixels` (labelled ones),
+        `iou` and `f1` per class name (None for an absent class) and `confusion_matrix` (rows true).
+    """
+    scores = {"iou": metrics.iou(confusion), "f1": metrics.f1(confusion)}
+    named = {key: by_class(values, label_set) for key, values in scores.items()}
+    return {
+        "mean_iou": number(metrics.mean_of_present(scores["iou"])),
+        "mean_f1": number(metrics.mean_of_present(scores["f1"])),
+        "accuracy": number(metrics.accuracy(confusion)),
+        "pixels": int(confusion.sum()),
+        **named,
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def by_class(values: np.ndarray, label_set: LabelSet) -> dict[str, float | None]:
+    """(K,) values under the names of their classes, as plain numbers."""
+    return {name: number(value) for name, value in zip(label_set.classes, values, strict=True)}
+
+
+def number(value: float) -> float | None:
+    """A float, or None where there is none: NaN is not JSON."""
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,256 @@
+"""The report folder of a model: `report.json`, examples and features; entries join it one by one, complete or not.
+
+The form of `report.json` is `crossearth-report/1`: model (name and hashes), software, protocol, entries by name, means.
+`reporting.reading` reads and checks it.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files.digests import file_sha256
+from ..files.downloads import CONFIG, INDEX, WEIGHTS, weight_parts
+from ..files.outputs import check_place, check_writable, staged
+from ..files.working_folders import alone_in, clear_abandoned
+from ..inference.loading_and_windows import model_folder
+from ..labels import label_set_for
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..training.config import read_yaml
+from .bootstrap import SEED
+from .boundary import SHARE
+from .calibration import BINS
+from .report_file import FORMAT, read_report
+from .targets import Task
+
+SELECTIONS = {
+    "last": "last checkpoint",
+    "source": "chosen on the source's validation split",
+    "oracle": "chosen on the target (oracle)",
+}
+"""How the checkpoint was chosen, by the name that the command line takes."""
+
+_LOCK_SECONDS = 60
+_SOFTWARE = ("crossearth_hf", "torch", "transformers", "datasets", "numpy", "scipy", "accelerate")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all entries of a report share.
+
+    Attributes:
+        selection: How the checkpoint was chosen, a value of `SELECTIONS`.
+        dtype, device: What the model ran in and on.
+        seed: Of the bootstrap.
+        blending: Of overlapping windows.
+        boundary_share: Width of the band of boundary IoU over the image's diagonal.
+        bins: Of the calibration error.
+    """
+
+    selection: str
+    dtype: str
+    device: str
+    seed: int = SEED
+    blending: str = "uniform"
+    boundary_share: float = SHARE
+    bins: int = BINS
+
+
+def identify(name: str, model: CrossEarthForSemanticSegmentation) -> dict[str, Any]:
+    """Name, hashes, classes, size and training recipe of a model in a folder or on the Hub."""
+    folder = model_folder(name)
+    recipe = folder / "train.yaml"
+    return {
+        "name": os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name,
+        "sha256": _weights_hash(folder),
+        "config_sha256": file_sha256(folder / CONFIG),
+        "classes": list(label_set_for(model.config.id2label).classes),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training": read_yaml(recipe) if recipe.is_file() else None,
+    }
+
+
+def software() -> dict[str, str]:
+    """Versions of what the scores were computed with."""
+    versions = {"python": platform.python_version()}
+    for package in _SOFTWARE:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # `datasets` is needed by some sources only
+            continue
+    return versions
+
+
+class ReportFolder:
+    """A report on disk, to which entries are added.
+
+    Args:
+        path: The folder; made with the first entry.
+        model: What `identify` says.
+        protocol: What all entries share.
+
+    Raises:
+        InputError: the folder cannot be made, or holds a report that is damaged, of another model, another protocol or
+            another version of the benchmark.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], model: Mapping[str, Any], protocol: Protocol) -> None:
+        self.path = check_place(path, overwrite=True, parents=True)
+        self._file = self.path / "report.json"
+        self._head = {"model": dict(model), "protocol": dataclasses.asdict(protocol)}
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; name a folder for the report")
+        if self.path.exists():
+            check_writable(self.path)
+        for folder in (self.path, self.path / "features", *self.path.glob("examples/*")):
+            clear_abandoned(folder)
+        if self._file.exists():
+            read_report(self.path)
+            self._check_head(self._read())
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Finished entries by name, as `report.json` holds them."""
+        return self._read()["entries"] if self._file.exists() else {}
+
+    def finished(self, task: Task, *, resamples: int, features: bool, examples: int) -> dict[str, Any] | None:
+        """The entry of a task, if it was scored in the same way and its files are there.
+
+        Raises:
+            InputError: an entry of this name was scored in another way.
+        """
+        entry = self.entries().get(task.name)
+        if entry is None:
+            return None
+        wanted = task.settings() | {"scenario": None if task.scenario is None else task.scenario.code}
+        for key, value in wanted.items():
+            if entry.get(key) != value:
+                raise InputError(
+                    f"{task.name} in {self.path} has {key} {entry.get(key)!r}, now it is {value!r}; add --overwrite to "
+                    "score it again, or name another report or entry"
+                )
+        kept = len(list((self.path / "examples" / entry["slug"]).glob("*.npz")))
+        missing = kept < min(examples, entry["data"]["images"]) or entry["intervals"]["resamples"] != resamples
+        missing |= features and not (self.path / "features" / f"{entry['slug']}.npz").exists()
+        return None if missing else entry
+
+    def add(
+        self,
+        name: str,
+        entry: Mapping[str, Any],
+        examples: Sequence[Mapping[str, np.ndarray]],
+        features: Mapping[str, np.ndarray] | None,
+    ) -> None:
+        """Puts an entry with its arrays into the folder, in place of one of the same name; all of it or nothing.
+
+        Of several processes that add to one report each waits for the others.
+        """
+        _make_folders([self.path])
+        refusal = f"another process has been writing {self.path} for {_LOCK_SECONDS} seconds; run again"
+        with alone_in(self.path, refusal, seconds=_LOCK_SECONDS):
+            content: dict[str, Any] = {"entries": {}}
+            if self._file.exists():
+                content = self._read()
+                self._check_head(content)
+            slug = _slug(name, {key: other["slug"] for key, other in content["entries"].items()})
+            folder = self.path / "examples" / slug
+            arrays: dict[Path, Any] = {folder / f"{index:03}.npz": maps for index, maps in enumerate(examples)}
+            if features is not None:
+                arrays[self.path / "features" / f"{slug}.npz"] = features
+            entries = content["entries"] | {name: {"slug": slug} | dict(entry)}
+            report = {
+                "format": FORMAT,
+                "created": content.get("created", now()),
+                "model": self._head["model"],
+                "software": software(),
+                "protocol": self._head["protocol"],
+                "entries": entries,
+                "means": means(entries),
+            }
+            self._write(arrays, report)
+            for path in set(folder.glob("[0-9][0-9][0-9]*.npz")) - set(arrays):
+                if path.stem.isdecimal():
+                    path.unlink()  # of an earlier call that kept more
+
+    def _write(self, arrays: Mapping[Path, Any], report: Mapping[str, Any]) -> None:
+        """Writes arrays by their files, and the report last: until then the old one holds."""
+        _make_folders({path.parent for path in arrays} | {self.path})
+        with staged([*arrays, self._file]) as stages:
+            for stage, maps in zip(stages, arrays.values(), strict=False):
+                archive = io.BytesIO()  # a zip on a full disk would print a traceback when it is forgotten
+                np.savez_compressed(archive, **maps)
+                stage.write_bytes(archive.getbuffer())
+            stages[-1].write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    def _read(self) -> dict[str, Any]:
+        return json.loads(self._file.read_text(encoding="utf-8"))
+
+    def _check_head(self, content: Mapping[str, Any]) -> None:
+        """Refuses a report of another model or protocol."""
+        for key in ("sha256", "config_sha256"):
+            if content["model"].get(key) != self._head["model"][key]:
+                raise InputError(
+                    f"{self.path} is the report of the model {content['model']['name']} with {key} "
+                    f"{content['model'].get(key)}, not of {self._head['model']['name']} with "
+                    f"{self._head['model'][key]}; name another folder for this one"
+                )
+        for key, value in self._head["protocol"].items():
+            if content["protocol"].get(key) != value:
+                raise InputError(
+                    f"{self.path} was scored with {key} {content['protocol'].get(key)!r}, not {value!r}; choose the "
+                    "same or name another folder"
+                )
+
+
+def means(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean IoU over unseen targets, and over in-domain ones apart; a source that is no target enters neither."""
+    result = {}
+    for key, unseen in (("unseen", True), ("in_domain", False)):
+        scores = {name: entry["scores"]["mean_iou"] for name, entry in entries.items() if entry["unseen"] is unseen}
+        present = {name: score for name, score in scores.items() if score is not None}
+        result[key] = {"mean_iou": mean(present.values()) if present else None, "targets": list(present)}
+    return result
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _make_folders(folders: Iterable[Path]) -> None:
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be made: {error.strerror}; make room, or name another") from error
+
+
+def _slug(name: str, taken: Mapping[str, str]) -> str:
+    """A name for files, that of the entry `name` where it has one, else one that no other entry has."""
+    if name in taken:
+        return taken[name]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "entry"
+    others, slug, number = {other.lower() for other in taken.values()}, plain, 2
+    while slug.lower() in others:
+        slug, number = f"{plain}-{number}", number + 1
+    return slug
+
+
+def _weights_hash(folder: Path) -> str:
+    """SHA-256 of model.safetensors; of the hashes of its parts where a model is cut into several."""
+    if (folder / WEIGHTS).exists():
+        return file_sha256(folder / WEIGHTS)
+    digests = [file_sha256(folder / part) for part in weight_parts(folder / INDEX)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Files and folders: checked outputs, staged writing, JSON and YAML, downloads."""

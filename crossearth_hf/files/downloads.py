@@ -1,0 +1,131 @@
+"""Files of models on the Hub: the newest where it answers in time, else those that were kept from before."""
+
+import threading
+from functools import cache
+from pathlib import Path
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import get_session, validate_repo_id
+
+from ..errors import LONGEST_FOREIGN_TEXT, InputError, on_one_line, reason_of
+from .documents import read_json
+
+ANSWER_SECONDS = 4.0
+"""How long the Hub may take to answer at all before it counts as out of reach; our choice."""
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_EXTRAS = (PROCESSOR, "processor_config.json", "earth_style.safetensors", "train.yaml")
+
+
+def check_repository(repo_id: str) -> None:
+    """Raises `InputError` for what is no name of a repository on the Hub."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(
+            f"'{on_one_line(repo_id, 200)}' is no name of a repository; write ORGANISATION/NAME"
+        ) from error
+
+
+def hub_file(repo_id: str, name: str, *, revision: str | None = None) -> Path:
+    """A file of a model repository, in the Hub's cache on this machine.
+
+    Raises:
+        InputError: no name of a repository; no such repository or file; no answer within `ANSWER_SECONDS`, and the file
+            was not loaded before.
+    """
+    path = _fetched(repo_id, name, revision)
+    if path is None:
+        raise InputError(f"'{repo_id}' on the Hub holds no file {on_one_line(name, LONGEST_FOREIGN_TEXT)}; check it")
+    return path
+
+
+def hub_model(repo_id: str) -> Path:
+    """The folder with configuration, processor and weights of a model repository; `InputError` as in `hub_file`."""
+    config = hub_file(repo_id, CONFIG)
+    revision = config.parent.name  # all files of one commit
+    for name in _EXTRAS:
+        _fetched(repo_id, name, revision)
+    if _fetched(repo_id, WEIGHTS, revision) is None:
+        index = hub_file(repo_id, INDEX, revision=revision)
+        for name in weight_parts(index):
+            hub_file(repo_id, name, revision=revision)
+    return config.parent
+
+
+def weight_parts(index: Path) -> list[str]:
+    """Names of the files over which a model.safetensors.index.json spreads the weights."""
+    remedy = "save the model again"
+    names = read_json(index, remedy).get("weight_map")
+    files = (
+        set(names.values()) if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()) else set()
+    )
+    if not files or any(Path(name).name != name for name in files):
+        raise InputError(f"{index} names no files of weights beside it (weight_map); {remedy}")
+    return sorted(files)
+
+
+def is_online() -> bool:
+    """Whether the Hub answers; asked once a process."""
+    return not constants.is_offline_mode() and _answers()
+
+
+def require_online(what: str) -> None:
+    """Raises `InputError` where the Hub does not answer: `what` is what cannot be done."""
+    if not is_online():
+        raise InputError(f"{what}: the Hub ({constants.ENDPOINT}) does not answer; check the network")
+
+
+@cache
+def _answers() -> bool:
+    """Whether anything answers at the Hub's address. In a thread: looking up a name cannot be given a limit."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+        except Exception:  # whatever the network does
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    return answered.is_set()
+
+
+def _fetched(repo_id: str, name: str, revision: str | None) -> Path | None:
+    """A file of a repository; None where the repository has none of that name."""
+    check_repository(repo_id)
+    online = is_online()
+    try:
+        path = hf_hub_download(
+            repo_id, name, revision=revision, local_files_only=not online, etag_timeout=ANSWER_SECONDS
+        )
+        return Path(path)
+    except LocalEntryNotFoundError as error:
+        if revision is not None and not online:  # of a repository that was loaded before, perhaps without this file
+            return None
+        raise InputError(
+            f"'{repo_id}' is no path on this machine and cannot be had from the Hub ({constants.ENDPOINT} does not "
+            "answer); check the spelling, or the network"
+        ) from error
+    except EntryNotFoundError:
+        return None
+    except GatedRepoError as error:
+        raise InputError(f"'{repo_id}' on the Hub is open to accepted users only; ask for access and log in") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"'{repo_id}' is no path on this machine and no public repository of the Hub; check the spelling, or log in"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise InputError(f"{name} of '{repo_id}' cannot be had from the Hub ({reason_of(error)}); try later") from error

@@ -1,0 +1,194 @@
+"""Output files and folders: checked before the work, staged beside their place, moved there together at the end."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ..errors import InputError
+from .working_folders import clear_abandoned, move_into_place, remove_folder, side_files, working_folder
+
+_PROBE_BYTES = 4 * 2**20  # more than GDAL writes at once
+
+
+def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], *, overwrite: bool) -> Path:
+    """Where a result will be written, symbolic links followed.
+
+    Args:
+        path: As a person typed it.
+        suffixes: Allowed endings in lower case, such as ".tif".
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        InputError: for another ending, a missing or unwritable folder, a folder in the file's place, an existing file.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder; name the file to write in it")
+    if Path(path).suffix.lower() not in suffixes:
+        raise InputError(f"{path} must end in {' or '.join(suffixes)}; choose such a name")
+    return check_place(path, overwrite=overwrite)
+
+
+def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool = False) -> Path:
+    """Where a file or folder will be written, symbolic links followed; with `parents` missing folders above are made.
+
+    What killed processes left beside it is cleared away.
+
+    Raises:
+        InputError: for a missing or unwritable parent folder, something that exists there, side files of nothing.
+    """
+    target = Path(os.path.realpath(path))
+    if parents:
+        with suppress(OSError):  # what is wrong with the folder is said below
+            target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.is_dir():
+        raise InputError(f"the folder {target.parent} does not exist; create it first")
+    check_writable(target.parent)
+    clear_abandoned(target.parent)
+    if target.exists() and not overwrite:
+        raise InputError(f"{path} exists already; add --overwrite to replace it or choose another name")
+    _check_side_files(target)
+    return target
+
+
+def check_writable(folder: Path) -> None:
+    """Raises `InputError` unless files can be made in a folder: permissions alone do not say so everywhere."""
+    try:
+        may_write = os.access(folder, os.W_OK | os.X_OK)
+        if may_write:
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"the folder {folder} is not writable ({error.strerror}); choose another one") from error
+    if not may_write:
+        raise InputError(f"the folder {folder} is not writable; choose another one")
+
+
+def check_distinct(inputs: Iterable[str | os.PathLike[str]], outputs: Iterable[Path]) -> None:
+    """Raises `InputError` if an output, or a side file that goes with it, is an input or another output.
+
+    Links and other spellings of a path count. Of rasters the inputs are all files that GDAL reads (`files_of`).
+    """
+    known = {key: path for path in inputs for key in _identity(path)}
+    for output in outputs:
+        for place in (output, *side_files(output)):
+            other = next((known[key] for key in _identity(place) if key in known), None)
+            if other is not None:
+                raise InputError(f"the output {output} is the same file as {other}; choose another name for it")
+        known |= dict.fromkeys(_identity(output), output)
+
+
+def check_outside(inputs: Iterable[str | os.PathLike[str]], folder: Path) -> None:
+    """Raises `InputError` if an input lies in a folder that is to be replaced or removed."""
+    place = Path(os.path.realpath(folder))
+    for path in inputs:
+        if place in Path(os.path.realpath(path)).parents or place in Path(os.path.abspath(path)).parents:
+            raise InputError(f"{path} lies inside {folder}, which would be replaced; choose another name")
+
+
+def check_apart(inputs: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:
+    """Raises `InputError` if a folder that is written to is an input, lies inside one or holds one; links count."""
+    place = Path(os.path.realpath(folder))
+    for path in inputs:
+        source = Path(os.path.realpath(path))
+        if place == source or source in place.parents:
+            raise InputError(f"{folder} lies in {path}, which is only read; choose a folder outside of it")
+        if place in source.parents:
+            raise InputError(f"{path} lies inside {folder}, where results go; choose another folder for them")
+
+
+def check_replaced(target: Path, replacement: Path) -> None:
+    """Raises `InputError` if a folder that is to be replaced holds something that its replacement does not."""
+    strangers = {path.name for path in target.glob("*")} - {path.name for path in replacement.iterdir()}
+    if strangers:
+        raise InputError(
+            f"{target / min(strangers)} would be lost: {target} is replaced as a whole; move it away or choose "
+            "another name"
+        )
+
+
+def _identity(path: str | os.PathLike[str]) -> list[object]:
+    """What two names of one file share: their path without links; where the file exists, its number."""
+    keys: list[object] = [os.path.realpath(path)]
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        keys += [(status.st_dev, status.st_ino)] if status.st_ino else []
+    return keys
+
+
+def _check_side_files(target: Path) -> None:
+    """Raises `InputError` for what lies where GDAL looks for side files of `target` and may not be removed with it."""
+    for path in filter(os.path.lexists, side_files(target)):
+        if not os.path.lexists(target):
+            raise InputError(
+                f"{path} exists without {target.name} and would be taken for a part of it; move it away or choose "
+                "another name"
+            )
+        if path.is_dir() and not path.is_symlink():
+            raise InputError(
+                f"{path} is a folder in the place of a file that belongs to {target.name}; move it away or choose "
+                "another name"
+            )
+
+
+@contextmanager
+def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yields a temporary path for each target, in a hidden folder beside it; moves all of them at a regular end.
+
+    A folder made at such a path takes the place of the whole target; side files that GDAL writes beside one move with
+    it, those of the file that it replaces go. After an exception, Ctrl-C included, nothing is left behind and the
+    targets are as they were; what a kill leaves behind, the next call beside it clears away. More working files may be
+    put into the folders of the yielded paths; targets in one folder share one.
+
+    Raises:
+        InputError: where the folder or the disk refuses (permissions, no space), or side files of nothing are in the
+            way.
+    """
+    moved: list[Path] = []
+    try:
+        with ExitStack() as stack:
+            parents = {target.parent: [other.name for other in targets if other.parent == target.parent]
+                       for target in targets}  # fmt: skip
+            folders = {parent: stack.enter_context(working_folder(parent, names)) for parent, names in parents.items()}
+            stages = [folders[target.parent] / target.name for target in targets]
+            yield stages
+            for target in targets:
+                _check_side_files(target)
+            for stage, target in zip(stages, targets, strict=True):
+                move_into_place(stage, target)
+                moved.append(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        names = " and ".join(map(str, targets[len(moved) :]))
+        state = f"{' and '.join(map(str, moved))} was written before" if moved else "nothing was changed"
+        raise InputError(f"{names} cannot be written: {reason}; {state}") from error
+
+
+def replace_folder(stage: Path, target: Path, aside: Path, *, remove: Callable[[Path], None] = remove_folder) -> None:
+    """Puts the folder `stage` in the place of `target`, which need not exist; the former content goes.
+
+    Where the move fails, the former content is put back. A kill between the two moves leaves it in `aside`, a path on
+    the same file system that is emptied first, by `remove`.
+    """
+    remove(aside)
+    try:
+        if target.exists():
+            os.replace(target, aside)
+        os.replace(stage, target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            os.replace(aside, target)
+        raise
+    remove(aside)
+
+
+def refusal_of_disk(folder: Path) -> str | None:
+    """Why nothing can be written into a folder, in the system's words, which GDAL does not pass on; else None."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror
+    return None

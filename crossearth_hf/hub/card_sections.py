@@ -1,0 +1,290 @@
+"""The generated parts of a model card: Markdown from a configuration, a training record and reports, nothing else."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from ..evaluation.numbers import ABSENT, percent, percent_interval
+from ..evaluation.report_file import Entry, Report, class_key
+from ..model.configuration_crossearth import CrossEarthConfig
+from ..reporting.comparison import NOTES, Comparison
+from ..scenarios.scenarios import DOMAINS
+from ..scenarios.source_datasets import DATASETS
+from ..training import TrainConfig, build_train_config
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is made of.
+
+    Attributes:
+        name: The model's folder or repository, for the lines that show its use.
+        config: The model's configuration.
+        weight_bytes: Size of its weights' file.
+        training: Settings of its training; None where they are not known.
+        report: On this model.
+        seeds: That report, first, and those of runs that differ in their seed, as one model.
+        licence: Of the weights; None where it is not stated.
+    """
+
+    name: str
+    config: CrossEarthConfig
+    weight_bytes: int
+    training: Mapping[str, Any] | None
+    report: Report
+    seeds: Comparison
+    licence: str | None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What was scored, in the benchmark's order; what only runs of other seeds were scored on is left out."""
+        return [self.report.entries[name] for name in self.seeds.names if name in self.report.entries]
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the checkpoint was chosen by its score on the target."""
+        return self.seeds.models[0].oracle
+
+
+def card_sections(facts: CardFacts) -> dict[str, str]:
+    """Markdown of each generated part by the name in its mark."""
+    return {
+        "model": _model(facts),
+        "training": _training(facts.training),
+        "scores": _scores(facts),
+        "limits": _limits(facts),
+        "use": _use(facts.name, facts.config.ground_sampling_distance),
+        "licences": _licences(facts),
+    }
+
+
+def dataset_of(entry: Entry) -> str | None:
+    """Key in `DATASETS` of what an entry was scored on; None for a folder."""
+    domain = DOMAINS.get(entry.target)
+    return domain.dataset if domain is not None and entry.scenario is not None else None
+
+
+def _model(facts: CardFacts) -> str:
+    config = facts.config
+    backbone, resolution = config.backbone_config, config.ground_sampling_distance
+    stem = "convolutional stem, " if config.convolutional_stem else ""
+    network = (
+        f"{stem}ViT of width {backbone.hidden_size} with {backbone.num_hidden_layers} blocks, {config.rein_num_tokens} "
+        f"Rein tokens a block, Mask2Former head with {config.num_queries} queries"
+    )
+    trained_at = f", learned at {resolution:g} m a pixel" if resolution else ""
+    rows = [
+        ["classes", _classes_in_words(config.id2label[index] for index in sorted(config.id2label))],
+        ["input", f"{_channels(config.num_channels)}, windows of {config.image_size} px{trained_at}"],
+        ["network", network],
+        ["size", f"{facts.report.parameters / 1e6:.1f} M parameters in {facts.weight_bytes / 1e6:.1f} MB"],
+        ["weights", f"SHA-256 `{facts.report.sha256}`"],
+    ]
+    return _table(["", ""], rows)
+
+
+def _training(training: Mapping[str, Any] | None) -> str:
+    if not training:
+        return "Neither the model's folder nor its report states how it was trained."
+    try:
+        rows = _method(build_train_config(training))
+    except InputError:  # of another version, or written by a person: shown as it is
+        rows = [[key, _shown(value)] for key, value in training.items()]
+    return _table(["", ""], rows)
+
+
+def _method(config: TrainConfig) -> list[list[str]]:
+    """A run in the words of the paper."""
+    style, fourier, tasks = "not used", "not used", "not used"
+    if config.style_probability:
+        style = (
+            f"{config.style_probability:.0%} of the images, alpha {config.style_alpha:g}, "
+            f"{config.style_mask_ratio:.0%} of the blocks of {config.style_block_size} px"
+            + ", residual"
+            * config.style_residual
+        )
+    if config.fourier_probability:
+        fourier = f"{config.fourier_probability:.0%} of the images"
+    if config.objective == "multitask":
+        tasks = "masked image modelling beside segmentation"
+    crops = config.batch_size * config.gradient_accumulation_steps
+    low, high = config.scale_range
+    return [
+        ["started from", _shown(config.model)],
+        ["data", _shown(config.train_data)],
+        ["shares of the data", _shown(config.train_weights) if config.train_weights else "every image the same"],
+        ["adaptation", config.adaptation],
+        ["Earth-Style Injection", style],
+        ["Fourier styles", fourier],
+        ["Multi-Task Training", tasks],
+        ["objective", config.objective],
+        ["steps", f"{config.steps} of {crops} crops a process" + f" of {config.crop_size} px" * bool(config.crop_size)],
+        ["optimiser", f"AdamW, learning rate {config.learning_rate:g}, warm-up of {config.warmup_steps} steps"],
+        ["scales", f"{low:g} to {high:g}" + " of the crop" * config.relative_to_crop + ", turned" * config.rotate],
+        ["precision", f"{config.mixed_precision} in training, {config.save_dtype} in the file"],
+        ["seed", str(config.seed)],
+    ]
+
+
+def _shown(value: Any) -> str:
+    """A setting for readers elsewhere: of an absolute path only its end."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return ", ".join(f"`{re.sub(r'(?:(?<=^)|(?<=:))/(?:[^/:]*/)*', '', str(item))}`" for item in items)
+
+
+def _scores(facts: CardFacts) -> str:
+    unseen = [entry for entry in facts.entries if facts.seeds.is_unseen(entry.name)]
+    known = [entry for entry in facts.entries if entry not in unseen]
+    parts = [_protocol(facts)]
+    if unseen:
+        parts += ["### Unseen targets" + " (oracle)" * facts.oracle, _overall(facts, unseen)]
+    shared = [name for name in facts.seeds.shared if name in facts.report.entries]
+    average = facts.seeds.mean(facts.seeds.models[0])
+    if len(shared) > 1 and average is not None:
+        parts.append(f"Mean over {', '.join(shared)}: mean IoU {average}.")
+    if known:
+        parts += ["### In-domain: no measure of generalisation", _overall(facts, known)]
+    return "\n\n".join([*parts, "### Classes", *_class_tables(facts.entries)])
+
+
+def _protocol(facts: CardFacts) -> str:
+    lines = [f"In percent. Checkpoint: {facts.report.selection}."]
+    if facts.oracle:
+        lines.append(f"**{NOTES['oracle']}**")
+    if any(entry.intervals["mean_iou"] for entry in facts.entries):
+        level = facts.entries[0].level
+        lines.append(f"In brackets: {level:.0%} intervals of this checkpoint's score, by resampling the images.")
+    software = facts.report.software.get("crossearth_hf", "")
+    lines.append(
+        "Windows overlap and weigh the same; pixels without a label are left out; computed in "
+        f"{facts.report.dtype} by crossearth_hf {software}."
+    )
+    if any(entry.published for entry in facts.entries):
+        lines.append("Published scores are the paper's, read from its figures: another harness.")
+    return "\n".join(lines)
+
+
+def _overall(facts: CardFacts, entries: Sequence[Entry]) -> str:
+    """One line per entry; columns that no entry fills are left out."""
+    columns: dict[str, Callable[[Entry], str]] = {
+        "target": _title,
+        "images": lambda entry: str(entry.images),
+        "window, stride, scale": lambda entry: f"{entry.window}, {entry.stride}, {entry.scale:g}",
+        "mean IoU": lambda entry: _score(entry, "mean_iou"),
+        "over seeds": lambda entry: _over_seeds(facts.seeds, entry),
+        "foreground IoU": lambda entry: _score(entry, "foreground_iou"),
+        "accuracy": lambda entry: _score(entry, "accuracy"),
+        "mean F1": lambda entry: _score(entry, "mean_f1"),
+        "boundary IoU": lambda entry: _score(entry, "boundary_iou"),
+        "calibration error": lambda entry: _score(entry, "expected_calibration_error"),
+        "published": lambda entry: _published(entry.published),
+    }
+    cells = {title: [cell(entry) for entry in entries] for title, cell in columns.items()}
+    kept = {title: column for title, column in cells.items() if set(column) != {ABSENT}}
+    return _table(list(kept), list(zip(*kept.values(), strict=True)))
+
+
+def _title(entry: Entry) -> str:
+    """An entry's name, with its domains where it is a scenario."""
+    remarks = [f"{entry.source} → {entry.target}"] if entry.scenario else []
+    remarks += ["ours, not the paper's"] * entry.ours + ["incomplete"] * entry.incomplete
+    return entry.name + (f" ({'; '.join(remarks)})" if remarks else "")
+
+
+def _score(entry: Entry, key: str) -> str:
+    value = entry.scores[key]
+    return ABSENT if value is None else percent_interval(value, entry.intervals[key])
+
+
+def _published(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{method} {score:.1f}" for method, score in scores.items()) or ABSENT
+
+
+def _over_seeds(seeds: Comparison, entry: Entry) -> str:
+    """Mean and deviation of the mean IoU over the runs that were scored on this target."""
+    count = len(seeds.models[0].entries(entry.name))
+    return f"{seeds.score(seeds.models[0], entry.name)} ({count} runs)" if count > 1 else ABSENT
+
+
+def _class_tables(entries: Sequence[Entry]) -> list[str]:
+    """IoU per class: a table for each set of classes."""
+    tables = []
+    for classes in dict.fromkeys(entry.classes for entry in entries):
+        rows = [
+            [entry.name, *(percent(entry.scores[class_key(name)]) if name in entry.scored_classes else ABSENT
+                           for name in classes)]
+            for entry in entries
+            if entry.classes == classes
+        ]  # fmt: skip
+        tables.append(_table(["IoU", *(name.replace("_", " ") for name in classes)], rows))
+    return tables
+
+
+def _limits(facts: CardFacts) -> str:
+    points = ["Nothing was measured but the targets above: of other regions, seasons and sensors nothing is known."]
+    if not any(facts.seeds.is_unseen(entry.name) for entry in facts.entries):
+        points.append("No unseen target was scored: nothing here tells how the model generalises.")
+    if len(facts.seeds.models[0].reports) == 1:
+        points.append("One training run: how much scores vary from seed to seed is not known.")
+    for entry in facts.entries:
+        notes = [NOTES[key] for key in facts.seeds.notes[entry.name] if key in ("incomplete", "assumed", "binary")]
+        if set(entry.scored_classes) != set(entry.classes):
+            notes.append(f"Only {_classes_in_words(entry.scored_classes)} are labelled; the means are over these.")
+        points += [f"{entry.name}: {note}" for note in notes]
+    return "\n".join(f"- {point}" for point in points)
+
+
+def _licences(facts: CardFacts) -> str:
+    """Of the weights, of the code in the folder and of every benchmark data set in training or scores."""
+    rows = [["weights", facts.licence or "not stated", ""], ["code in this folder", "apache-2.0", ""]]
+    trained = _training_datasets(facts.training)
+    targets = {dataset_of(entry) for entry in facts.entries} - {None}
+    for name, dataset in DATASETS.items():
+        use = " and ".join(["training"] * (name in trained) + ["scores"] * (name in targets))
+        if use:
+            rows.append([f"[{dataset.title}]({dataset.homepage}), {use}", dataset.licence, dataset.licence_source])
+    folders = [entry.name for entry in facts.entries if dataset_of(entry) is None]
+    if folders:
+        rows.append([", ".join(folders), "as their owners state: no benchmark data sets", ""])
+    return _table(["", "licence", "stated at"], rows)
+
+
+def _training_datasets(training: Mapping[str, Any] | None) -> set[str]:
+    """Benchmark data sets among the sources of a run: hf:PATH:CONFIG[:SPLIT] where CONFIG is a domain."""
+    sources = (training or {}).get("train_data") or []
+    fields = [str(source).split(":") for source in (sources if isinstance(sources, list) else [sources])]
+    configs = {config for prefix, *rest in fields if prefix in ("hf", "hf-stream") for config in rest[-2:]}
+    return {DOMAINS[config].dataset for config in configs if config in DOMAINS}
+
+
+def _use(name: str, resolution: float | None) -> str:
+    scaled = f" --resolution {resolution:g}" if resolution else ""
+    return f"""\
+`{name}` stands for the path of this folder, or for OWNER/{name} on the Hub.
+
+```bash
+crossearth predict SCENE.tif MAP.tif --model {name}{scaled}
+```
+
+```python
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+model = AutoModelForSemanticSegmentation.from_pretrained("{name}", trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained("{name}", trust_remote_code=True)
+```"""
+
+
+def _channels(number: int) -> str:
+    return "RGB" if number == 3 else f"{number} bands, red, green and blue first"
+
+
+def _classes_in_words(names: Any) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

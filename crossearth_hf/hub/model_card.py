@@ -1,0 +1,232 @@
+"""Model cards for the Hub: generated parts between marks, from a model's folder and its reports; the rest is by hand.
+
+A card's scores are what the reports say of this model's weights, with the spread over runs of other seeds beside them.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..errors import InputError, reason_of
+from ..evaluation.report_file import Entry, Report, class_key, read_report
+from ..files.digests import file_sha256
+from ..files.outputs import check_distinct, check_output, staged
+from ..inference.loading_and_windows import load_config
+from ..model.configuration_crossearth import CrossEarthConfig
+from ..reporting.comparison import Comparison, compare
+from ..scenarios.source_datasets import DATASETS
+from ..training.run_folder import HARMLESS_ON_RESUME
+from .card_sections import CardFacts, card_sections, dataset_of
+
+TEMPLATE = Path(__file__).parents[2] / "hub_cards" / "model_card_template.md"
+"""Where the card of a model that has none begins; it comes with a clone of the repository."""
+
+_WEIGHTS = "model.safetensors"
+_OPENING = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
+_GENERATED = re.compile(r"^<!-- generated: (\w+) -->\n.*?^<!-- end: \1 -->$", flags=re.MULTILINE | re.DOTALL)
+
+
+def write_model_card(
+    model: str | os.PathLike[str],
+    reports: Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    template: str | os.PathLike[str] | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a model's card, or anew the generated parts of the card that is there.
+
+    Args:
+        model: Folder with config.json and model.safetensors.
+        reports: Folders that `crossearth evaluate` wrote: one of this model, others of runs that differ in their seed.
+        out: Card to write; README.md in the model's folder if not given.
+        template: Markdown with marks, for a new card; `TEMPLATE` if not given.
+        licence: Identifier of the weights' licence on the Hub, such as "cc-by-4.0"; that of the card if not given.
+        overwrite: Whether a card without marks, written by hand, may be replaced.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        InputError: a folder without a model; no report of it, a report of another model or of other scenarios; a card
+            whose marks are damaged.
+    """
+    folder = Path(model)
+    config = _read_config(folder)
+    place = folder / "README.md" if out is None else out
+    check_distinct([template or TEMPLATE], [Path(os.path.realpath(place))])
+    target = check_output(place, (".md",), overwrite=True)
+    card = _existing_card(target, overwrite) or _new_card(folder.resolve().name, template)
+    data = cast(ModelCardData, card.data)
+    name = data.model_name = data.model_name or folder.resolve().name
+    if licence and licence != data.license:
+        data.license, data.license_name, data.license_link = licence, None, None  # the latter two told of the former
+    report, seeds = gather(folder, reports, name)
+    facts = CardFacts(
+        name=name,
+        config=config,
+        weight_bytes=(folder / _WEIGHTS).stat().st_size,
+        training=report.training,
+        report=report,
+        seeds=seeds,
+        licence=data.license_name or data.license,
+    )
+    data.eval_results = eval_results(facts)
+    card.text = fill(card.text, card_sections(facts))
+    with staged([target]) as [path]:
+        path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
+    return target
+
+
+def gather(folder: Path, reports: Sequence[str | os.PathLike[str]], name: str) -> tuple[Report, Comparison]:
+    """The report on the model in `folder`, and all reports as the seeds of one model called `name`.
+
+    Raises:
+        InputError: not exactly one report of this model; one of a model that differs in more than its seed, or that was
+            scored on other data or with other windows.
+    """
+    digest = file_sha256(folder / _WEIGHTS)
+    found = [read_report(report) for report in reports]
+    own = [report for report in found if report.sha256 == digest]
+    others = [report for report in found if report.sha256 != digest]
+    if len(own) != 1:
+        names = ", ".join(map(str, reports)) or "no report"
+        raise InputError(
+            f"{names}: {len(own)} are about the weights in {folder}; give its one report, evaluate it first"
+        )
+    for report in others:
+        _check_seed_run(report, own[0], folder)
+    seeds = compare((), {name: [os.fspath(report.folder) for report in (*own, *others)]})
+    for entry in own[0].entries:
+        if {"data", "windows"} & set(seeds.notes[entry]):
+            raise InputError(
+                f"the runs were scored on {entry} with other images, labels, windows or scales, so there is no spread; "
+                "evaluate all of them alike, or leave the others out"
+            )
+    return own[0], seeds
+
+
+def _check_seed_run(report: Report, own: Report, folder: Path) -> None:
+    """Raises `InputError` unless `report` is about a run of the same configuration and recipe as `own`."""
+    recipe, expected = _recipe(report.training), _recipe(own.training)
+    if not expected or recipe != expected or report.config_sha256 != own.config_sha256:
+        raise InputError(
+            f"{report.folder} is about another model than {folder}: beside its own report a card takes those of runs "
+            "that differ in their seed alone, by the training that their folders state"
+        )
+
+
+def _recipe(training: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A run's settings but for its seed and for what decides no step."""
+    return {key: value for key, value in (training or {}).items() if key not in HARMLESS_ON_RESUME | {"seed"}}
+
+
+def eval_results(facts: CardFacts) -> list[EvalResult]:
+    """The Hub's model-index: one result per target, with mean IoU, foreground IoU, accuracy and the IoU of each class.
+
+    Two scenarios with one target are one result: the model and its images are the same.
+    """
+    results: dict[tuple[Any, ...], list[EvalResult]] = {}
+    for entry in facts.entries:
+        metrics = _metrics(entry, facts.oracle)
+        if metrics:
+            results.setdefault(metrics[0].unique_identifier, metrics)
+    return [result for metrics in results.values() for result in metrics]
+
+
+def _metrics(entry: Entry, oracle: bool) -> list[EvalResult]:
+    dataset: dict[str, Any] = {
+        "dataset_type": entry.slug.lower(),
+        "dataset_name": f"{entry.name}, {entry.images} images",
+    }
+    key = dataset_of(entry)
+    if key is not None:
+        name = f"{DATASETS[key].title}: {entry.target} ({entry.scenario}, {entry.images} images)"
+        dataset = {
+            "dataset_type": key,
+            "dataset_config": entry.target,
+            "dataset_split": "test",
+            "dataset_name": name,
+        }
+    values = [
+        ("mean_iou", "mean IoU", entry.scores["mean_iou"]),
+        ("iou", "foreground IoU", entry.scores["foreground_iou"]),
+        ("accuracy", "accuracy", entry.scores["accuracy"]),
+        *(("iou", f"IoU {name}", entry.scores[class_key(name)]) for name in entry.scored_classes),
+    ]
+    return [
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="Semantic segmentation",
+            metric_type=kind,
+            metric_name=name + ", checkpoint chosen on the target (oracle)" * oracle,
+            metric_value=round(value, 4),
+            dataset_args={"window": entry.window, "stride": entry.stride, "scale": entry.scale},
+            **dataset,
+        )
+        for kind, name, value in values
+        if value is not None
+    ]
+
+
+def fill(text: str, sections: Mapping[str, str]) -> str:
+    """`text` with `sections` between its marks; a part whose marks a person took out stays out.
+
+    Raises:
+        InputError: a mark that is not closed, or that names no section.
+    """
+    opened = _OPENING.findall(text)
+    if opened != _GENERATED.findall(text):
+        raise InputError(
+            f"a generated part of the card ({', '.join(opened)}) lacks its '<!-- end: NAME -->'; restore it"
+        )
+    unknown = sorted(set(opened) - set(sections))
+    if unknown:
+        raise InputError(f"the card's generated part '{unknown[0]}' is unknown; there are {', '.join(sections)}")
+    return _GENERATED.sub(
+        lambda match: f"<!-- generated: {match[1]} -->\n{sections[match[1]]}\n<!-- end: {match[1]} -->", text
+    )
+
+
+def _existing_card(target: Path, overwrite: bool) -> ModelCard | None:
+    """The card to keep the hand-written text of; None where there is none, or none to keep."""
+    if not target.exists():
+        return None
+    try:
+        text = target.read_text(encoding="utf-8")
+        if _OPENING.search(text):
+            return ModelCard(text)
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise InputError(f"the card {target} cannot be read ({reason_of(error)}); repair or remove it") from error
+    if not overwrite:
+        raise InputError(f"{target} has no generated parts: replace it with --overwrite or name another with --out")
+    return None
+
+
+def _new_card(name: str, template: str | os.PathLike[str] | None) -> ModelCard:
+    path = Path(template or TEMPLATE)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the template {path} cannot be read; name one with --template: a clone has its own"
+        ) from error
+    data = ModelCardData(
+        model_name=name,
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        tags=["crossearth", "remote-sensing", "semantic-segmentation"],
+    )
+    return ModelCard.from_template(data, template_str=text)
+
+
+def _read_config(folder: Path) -> CrossEarthConfig:
+    if not (folder / "config.json").is_file() or not (folder / _WEIGHTS).is_file():
+        raise InputError(f"{folder} holds no config.json with {_WEIGHTS}; name a folder that save_pretrained wrote")
+    return load_config(folder)

@@ -1,0 +1,39 @@
+"""From 8-bit pixels to what the network reads: one function, so that training and maps see the same numbers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def normalize_pixels(
+    pixels: Tensor,
+    valid: Tensor | None = None,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    rescale_factor: float = 1 / 255,
+) -> Tensor:
+    """Rescales and normalises images as the image processor does; pixels without data become 0, the mean.
+
+    Args:
+        pixels: (..., C, H, W) in 0..255, any type.
+        valid: (..., H, W) bool, False where there is no data; None where all pixels have data.
+        mean, std: C numbers each, per channel, of the rescaled pixels.
+        rescale_factor: What the pixels are multiplied by first.
+
+    Returns:
+        (..., C, H, W) float32 on the device of `pixels`.
+
+    Raises:
+        InputError: images of other channels than the mean's.
+    """
+    if pixels.shape[-3] != len(mean):
+        raise InputError(
+            f"the image has {pixels.shape[-3]} channels and the model takes {len(mean)}; choose {len(mean)} bands"
+        )
+    channels = [torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (mean, std)]
+    normalized = pixels.to(torch.float32, copy=True).mul_(rescale_factor).sub_(channels[0]).div_(channels[1])
+    return normalized if valid is None else normalized.mul_(valid.unsqueeze(-3))

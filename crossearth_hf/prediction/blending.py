@@ -1,0 +1,110 @@
+"""Overlapping windows, blended: sums of weighted scores of a part of a scene, and what is read from them."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..labels import IGNORE_INDEX
+from ..raster.writing import TILE
+from .parts import Batch, Part
+
+_WEIGHT_FLOOR = 0.01
+_PROBABILITY_STEPS = 4096
+
+BlockWriter = Callable[[int, int, np.ndarray, np.ndarray], None]
+"""Called as `write(row, col, labels, scores)`: see `Blend`."""
+
+
+class Blend:
+    """Sums of weighted scores of one part, in bands of 256 rows: those to which windows still add.
+
+    Args:
+        part: Its borders in the scene.
+        classes: K.
+        write: Gets the bands that are complete.
+        ignore_valid: Whether all pixels of windows with data are labelled.
+    """
+
+    def __init__(self, part: Part, classes: int, write: BlockWriter, *, ignore_valid: bool) -> None:
+        self._part, self._classes, self._write, self._ignore_valid = part, classes, write, ignore_valid
+        self._done = part.top  # the rows above it are written
+        self._scores: dict[int, Tensor] = {}  # first row of a band -> (K, rows, width of the part)
+        self._valid: dict[int, np.ndarray] = {}  # likewise, (rows, width of the part)
+
+    def add(self, batch: Batch, valid: np.ndarray, scores: Sequence[Tensor | None]) -> None:
+        """Adds windows: validity (b, h, w), weighted scores (K, >= h, >= w) of each. Writes what is complete."""
+        for col, valid_here, scores_here in zip(batch.cols, valid, scores, strict=True):
+            if scores_here is not None:
+                self._add(batch.row, col, np.ones_like(valid_here) if self._ignore_valid else valid_here, scores_here)
+        while self._done < batch.complete:
+            self._finish()
+
+    def _add(self, row: int, col: int, valid: np.ndarray, scores: Tensor) -> None:
+        part = self._part
+        left, right = max(col, part.left), min(col + valid.shape[1], part.right)
+        first, last = max(row, part.top), min(row + valid.shape[0], part.bottom)
+        source = slice(left - col, right - col)
+        target = slice(left - part.left, right - part.left)
+        for band in range(first // TILE * TILE, last, TILE):
+            top, bottom = max(first, band), min(last, band + TILE)
+            self._open(band)
+            rows, from_rows = slice(top - band, bottom - band), slice(top - row, bottom - row)
+            self._valid[band][rows, target] |= valid[from_rows, source]
+            self._scores[band][:, rows, target] += scores[:, from_rows, source]
+
+    def _open(self, band: int) -> None:
+        """Makes room for the rows from `band` on, unless they have it."""
+        if band not in self._scores:
+            shape = (min(band + TILE, self._part.bottom) - band, self._part.right - self._part.left)
+            self._scores[band] = torch.zeros(self._classes, *shape)
+            self._valid[band] = np.zeros(shape, dtype=bool)
+
+    def _finish(self) -> None:
+        """Hands the first band that is not written to the writer."""
+        self._open(self._done)
+        scores, valid = self._scores.pop(self._done), self._valid.pop(self._done)
+        self._write(self._done, self._part.left, _labels(scores, valid), scores.numpy())
+        self._done += len(valid)
+
+
+def _labels(scores: Tensor, valid: np.ndarray) -> np.ndarray:
+    """(h, w) uint8 classes of the highest of (K, h, w) scores, the first of equal ones; 255 where not valid."""
+    labels = torch.zeros(valid.shape, dtype=torch.uint8)
+    best = scores[0].clone()
+    for index in range(1, len(scores)):
+        labels.masked_fill_(scores[index] > best, index)
+        torch.maximum(best, scores[index], out=best)
+    return labels.masked_fill_(torch.from_numpy(~valid), IGNORE_INDEX).numpy()
+
+
+def confidences(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(h, w) float32 share of the top score in the sum of (K, h, w) scores; NaN without data."""
+    return _shares(scores.max(axis=0), labels, scores)
+
+
+def probabilities(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(K, h, w) float32 shares of (K, h, w) scores in their sum, to the nearest 1/4096; NaN without data.
+
+    The rounding leaves out the digits that mean nothing and would make up most of a compressed file.
+    """
+    shares = _shares(scores, labels, scores)
+    np.multiply(shares, _PROBABILITY_STEPS, out=shares)
+    np.rint(shares, out=shares)
+    return np.divide(shares, _PROBABILITY_STEPS, out=shares)
+
+
+def _shares(part: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """`part` over the sum of (K, h, w) scores; NaN where (h, w) labels say that there is no data."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # without data the sum may be 0
+        shares = part / scores.sum(axis=0)
+    shares[..., labels == IGNORE_INDEX] = np.nan
+    return shares
+
+
+def taper(side: int) -> Tensor:
+    """(side,) raised cosine, from almost 0 at the window's edges to 1 in its middle."""
+    wave = 0.5 - 0.5 * torch.cos(2 * math.pi * (torch.arange(side) + 0.5) / side)
+    return _WEIGHT_FLOOR + (1 - _WEIGHT_FLOOR) * wave

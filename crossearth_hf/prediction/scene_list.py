@@ -1,0 +1,230 @@
+"""What to map when there is more than one scene: folders, lists of paths and STAC items -> scenes and their names.
+
+A STAC item (https://stacspec.org, item specification 1.0) describes a scene and links to its files, the assets. Only
+files on this machine's own file systems are taken: a downloaded document must not send requests into the network.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..data.image_files import IMAGE_SUFFIXES
+from ..errors import InputError
+from ..files.documents import read_json
+from ..raster.imagery import is_own_output
+from ..raster.source_files import check_regular
+
+LIST_SUFFIX = ".txt"
+STAC_SUFFIXES = (".json", ".geojson")
+
+_TIFF = (".tif", ".tiff")
+_NO_IMAGERY = {"thumbnail", "overview", "metadata"}  # roles of assets that are no scene
+_LONGEST_NAME = 200  # bytes; file systems allow 255 with the ending
+
+
+@dataclass(frozen=True)
+class ListedScene:
+    """A scene and its name.
+
+    Attributes:
+        source: The raster, as GDAL opens it.
+        name: Where its results lie below their folder, without ending: "north/tile_7".
+        problem: Why it cannot be mapped; None where nothing is known against it.
+    """
+
+    source: str
+    name: str
+    problem: str | None = None
+
+
+def names_many(named: Sequence[str], target: str) -> bool:
+    """Whether a person asks for a folder of maps: several scenes, or a folder, list or STAC file and no .tif to write.
+
+    Whatever is to become one .tif is one scene: GDAL opens some folders and some text files too.
+    """
+    if len(named) > 1:
+        return True
+    kind = Path(named[0]).suffix.lower()
+    is_group = os.path.isdir(named[0]) or kind in (LIST_SUFFIX, *STAC_SUFFIXES)
+    return is_group and Path(target).suffix.lower() not in _TIFF
+
+
+def list_scenes(named: Sequence[str], outputs: Sequence[Path], *, asset: str | None = None) -> list[ListedScene]:
+    """The scenes that a person named, in the order named, folders by name.
+
+    - A folder gives every file in it and in its sub-folders that ends in .jpg, .jpeg, .png, .tif, .tiff, .vrt, .jp2 or
+      .img, hidden ones excepted; names keep the sub-folders.
+    - NAME.txt gives one scene per line, relative to the file; blank lines and lines that start with # are skipped.
+    - NAME.json or NAME.geojson is a STAC item or a FeatureCollection of items, each named by its id.
+    - Everything else is a raster.
+
+    Args:
+        named: Rasters, folders, lists and STAC files.
+        outputs: Folders of results, which are no scenes even if they lie in a folder of scenes.
+        asset: Key of the asset to take of every STAC item. By default the one with the role or key "visual"; else
+            the only one with the role "data"; else the only image.
+
+    Raises:
+        InputError: for a folder or list without scenes, an unreadable list, two scenes of one name, an output folder
+            that is a folder of scenes, an `asset` without STAC items. What concerns one STAC item is its `problem`.
+    """
+    if asset is not None and not any(Path(source).suffix.lower() in STAC_SUFFIXES for source in named):
+        raise InputError(f"the asset '{asset}' can be chosen of STAC items only; {named[0]} is none, leave --asset out")
+    places = [Path(os.path.realpath(folder)) for folder in outputs]
+    scenes = [scene for source in named for scene in _expand(source, places, asset)]
+    scenes = _apart(scenes)
+    seen: dict[str, str] = {}
+    for scene in scenes:
+        if scene.name in seen:
+            first = seen[scene.name]
+            remedy = (
+                "move one of them away, or list the scenes to map in a .txt file"
+                if os.path.dirname(first) == os.path.dirname(scene.source)
+                else "name the folder that holds both, or map them into two folders"
+            )
+            raise InputError(f"{first} and {scene.source} would both be written as {scene.name}; {remedy}")
+        seen[scene.name] = scene.source
+    return scenes
+
+
+def _apart(scenes: list[ListedScene]) -> list[ListedScene]:
+    """The scenes, where our own results that share a scene's name are named by their whole file: they are skipped."""
+    counts = Counter(scene.name for scene in scenes)
+    return [
+        replace(scene, name=f"{scene.name}{Path(scene.source).suffix}")
+        if counts[scene.name] > 1 and is_own_output(scene.source)
+        else scene
+        for scene in scenes
+    ]
+
+
+def _expand(source: str, outputs: list[Path], asset: str | None) -> list[ListedScene]:
+    """The scenes that one argument stands for."""
+    kind = Path(source).suffix.lower()
+    if os.path.isdir(source):
+        found = [ListedScene(str(path), name) for path, name in _folder_rasters(Path(source), outputs)]
+        missing = f"the folder {source} holds no raster ({', '.join(IMAGE_SUFFIXES)})"
+    elif kind == LIST_SUFFIX:
+        found = [_listed(line, Path(source).parent) for line in _lines(Path(source))]
+        missing = f"{source} lists no scene; write one path per line"
+    elif kind in STAC_SUFFIXES:
+        found = [_stac_scene(item, Path(source).parent, asset) for item in _stac_items(Path(source))]
+        missing = f"{source} holds no STAC item; give a FeatureCollection with at least one"
+    else:
+        return [ListedScene(source, Path(source).stem)]
+    if not found:
+        raise InputError(missing)
+    return found
+
+
+def _folder_rasters(root: Path, outputs: list[Path]) -> Iterator[tuple[Path, str]]:
+    """(path, name) of the rasters below `root`, by name; results are none."""
+    if Path(os.path.realpath(root)) in outputs:
+        raise InputError(f"{root} holds the scenes; choose another folder for the results")
+    for folder, folders, files in os.walk(root):
+        place = Path(folder)
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and Path(os.path.realpath(place / name)) not in outputs
+        )
+        for file in sorted(files):
+            path = place / file
+            if file[0] != "." and path.suffix.lower() in IMAGE_SUFFIXES:
+                yield path, path.relative_to(root).with_name(path.stem).as_posix()
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a list that name something."""
+    lines = [line.strip() for line in _text(path).splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _listed(line: str, folder: Path) -> ListedScene:
+    """The scene of one line, which is relative to `folder` if such a file exists there."""
+    beside = folder / line
+    return ListedScene(str(beside) if os.path.exists(beside) else line, Path(line).stem)
+
+
+def _text(path: Path) -> str:
+    """A text file's content; raises `InputError` where it is none."""
+    check_regular(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8; save it as such") from error
+    if "\0" in text:
+        raise InputError(f"{path} is no text: it holds zero bytes; write one path per line")
+    return text
+
+
+def _stac_items(path: Path) -> list[Any]:
+    """The features of a STAC file, unchecked."""
+    document = read_json(path, "as it is neither a STAC item nor a FeatureCollection, export it again")
+    kind = document.get("type")
+    if kind == "Feature":
+        return [document]
+    features = document.get("features") if kind == "FeatureCollection" else None
+    if not isinstance(features, list):
+        raise InputError(f"{path} is neither a STAC item nor a FeatureCollection of items; export the items as GeoJSON")
+    return features
+
+
+def _stac_scene(item: Any, folder: Path, asset: str | None) -> ListedScene:
+    """The scene of a STAC item, or what is wrong with it."""
+    fields = item if isinstance(item, dict) else {}
+    identity, assets = fields.get("id"), fields.get("assets")
+    if not isinstance(identity, str) or not isinstance(assets, dict):
+        raise InputError(f"a feature with the id {identity!r} is no STAC item: it lacks an id or assets; remove it")
+    name = re.sub(r"[^\w.-]|^\.", "_", identity).encode()[:_LONGEST_NAME].decode(errors="ignore") or "_"
+    try:
+        return ListedScene(_local_file(_asset_href(identity, assets, asset), identity, folder), name)
+    except InputError as error:
+        return ListedScene(f"STAC item {identity}", name, problem=str(error))
+
+
+def _asset_href(identity: str, assets: dict[str, Any], wanted: str | None) -> str:
+    """The link of the asset to map, as `list_scenes` chooses it."""
+    links = {key: value for key, value in assets.items() if isinstance(value, dict) and value.get("href")}
+    if wanted is not None:
+        candidates = [wanted] if wanted in links else []
+    else:
+        images = [key for key in links if _is_image(links[key])]
+        visual = [key for key in images if "visual" in _roles(links[key])] or [key for key in images if key == "visual"]
+        candidates = visual or [key for key in images if "data" in _roles(links[key])] or images
+    if len(candidates) != 1:
+        count = f"no asset '{wanted}'" if wanted is not None else f"{len(candidates)} assets that could be the scene"
+        raise InputError(
+            f"STAC item {identity} has {count}; choose one with --asset: {', '.join(links) or 'there is none'}"
+        )
+    return str(links[candidates[0]]["href"])
+
+
+def _roles(asset: dict[str, Any]) -> set[str]:
+    roles = asset.get("roles")
+    return {role for role in roles if isinstance(role, str)} if isinstance(roles, list) else set()
+
+
+def _is_image(asset: dict[str, Any]) -> bool:
+    """Whether an asset is imagery by its roles and its media type or, where that is missing, its ending."""
+    kind, ending = asset.get("type"), Path(str(asset["href"]).partition("?")[0]).suffix.lower()
+    is_raster = kind.startswith("image/") if isinstance(kind, str) else ending in IMAGE_SUFFIXES
+    return is_raster and not _roles(asset) & _NO_IMAGERY
+
+
+def _local_file(href: str, identity: str, folder: Path) -> str:
+    """The file behind a link, relative links from `folder`; raises `InputError` for all that is not a file here."""
+    scheme = href.partition("://")[0].lower() if "://" in href else None
+    if scheme not in (None, "file"):
+        raise InputError(
+            f"STAC item {identity} links to {href}, which is not on this machine; download it and link to the file"
+        )
+    path = folder / (href if scheme is None else unquote(href.partition("://")[2]).removeprefix("localhost"))
+    if not os.path.isfile(path):
+        raise InputError(f"STAC item {identity} links to {href}, which is no file here; check the link")
+    return str(path)

@@ -1,0 +1,306 @@
+"""Where the pixels of a raster lie on Earth, and how large they are there."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.rpc import RPC
+from rasterio.warp import transform as transform_points
+
+from ..errors import InputError
+from .gdal import GDAL_ERRORS
+
+MOST_PIXELS = 10**12
+"""Pixels of a scene, a million squared; our choice, months of work even for a small model."""
+
+_SAMPLE_SIDE = 1024
+_LONGEST_SIDE = 2**31 - 1  # GDAL's
+_LARGEST_RESCALE = 64.0
+_FARTHEST = 1e100  # of a ground control point, in any unit; squares of it are finite
+_SMALLEST_SPAN = 1e-12  # of ground control points, GDAL's own
+_WGS84_AXIS = 6378137.0  # metres
+_WGS84_ECCENTRICITY2 = 0.00669437999014
+_WGS84 = CRS.from_epsg(4326)
+
+# How areas are measured; our choices, for errors below 0.01 %.
+_SPAN = 50.0  # metres over which small pixels are measured: inverse projections are exact to about a millimetre only
+_FLAT = 100_000.0  # metres up to which the ground is flat enough
+_AREA_TILE = 512  # pixels
+_MOST_POINTS = 2**20  # that are placed at a time
+_TOLERANCE = 1e-4  # of an area between two points where it was measured
+_MOST_NODES = 33  # along a tile, beyond which every pixel is measured
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a raster lie.
+
+    Attributes:
+        width, height: Size in pixels.
+        crs: Coordinate reference system, or None.
+        transform: From (column, row) to CRS coordinates; the identity where the raster has none.
+        gcps: Ground control points, for rasters that have these in place of a transform.
+        gcps_crs: CRS of the ground control points.
+        rpcs: Rational polynomial coefficients, for rasters that have these alone.
+    """
+
+    width: int
+    height: int
+    crs: CRS | None
+    transform: Affine
+    gcps: tuple[GroundControlPoint, ...] = ()
+    gcps_crs: CRS | None = None
+    rpcs: RPC | None = None
+
+    @classmethod
+    def of(cls, dataset: Any) -> "Grid":
+        """The grid of an open rasterio dataset; a place that no pixel can have, such as NaN, is left out."""
+        width, height = dataset.width, dataset.height
+        crs, transform, (gcps, gcps_crs) = dataset.crs, dataset.transform, dataset.gcps
+        if not transform.is_identity:
+            gcps, gcps_crs = [], None
+        if not _tells_pixels_apart(transform, width, height):
+            crs, transform = None, Affine.identity()
+        if gcps and not _span_a_plane(gcps):
+            crs, gcps, gcps_crs = None, [], None
+        rpcs = _rpcs(dataset) if transform.is_identity and not gcps else None
+        return cls(width, height, crs, transform, tuple(gcps), gcps_crs, rpcs)
+
+    def has_place_of(self, dataset: Any) -> bool:
+        """Whether the place that an open rasterio dataset states, if any, was not left out."""
+        if not self.transform.is_identity:
+            return True
+        return dataset.transform.is_identity and bool(self.gcps) == bool(dataset.gcps[0])
+
+    def check_size(self, name: str) -> None:
+        """Raises `InputError` for a grid of more pixels than can be mapped; `name` is what it is called."""
+        if self.width * self.height > MOST_PIXELS or max(self.width, self.height) > _LONGEST_SIDE:
+            raise InputError(
+                f"{name} has {self.width:,} x {self.height:,} pixels and a scene holds at most {MOST_PIXELS:,}; cut it "
+                "into several (gdalwarp -te)"
+            )
+
+    def georeference(self) -> dict[str, Any]:
+        """Keyword arguments of `rasterio.open` that write this georeference and no more than this."""
+        if self.gcps:
+            return {"gcps": list(self.gcps), "crs": self.gcps_crs}
+        if self.rpcs is not None:
+            return {"crs": self.crs, "rpcs": self.rpcs}
+        if self.transform.is_identity:
+            return {"crs": self.crs}
+        return {"crs": self.crs, "transform": self.transform}
+
+    def pixel_size(self) -> tuple[float, float] | None:
+        """Ground width and height of the central pixel in metres; None where the CRS does not tell."""
+        return self._central_size(self._reach) or self._central_size(0.5)
+
+    def pixel_areas(self, row: int, col: int, counted: np.ndarray) -> np.ndarray | None:
+        """Ground areas of the pixels of a window.
+
+        Measured on the WGS84 ellipsoid, so that degrees, Web Mercator and polar projections give true areas like any
+        other CRS.
+
+        Args:
+            row, col: Where the window starts.
+            counted: (H, W) bool, which pixels matter.
+
+        Returns:
+            (H, W) square metres, of no meaning where not counted; None where the CRS, or where it places one of the
+            pixels that matter, does not tell: no CRS, a pole passed, another celestial body.
+        """
+        areas = np.zeros(counted.shape)
+        for top in range(0, counted.shape[0], _AREA_TILE):
+            for left in range(0, counted.shape[1], _AREA_TILE):
+                part = slice(top, top + _AREA_TILE), slice(left, left + _AREA_TILE)
+                if counted[part].any():
+                    measured = self._tile_areas(row + top, col + left, counted[part])
+                    if measured is None:
+                        return None
+                    areas[part] = measured
+        return areas
+
+    def rescaled(self, metres: float) -> "Grid":
+        """The grid of the same ground with square pixels of `metres`; it may reach over the edge by part of a pixel.
+
+        Raises:
+            InputError: without a CRS, for a size that is not positive or far from the grid's own, or a grid too large.
+        """
+        size = self.pixel_size()
+        if size is None:
+            remedy = "warp it to its ground control points first" if self.gcps else "give it one with gdal_edit"
+            remedy = "orthorectify it first: gdalwarp -rpc" if self.rpcs else remedy
+            raise InputError(f"a resolution in metres needs a scene with a known CRS, this one has none: {remedy}")
+        finest, coarsest = max(size) / _LARGEST_RESCALE, min(size) * _LARGEST_RESCALE
+        if not finest <= metres <= coarsest:
+            fitting = f"choose one from {finest:.3g} to {coarsest:.3g} m, or " if finest <= coarsest else ""
+            raise InputError(
+                f"resolution {metres:g} m does not suit pixels of {size[0]:.3g} x {size[1]:.3g} m; {fitting}leave the "
+                "pixels as they are"
+            )
+        scale_x, scale_y = metres / size[0], metres / size[1]
+        width, height = (max(1, int(np.ceil(n / s - 1e-6))) for n, s in ((self.width, scale_x), (self.height, scale_y)))
+        grid = Grid(width, height, self.crs, shifted(self.transform, 0, 0, scale_x, scale_y))
+        grid.check_size(f"the scene at {metres:g} m")
+        return grid
+
+    def can_be_rescaled(self, metres: float) -> bool:
+        """Whether `rescaled` gives a grid."""
+        try:
+            self.rescaled(metres)
+        except InputError:
+            return False
+        return True
+
+    @cached_property
+    def _side(self) -> float | None:
+        """Metres of the larger side of the central pixel, by its own corners; None where the CRS does not tell."""
+        size = self._central_size(0.5)
+        return None if size is None else max(size)
+
+    @property
+    def _reach(self) -> float:
+        """Pixels from the middle of a pixel to where it is measured: half a pixel, more for small ones."""
+        return 0.5 if self._side is None else max(0.5, _SPAN / 2 / self._side)
+
+    @property
+    def _divisions(self) -> int:
+        """Parts of each side of a pixel, each flat enough."""
+        return 1 if self._side is None else math.ceil(self._side / _FLAT)
+
+    def _central_size(self, reach: float) -> tuple[float, float] | None:
+        """Ground width and height of the central pixel, measured `reach` pixels to each side of its middle."""
+        steps = np.array([(reach, 0), (-reach, 0), (0, reach), (0, -reach)])
+        places = self._places(self.width / 2 + steps[:, 0], self.height / 2 + steps[:, 1])
+        if places is None:
+            return None
+        width, height = (float(np.linalg.norm(places[i] - places[i + 1])) / (2 * reach) for i in (0, 2))
+        return (width, height) if min(width, height) > 0 else None
+
+    def _tile_areas(self, row: int, col: int, counted: np.ndarray) -> np.ndarray | None:
+        """Areas of a small window: measured at a few pixels where they vary evenly between these, else at all."""
+        height, width = counted.shape
+        nodes, coarse = 2, None
+        while nodes <= _MOST_NODES:
+            rows, cols = (np.linspace(0, size - 1, min(nodes, size)) for size in counted.shape)
+            grid_rows, grid_cols = np.meshgrid(row + rows, col + cols, indexing="ij")
+            fine = self._areas_at(grid_rows.ravel(), grid_cols.ravel(), self._reach)
+            if fine is None:
+                break
+            fine = fine.reshape(len(rows), len(cols))
+            if coarse is not None:
+                expected = _between(*coarse, rows, cols)
+                if (np.abs(fine - expected) <= _TOLERANCE * fine).all():
+                    return _between(fine, rows, cols, np.arange(height), np.arange(width))
+            coarse, nodes = (fine, rows, cols), 2 * nodes - 1
+        areas = np.zeros(counted.shape)
+        found = np.argwhere(counted)
+        points = len(found) * (self._divisions + 1) ** 2
+        for group in np.array_split(found, np.ceil(points / _MOST_POINTS)):
+            measured = self._areas_at(row + group[:, 0], col + group[:, 1], 0.5)
+            if measured is None:
+                return None
+            areas[group[:, 0], group[:, 1]] = measured
+        return areas
+
+    def _areas_at(self, rows: np.ndarray, cols: np.ndarray, reach: float) -> np.ndarray | None:
+        """(N,) square metres of the pixels at N places, measured `reach` pixels to each side of their middles."""
+        parts = self._divisions
+        steps = np.linspace(-reach, reach, parts + 1)
+        down, across = np.meshgrid(steps, steps, indexing="ij")
+        x = cols[:, None] + 0.5 + across.ravel()
+        y = rows[:, None] + 0.5 + down.ravel()
+        places = self._places(x.ravel(), y.ravel())
+        if places is None:
+            return None
+        corners = places.reshape(len(rows), parts + 1, parts + 1, 3)
+        # The diagonals of each part: half the length of their cross product is its area.
+        falling = corners[:, 1:, 1:] - corners[:, :-1, :-1]
+        rising = corners[:, 1:, :-1] - corners[:, :-1, 1:]
+        areas = np.linalg.norm(np.cross(falling, rising), axis=-1).sum(axis=(1, 2)) / 2
+        return areas / (2 * reach) ** 2 if (areas > 0).all() else None
+
+    def _places(self, cols: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        """(N, 3) metres from the Earth's centre of N points of the grid; None where the CRS does not tell for all."""
+        if self.crs is None or self.transform.is_identity:
+            return None
+        a, b, c, d, e, f = self.transform[:6]
+        diagonal = math.hypot(a, b, d, e)
+        if not abs(a * e - b * d) > 1e-12 * diagonal**2:  # pixels without area, or no numbers
+            return None
+        x, y = a * cols + b * rows + c, d * cols + e * rows + f
+        try:
+            longitude, latitude = map(np.array, transform_points(self.crs, _WGS84, x, y))
+            there_x, there_y = map(np.array, transform_points(_WGS84, self.crs, longitude, latitude))
+        except GDAL_ERRORS:
+            return None
+        # Beyond their domain some projections lead to a place whose own coordinates are others.
+        allowed = diagonal / 2 + 1e-9 * (np.abs(x) + np.abs(y))
+        known = (np.abs(latitude) <= 90 + 1e-9) & (np.abs(there_y - y) <= allowed)
+        if not self.crs.is_geographic:  # whose longitudes have a seam
+            known &= np.abs(there_x - x) <= allowed
+        return _geocentric(np.radians(longitude), np.radians(latitude)) if known.all() else None
+
+
+def _tells_pixels_apart(transform: Affine, width: int, height: int) -> bool:
+    """Whether all corners of a raster have finite coordinates, and pixels an area, in the precision of a float."""
+    a, b, c, d, e, f = transform[:6]
+    first_pixel, far_corners = [(0, 0), (1, 0), (0, 1)], [(width, 0), (0, height), (width, height)]
+    cols, rows = np.array(first_pixel + far_corners, dtype=np.float64).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = a * cols + b * rows + c
+        y = d * cols + e * rows + f
+        across, down = (x[1] - x[0], y[1] - y[0]), (x[2] - x[0], y[2] - y[0])
+        area = across[0] * down[1] - down[0] * across[1]
+    return bool(np.isfinite([*x, *y, area]).all() and area != 0)
+
+
+def _span_a_plane(gcps: Sequence[GroundControlPoint]) -> bool:
+    """Whether GDAL can fit a transform to points, two at least: else rasterio's holds whatever was in memory."""
+    points = np.array([(point.col, point.row, point.x, point.y) for point in gcps], dtype=np.float64)  # (N, 4)
+    if not (np.abs(points) < _FARTHEST).all() or np.ptp(points, axis=0).min() < _SMALLEST_SPAN:  # NaN is not below
+        return False
+    centered = points - points.mean(axis=0)
+    return len(points) == 2 or all(np.linalg.matrix_rank(side) == 2 for side in (centered[:, :2], centered[:, 2:]))
+
+
+def _geocentric(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """(N, 3) metres from the Earth's centre, at N places in radians on the WGS84 ellipsoid: no pole, no seam."""
+    prime_vertical = _WGS84_AXIS / np.sqrt(1 - _WGS84_ECCENTRICITY2 * np.sin(latitude) ** 2)
+    out = prime_vertical * np.cos(latitude)
+    up = prime_vertical * (1 - _WGS84_ECCENTRICITY2) * np.sin(latitude)
+    return np.stack([out * np.cos(longitude), out * np.sin(longitude), up], axis=-1)
+
+
+def _between(
+    values: np.ndarray, rows: np.ndarray, cols: np.ndarray, new_rows: np.ndarray, new_cols: np.ndarray
+) -> np.ndarray:
+    """Bilinear interpolation of (R, C) values at ascending rows and columns to (R', C') others."""
+    down = np.stack([np.interp(new_rows, rows, line) for line in np.eye(len(rows))], axis=1)  # (R', R)
+    across = np.stack([np.interp(new_cols, cols, line) for line in np.eye(len(cols))], axis=1)  # (C', C)
+    return down @ values @ across.T
+
+
+def _rpcs(dataset: Any) -> RPC | None:
+    """Rational polynomial coefficients of a dataset; None without, or where they are damaged."""
+    try:
+        return dataset.rpcs
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def sample_shape(height: int, width: int, longest: float = _SAMPLE_SIDE) -> tuple[int, int]:
+    """Size of a decimated read of a raster: at most `longest` pixels on its longer side, at least one on the other."""
+    factor = max(1.0, max(height, width) / longest)
+    return max(1, round(height / factor)), max(1, round(width / factor))
+
+
+def shifted(transform: Affine, row: float, col: float, scale_x: float = 1.0, scale_y: float = 1.0) -> Affine:
+    """The transform of a grid that starts at (row, col) of another one and has pixels that many times as large."""
+    a, b, c, d, e, f = transform[:6]
+    return Affine(a * scale_x, b * scale_y, a * col + b * row + c, d * scale_x, e * scale_y, d * col + e * row + f)

@@ -1,0 +1,153 @@
+"""Arrays and blocks out, as GeoTIFFs that are read again: what every writer of maps takes of rasterio."""
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio._io
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window
+
+from ..errors import InputError
+from ..files.outputs import check_output, refusal_of_disk, staged
+from ..labels import IGNORE_INDEX, LabelSet
+from .gdal import GDAL_ERRORS, gdal_cause, ignore_missing_georeference, silence_libtiff
+from .grid import Grid
+
+OUTPUT_TAG = "CROSSEARTH"
+"""Tag of our own results, which says what they hold: "labels", "confidence", "probabilities", "preview"."""
+
+TILE = 256
+"""Side in pixels of the tiles of working files; blocks written at its multiples are compressed once."""
+
+
+def write_geotiff(
+    path: str | os.PathLike[str],
+    pixels: np.ndarray,
+    *,
+    crs: Any,
+    transform: Affine,
+    nodata: float | None = None,
+    label_set: LabelSet | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes an array as a tiled, compressed GeoTIFF.
+
+    Args:
+        path: Ends in .tif or .tiff.
+        pixels: (C, H, W) of any type that GeoTIFF knows.
+        crs: Anything that rasterio takes as a CRS, or None.
+        transform: From (column, row) to CRS coordinates.
+        nodata: Value of pixels without data.
+        label_set: Adds class names and, with C = 1 and uint8, the colour table.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        InputError: for a path that may not be written, a full disk.
+    """
+    target = check_output(path, (".tif", ".tiff"), overwrite=overwrite)
+    count, height, width = pixels.shape
+    grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
+    with staged([target]) as (stage,), write_errors(target, stage):
+        with create_geotiff(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set) as dataset:
+            dataset.write(pixels)
+        check_written(stage, [Block.of(0, 0, pixels)])
+
+
+def create_geotiff(
+    path: Path,
+    grid: Grid,
+    dtype: str,
+    *,
+    count: int,
+    nodata: float | None,
+    label_set: LabelSet | None = None,
+    content: str | None = None,
+    compress: str = "deflate",
+    **options: Any,
+) -> Any:
+    """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent.
+
+    `content` becomes the tag by which our own results are known again, "labels" where there are classes.
+    """
+    ignore_missing_georeference()
+    silence_libtiff()
+    dataset = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=grid.width,
+        height=grid.height,
+        count=count,
+        dtype=dtype,
+        nodata=nodata,
+        tiled=True,
+        blockxsize=TILE,
+        blockysize=TILE,
+        compress=compress,
+        bigtiff="if_safer",
+        **options,
+        **grid.georeference(),
+    )
+    if content is not None or label_set is not None:
+        dataset.update_tags(**{OUTPUT_TAG: content or "labels"})
+    if label_set is not None:
+        dataset.write_colormap(1, {**dict(enumerate(label_set.colors)), IGNORE_INDEX: (0, 0, 0, 0)})
+        dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(label_set.classes)})
+        dataset.set_band_description(1, "class")
+    return dataset
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where something was written into a raster, in its pixels, and the CRC-32 of the (bands, height, width) values."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+    checksum: int
+
+    @classmethod
+    def of(cls, row: int, col: int, values: np.ndarray) -> "Block":
+        """The block of (..., H, W) `values` written at (row, col)."""
+        height, width = values.shape[-2:]
+        return cls(row, col, height, width, zlib.crc32(np.ascontiguousarray(values).data))
+
+
+def check_written(path: Path, blocks: Iterable[Block]) -> None:
+    """Reads blocks of a file again, for GDAL does not report what fails while a file is closed.
+
+    Raises:
+        RasterioIOError: where they hold something else.
+    """
+    with rasterio.open(path) as dataset:
+        for block in blocks:
+            values = dataset.read(window=Window(block.col, block.row, block.width, block.height))
+            if Block.of(block.row, block.col, values) != block:
+                raise RasterioIOError("what was written cannot be read again")
+
+
+@contextmanager
+def write_errors(output: Path, working_file: Path | None = None) -> Iterator[None]:
+    """Turns GDAL's errors on writing into `InputError`.
+
+    Args:
+        output: The file that a person asked for.
+        working_file: What is written for it, if that is another file.
+    """
+    try:
+        yield
+    except GDAL_ERRORS as error:
+        reason = refusal_of_disk((working_file or output).parent) or gdal_cause(error)
+        raise InputError(
+            f"{output} cannot be written ({reason}), nothing was changed; free space or choose another folder"
+        ) from error

@@ -1,0 +1,1 @@
+"""The paper's benchmark: its domains and scenarios, and the builders of their data sets."""

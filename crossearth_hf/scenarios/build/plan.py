@@ -1,0 +1,227 @@
+"""What a build will write, known before the long work: tiles, shards, counts that must agree with the benchmark's."""
+
+import hashlib
+import json
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from ..source_datasets import get_dataset
+from ..scenarios import VERSION, Domain
+from ...errors import InputError
+from ...progress import progress_bar
+from .archives import RawFile
+from .pairs import DomainSource, RawPair
+from .rasters import LABEL_OPTIONS, PNG_OPTIONS, Header, read_header
+from .tiling import Window, windows
+
+SHARD_PIXELS = 2**27
+"""Pixels of images in a shard, more only where one image has: three Potsdam images or 128 of LoveDA, some 200 MB."""
+
+_FEW = 16  # headers that are read before processes have started
+_FORMAT = 1  # of shards; rises when the same raw files give other shards
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """A pair, the (height, width) of its image and the tiles to cut."""
+
+    pair: RawPair
+    size: tuple[int, int]
+    tiles: tuple[Window, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the only tile is the image itself."""
+        return self.tiles == ((0, 0, *self.size),)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file: its split, name and images."""
+
+    split: str
+    file: str
+    images: tuple[PlannedImage, ...]
+
+    @property
+    def rows(self) -> int:
+        """Tiles in it."""
+        return sum(len(image.tiles) for image in self.images)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A domain's build.
+
+    Attributes:
+        domain: What is built.
+        source: Where from.
+        shards: Files to write, in order.
+        is_plain: Whether the images are 8-bit grey or RGB, which every reader of pictures knows.
+        incomplete: Whether images are missing, which the user has allowed.
+    """
+
+    domain: Domain
+    source: DomainSource
+    shards: tuple[Shard, ...]
+    is_plain: bool
+    incomplete: bool
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tiles per split."""
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            counts[shard.split] += shard.rows
+        return dict(counts)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of all that decides what the shards hold: only shards of the same identity are resumed or kept."""
+        facts = [
+            _FORMAT,
+            PNG_OPTIONS,
+            LABEL_OPTIONS,
+            VERSION,
+            self.domain.name,
+            self.domain.tile,
+            self.domain.labels.classes,
+        ]
+        facts += [self.source.bands, self.source.notes, self.is_plain]
+        for shard in self.shards:
+            for image in shard.images:
+                files = (image.pair.image, image.pair.label)
+                facts += [shard.file, image.pair.name, image.tiles]
+                facts += [(file.relative, file.size, file.modified()) for file in files]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def read_headers(sources: Iterable[DomainSource], workers: int) -> dict[RawFile, Header]:
+    """The headers of all images, by several processes; raises as `read_header`."""
+    files = list(dict.fromkeys(pair.image for source in sources for pair in source.pairs))
+    bar = partial(progress_bar, total=len(files), desc="headers", unit="image")
+    if workers == 1 or len(files) < _FEW:
+        return dict(zip(files, bar(map(read_header, files)), strict=True))
+    with worker_pool(workers) as pool:
+        chunk = max(1, min(32, len(files) // (4 * workers)))
+        return dict(zip(files, bar(pool.map(read_header, files, chunksize=chunk)), strict=True))
+
+
+def process_context() -> Any:
+    """How processes start: forked where the system can, for importing torch anew takes seconds."""
+    return multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+
+
+@contextmanager
+def worker_pool(
+    workers: int, start: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes, each begun by `start(*arguments)`; Ctrl-C may end it at any moment."""
+    pool = ProcessPoolExecutor(workers, process_context(), start, arguments)
+    try:
+        yield pool
+    finally:
+        try:
+            pool.shutdown(cancel_futures=True)
+        except RuntimeError:  # interrupted before the thread was started that would end the processes
+            for process in multiprocessing.active_children():
+                process.terminate()
+
+
+def plan_domain(
+    domain: Domain, source: DomainSource, headers: Mapping[RawFile, Header], *, allow_incomplete: bool
+) -> Plan:
+    """Plans a domain from its raw files' names and image headers.
+
+    Args:
+        domain: What to build.
+        source: What the data set's reader found.
+        headers: Of its images.
+        allow_incomplete: Whether fewer images than the benchmark counts, and images without a partner, are accepted.
+
+    Raises:
+        InputError: missing partners or other counts than the benchmark's, with the likely cause; images of mixed kinds.
+    """
+    is_plain = _check_kinds(source, headers)
+    sizes = [headers[pair.image].size for pair in source.pairs]
+    images = [
+        PlannedImage(pair, size, tuple(windows(*size, domain.tile)))
+        for pair, size in zip(source.pairs, sizes, strict=True)
+    ]
+    shards = tuple(_shards(images))
+    plan = Plan(domain, source, shards, is_plain, incomplete=False)
+    differences = list(_differences(domain, plan.counts))
+    surplus = [text for text, is_surplus in differences if is_surplus]
+    if surplus or ((differences or source.unpaired) and not allow_incomplete):
+        raise InputError(_mismatch(domain, source, surplus or [text for text, _ in differences]))
+    return Plan(domain, source, shards, is_plain, incomplete=bool(differences or source.unpaired))
+
+
+def check_found(domain: Domain, source: DomainSource) -> None:
+    """Raises `InputError` saying what to download if the reader found no pair."""
+    if not source.pairs:
+        dataset = get_dataset(domain.dataset)
+        wanted = ", ".join(dataset.archives) or "the files that its authors publish"
+        cause = f"; {source.unpaired[0]}" if source.unpaired else ""
+        raise InputError(
+            f"no pair of image and label for {domain.name} in the raw folder{cause}: download {wanted} from "
+            f"{dataset.homepage}, or choose other --domains"
+        )
+
+
+def _check_kinds(source: DomainSource, headers: Mapping[RawFile, Header]) -> bool:
+    """Whether all images are plain, as `Plan` says; raises `InputError` if some are and some are not."""
+    first = source.pairs[0].image
+    for pair in source.pairs:
+        if _is_plain(source, headers[pair.image]) != _is_plain(source, headers[first]):
+            kinds = [f"{file} has {headers[file].bands} bands of {headers[file].dtype}" for file in (pair.image, first)]
+            raise InputError(f"{' and '.join(kinds)}; the images of a domain are of one kind: download both again")
+    return _is_plain(source, headers[first])
+
+
+def _is_plain(source: DomainSource, header: Header) -> bool:
+    bands = header.bands if source.bands is None else len(source.bands)
+    return header.dtype == np.uint8 and bands in (1, 3)
+
+
+def _shards(images: Sequence[PlannedImage]) -> Iterator[Shard]:
+    """Images in their order, by split, in shards of `SHARD_PIXELS`."""
+    for split in dict.fromkeys(image.pair.split for image in images):
+        groups: list[list[PlannedImage]] = [[]]
+        pixels = 0
+        for image in (image for image in images if image.pair.split == split):
+            if groups[-1] and pixels + image.size[0] * image.size[1] > SHARD_PIXELS:
+                groups.append([])
+                pixels = 0
+            groups[-1].append(image)
+            pixels += image.size[0] * image.size[1]
+        for index, group in enumerate(groups):
+            yield Shard(split, f"{split}-{index:05d}-of-{len(groups):05d}.parquet", tuple(group))
+
+
+def _differences(domain: Domain, counts: dict[str, int]) -> Iterator[tuple[str, bool]]:
+    """A phrase for each split whose count is not the benchmark's, and whether it has too many."""
+    for split, expected in domain.counts.items():
+        count = counts.get(split, 0)
+        if expected is not None and count not in (expected, domain.archive_counts.get(split)):
+            yield f"{split} has {count} images where the benchmark has {expected}", count > expected
+
+
+def _mismatch(domain: Domain, source: DomainSource, differences: list[str]) -> str:
+    what = "; ".join(differences) or "images and labels do not pair up"
+    if source.unpaired:
+        more = f" and {len(source.unpaired) - 1} more" if len(source.unpaired) > 1 else ""
+        cause = f"{source.unpaired[0]}{more}"
+    else:
+        cause = (
+            f"an archive of {', '.join(get_dataset(domain.dataset).archives)} may be missing, cut off or another one"
+        )
+    return f"{domain.name}: {what} ({cause}); complete the download, or add --allow-incomplete to build what is there"

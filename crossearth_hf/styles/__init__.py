@@ -1,0 +1,1 @@
+"""Earth styles: a bank from imagery, and pictures of what they do."""

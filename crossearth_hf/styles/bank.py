@@ -1,0 +1,156 @@
+"""Style banks from imagery: rasters of any kind -> tiles at several scales -> mean and covariance of their styles."""
+
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data.image_files import IMAGE_SUFFIXES
+from ..errors import InputError
+from ..files.outputs import check_distinct, check_output, staged
+from ..model.earth_style import EarthStyle, StyleBank
+from ..model.style_networks import STYLE_SIZE, Predictor
+from ..progress import progress_bar
+from ..raster.scene import Scene, bounded_cache, files_behind
+
+TILE = 256
+"""Side in pixels of the tiles: what the published style predictor saw."""
+SCALES = (1, 2, 4)
+"""Tiles are cut at these multiples of `TILE` and averaged down to it: a bank holds styles of several resolutions."""
+
+_VALID_SHARE = 0.9
+_BATCH = 16
+
+
+def write_style_bank(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
+    palette_as_image: bool = False,
+    networks: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> StyleBank:
+    """The job behind `crossearth style-bank`: computes the bank of a folder and writes it.
+
+    Args:
+        folder: `FOLDER` or `FOLDER:GLOB`, see `find_rasters`.
+        out: Ends in .safetensors.
+        bands: One or three band numbers, counted from 1, as in `Scene`.
+        nodata, palette_as_image: As in `Scene`.
+        networks: A file of `EarthStyle.save`; the package's own where None.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        InputError: nothing to read, a damaged raster, too few tiles, an output that cannot be written.
+    """
+    paths = find_rasters(folder)
+    read = [file for path in paths for file in files_behind(path)] if os.path.lexists(out) else paths
+    check_distinct([*read, *([] if networks is None else [networks])], [Path(os.path.realpath(out))])
+    target = check_output(out, (".safetensors",), overwrite=overwrite)
+    style = load_earth_style(networks)
+    embeddings = embed_rasters(paths, style.predictor, bands=bands, nodata=nodata, palette_as_image=palette_as_image)
+    if len(embeddings) < 2:
+        raise InputError(
+            f"{folder} gives {len(embeddings)} tiles with data; a style bank needs at least 2, and more than "
+            f"{STYLE_SIZE} to vary in every direction: add images"
+        )
+    sources = [f"{paths[0].parent.resolve().name} ({len(paths)} images)"]
+    bank = StyleBank.from_embeddings(embeddings, sources, architecture=style.architecture)
+    with staged([target]) as (stage,):
+        bank.save(stage)
+    return bank
+
+
+def load_earth_style(
+    networks: str | os.PathLike[str] | None = None, bank: str | os.PathLike[str] | None = None
+) -> EarthStyle:
+    """`EarthStyle.from_file` on files that a person names; `InputError` where one is missing or something else."""
+    try:
+        return EarthStyle.from_file(
+            None if networks is None else Path(networks), bank=None if bank is None else Path(bank)
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def find_rasters(folder: str | os.PathLike[str]) -> list[Path]:
+    """Rasters directly in `FOLDER`, or those of `FOLDER:GLOB` whose name without ending matches the pattern, sorted.
+
+    Raises:
+        InputError: no such folder, no raster in it.
+    """
+    text = os.fspath(folder)
+    root, colon, pattern = text.rpartition(":")
+    if not colon or Path(text).is_dir():
+        root, pattern = text, "*"
+    if not Path(root).is_dir():
+        raise InputError(f"{root} is no folder; name one that holds the rasters")
+    files = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path in files if fnmatch(path.stem, pattern)]
+    if not files:
+        raise InputError(f"{root} holds no raster ({', '.join(IMAGE_SUFFIXES)}) whose name matches '{pattern}'")
+    return files
+
+
+@torch.inference_mode()
+def embed_rasters(
+    paths: Sequence[Path],
+    predictor: Predictor,
+    *,
+    bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | None = None,
+    palette_as_image: bool = False,
+    step: int = TILE,
+) -> Tensor:
+    """Style embeddings of the tiles of all rasters.
+
+    Args:
+        paths: Rasters; one without data adds no tile.
+        predictor: P_s.
+        bands: One or three band numbers, counted from 1, as in `Scene`.
+        nodata, palette_as_image: As in `Scene`.
+        step: Pixels from tile to tile: less than 256 makes more of little imagery.
+
+    Returns:
+        (N, 100).
+
+    Raises:
+        InputError: a raster that cannot be read, bands that it does not have.
+    """
+    embeddings = [torch.empty(0, STYLE_SIZE)]
+    with bounded_cache():
+        for path in progress_bar(paths, desc="styles", unit="image"):
+            with Scene(path, bands=bands, nodata=nodata, palette_as_image=palette_as_image) as scene:
+                for scale in SCALES:
+                    tiles = list(_tiles(scene, scale, step, predictor.smallest_image))
+                    embeddings += [predictor(torch.stack(tiles[i : i + _BATCH])) for i in range(0, len(tiles), _BATCH)]
+    return torch.cat(embeddings)
+
+
+def _tiles(scene: Scene, scale: int, step: int, smallest: int) -> Iterator[Tensor]:
+    """(3, h, w) RGB in [0, 1]: windows of `scale` x 256 pixels full of data, averaged down to 256.
+
+    An image smaller than a tile is one tile at scale 1, if its sides have `smallest` pixels, and none beyond.
+    """
+    grid, side = scene.grid, scale * TILE
+    height, width = min(side, grid.height), min(side, grid.width)
+    if min(height, width) < (smallest if scale == 1 else side):
+        return
+    for row, col in product(_starts(grid.height, height, scale * step), _starts(grid.width, width, scale * step)):
+        window = scene.read(row, col, height, width)
+        if window.valid.mean() >= _VALID_SHARE:
+            pixels = torch.from_numpy(window.pixels.astype(np.float32) / 255)
+            yield F.avg_pool2d(pixels, scale)
+
+
+def _starts(length: int, side: int, step: int) -> list[int]:
+    """Starts of windows of `side` pixels every `step` pixels, the last one moved to end at `length`."""
+    return [*range(0, length - side, step), length - side]

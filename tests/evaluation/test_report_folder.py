@@ -1,0 +1,81 @@
+"""Names for files, means, and the identity of a model."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from benchmark_data import as_entry
+from tiny_model import tiny_config
+
+from crossearth_hf import CrossEarthForSemanticSegmentation
+from crossearth_hf.errors import InputError
+from crossearth_hf.evaluation.report_folder import SELECTIONS, Protocol, ReportFolder, identify, means
+
+MODEL = {
+    "name": "m",
+    "sha256": "a" * 64,
+    "config_sha256": "b" * 64,
+    "classes": ["x"],
+    "parameters": 1,
+    "training": None,
+}
+PROTOCOL = Protocol(SELECTIONS["last"], "float32", "cpu")
+
+
+def test_every_entry_has_a_file_name_of_its_own(tmp_path):
+    folder = ReportFolder(tmp_path / "report", MODEL, PROTOCOL)
+    for name in ("P(i)2V", "P-i-2V", "p i 2v", "..", "Dübendorf/Süd", ".hidden"):
+        folder.add(name, as_entry(0.5), [], None)
+    slugs = {name: each["slug"] for name, each in folder.entries().items()}
+    assert slugs == {
+        "P(i)2V": "P-i-2V", "P-i-2V": "P-i-2V-2", "p i 2v": "p-i-2v-3", "..": "entry", "Dübendorf/Süd": "D-bendorf-S-d",
+        ".hidden": "hidden",
+    }  # fmt: skip
+    folder.add("p i 2v", as_entry(0.7), [], None)
+    assert folder.entries()["p i 2v"]["slug"] == "p-i-2v-3"
+
+
+def test_the_time_of_the_first_entry_is_kept(tmp_path):
+    folder = ReportFolder(tmp_path / "report", MODEL, PROTOCOL)
+    folder.add("a", as_entry(0.5), [], None)
+    path = tmp_path / "report" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"created": "2020-01-01T00:00:00+00:00"}))
+    ReportFolder(tmp_path / "report", MODEL, PROTOCOL).add("b", as_entry(0.1), [], None)
+    assert json.loads(path.read_text())["created"] == "2020-01-01T00:00:00+00:00"
+
+
+def test_means_leave_out_what_has_no_score():
+    scored = {"a": as_entry(0.2), "b": as_entry(0.6), "c": as_entry(None), "d": as_entry(0.9, unseen=False)}
+    assert means(scored) == {
+        "unseen": {"mean_iou": pytest.approx(0.4), "targets": ["a", "b"]},
+        "in_domain": {"mean_iou": 0.9, "targets": ["d"]},
+    }
+    assert means({})["unseen"] == {"mean_iou": None, "targets": []}
+
+
+def test_a_model_is_known_by_its_weights(tmp_path):
+    torch.manual_seed(0)
+    model = CrossEarthForSemanticSegmentation(tiny_config())
+    model.save_pretrained(tmp_path / "whole")
+    (tmp_path / "whole" / "train.yaml").write_text("steps: 7\n")
+    whole = identify(f"{tmp_path / 'whole'}/", model)
+    assert whole["name"] == "whole"
+    assert whole["sha256"] == hashlib.sha256((tmp_path / "whole" / "model.safetensors").read_bytes()).hexdigest()
+    assert whole["config_sha256"] == hashlib.sha256((tmp_path / "whole" / "config.json").read_bytes()).hexdigest()
+    assert whole["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert whole["training"] == {"steps": 7}
+    model.save_pretrained(tmp_path / "parts", max_shard_size="100KB")
+    parts = identify(str(tmp_path / "parts"), model)
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    assert parts["training"] is None
+    last = max((tmp_path / "parts").glob("model-*.safetensors"))
+    last.write_bytes(last.read_bytes() + b" ")
+    assert identify(str(tmp_path / "parts"), model)["sha256"] != parts["sha256"]
+
+
+def test_a_report_needs_a_place(tmp_path):
+    ReportFolder(tmp_path / "made" / "report", MODEL, PROTOCOL)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="does not exist; create it first"):
+        ReportFolder(tmp_path / "file" / "report", MODEL, PROTOCOL)

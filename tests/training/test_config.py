@@ -1,0 +1,149 @@
+"""The command line of training: flags, files, and the mistakes that they catch."""
+
+import dataclasses
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from crossearth_hf.errors import InputError
+from crossearth_hf.training.config import TrainConfig, field_descriptions, parse_train_config, to_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = ["--model", "tiny", "--output_dir", "run", "--train_data", "synth:desert-city:1"]
+
+
+def test_flags_win_over_the_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("learning_rate: 3e-4\nsteps: 7\ntrain_data: some/folder\nrotate: true\nscale_range: [0.8, 2]\n")
+    arguments = ["--config", str(path), "--model", "tiny", "--output_dir", "run", "--steps", "9", "--no-rotate"]
+    config = parse_train_config(arguments)
+    assert config == TrainConfig(
+        model="tiny", output_dir="run", train_data=["some/folder"], learning_rate=3e-4, steps=9, scale_range=[0.8, 2.0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning_rat", "1"], "'learning_rat' is no field of TrainConfig; did you mean 'learning_rate'"),
+        (["--zzzzzz=1"], "'zzzzzz' is no field"),
+        (["--steps", "3", "stray"], "'stray' belongs to no flag"),
+        (["--steps", "many"], "steps is 'many'; it must be of type int"),
+        (["--steps", "0"], "steps is 0; it must be positive"),
+        (["--batch_size", "2.5"], "batch_size is '2.5'"),
+        (["--mixed_precision", "fp8"], "must be one of no, bf16, fp16"),
+        (["--frozen_dtype", "bfloat16"], "frozen_dtype is 'bfloat16'; it needs mixed_precision bf16"),
+        (["--label_set", "moon"], "'moon' is no label set"),
+        (["--schedule_steps", "10", "--steps", "20"], "schedule_steps is 10"),
+        (["--scale_range", "2", "0.5"], "scale_range"),
+        (["--crop_size", "100"], "crop_size is 100; it must be a multiple of 16"),
+        (["--train_weights", "1", "2"], "train_weights"),
+        (["--nodata", "black"], "nodata is 'black'; it must be of type float or 'none'"),
+        (["--nodata", "0", "none"], "nodata is 'none'; it must be of type float or 'none'"),
+        (["--nodata", "nan"], r"nodata is \[nan\]; it must be finite numbers or 'none'"),
+        (["--config", "absent.yaml"], "absent.yaml cannot be read"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse_train_config([*REQUIRED, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("flags", "line", "nodata", "values"),
+    [
+        (["--nodata", "-9999,0"], "nodata: [-9999, 0]", [-9999.0, 0.0], (-9999.0, 0.0)),
+        (["--nodata", "-9999", "1e20"], "nodata: '-9999,1e20'", [-9999.0, 1e20], (-9999.0, 1e20)),
+        (["--nodata", "None"], "nodata: none", "none", ()),
+        ([], "nodata: []", [], None),
+    ],
+)
+def test_values_without_data_come_from_flags_files_and_the_recipe_of_a_run(tmp_path, flags, line, nodata, values):
+    config = parse_train_config([*REQUIRED, *flags])
+    assert (config.nodata, config.reading.nodata) == (nodata, values)
+    for text in (line, to_yaml(config)):
+        (tmp_path / "run.yaml").write_text(text)
+        assert parse_train_config([*REQUIRED, "--config", str(tmp_path / "run.yaml")]) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lerning_rate: 1", "did you mean 'learning_rate'"),
+        ("rotate: 3", "rotate is 3; it must be of type bool"),
+        ("steps: true", "steps is True"),
+        ("train_data: [3]", "train_data is 3"),
+        ("- steps", "is no list of 'name: value' lines"),
+        ("steps: [", "cannot be read as YAML"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(tmp_path, text, message):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        parse_train_config(["--config", str(tmp_path / "run.yaml"), *REQUIRED[: 4 if "train_data" in text else None]])
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(InputError, match="train_data is missing"):
+        parse_train_config(REQUIRED[:-2])
+
+
+def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *REQUIRED, "--stepz", "3"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.strip() == "error: 'stepz' is no field of TrainConfig; did you mean 'steps'?"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "features", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'features'"),
+        ({"save_every": 75, "log_every": 50}, r"save_every is 75; it must be a multiple of log_every \(50\)"),
+        ({"objective": "pixels"}, "objective is 'pixels'; it must be one of masks, multitask, reconstruct, features"),
+        ({"objective": "reconstruct", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'reconst"),
+        ({"objective": "features", "style_probability": 0.1}, "style_probability is 0.1; it must be 0 with objective"),
+        ({"objective": "features", "adaptation": "frozen"}, "adaptation is 'frozen'; it must be another"),
+        (
+            {"style_probability": 0.1, "bands": [1, 2, 3, 4]},
+            "style_probability is 0.1; it must be 0 with more than",
+        ),
+        ({"adaptation": "lora+full"}, "adaptation is .*; it must be one of frozen, rein, lora, full, rein.lora"),
+        ({"style_probability": 1.1}, "style_probability is 1.1; it must lie between 0 and 1"),
+        ({"style_alpha": float("nan")}, "style_alpha is nan; it must lie between 0 and 1"),
+        ({"style_block_size": 0}, "style_block_size is 0; it must be positive"),
+        ({"lora_rank": 0}, "lora_rank is 0; it must be positive"),
+        ({"lora_dropout": -0.5}, "lora_dropout is -0.5; it must lie between 0 and 1"),
+        ({"rotation_degrees": -1.0}, "rotation_degrees is -1.0; it must lie between 0 and 180"),
+        ({"rotation_degrees": float("inf")}, "rotation_degrees is inf; it must lie between 0 and 180"),
+        ({"fourier_probability": 0.5, "batch_size": 1}, "fourier_probability is 0.5; it needs a batch_size above 1"),
+        ({"mim_weight": 0.5}, "mim_weight is 0.5; it must be left out with objective 'masks', which hides no blocks"),
+        ({"mim_mask_ratio": 2.0, "objective": "multitask"}, "mim_mask_ratio is 2.0; it must lie between 0 and 1"),
+        ({"output_dir": "./tiny"}, "output_dir is './tiny'; it must be another folder than that of the model"),
+        ({"tracker": "abacus"}, "tracker is 'abacus'; it must be one of none, tensorboard"),
+    ],
+)
+def test_settings_that_contradict_each_other(changes, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**({"model": "tiny", "output_dir": "run", "train_data": ["x"]} | changes))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "hub_cards").glob("*/*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_are_valid(path):
+    assert parse_train_config(["--config", str(path)]).label_set
+
+
+def test_every_flag_is_described(capsys):
+    texts = field_descriptions()
+    assert texts.keys() == {item.name for item in dataclasses.fields(TrainConfig)}
+    assert texts["seed"] == "Of weights, crops, styles, masks and the loss's random points."
+    assert texts["eval_every"] == texts["save_every"] == "Steps between log lines, evaluations and checkpoints."
+    with pytest.raises(SystemExit):
+        parse_train_config(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--save_dtype VALUE Number format of the saved weights" in shown

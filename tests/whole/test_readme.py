@@ -1,0 +1,54 @@
+"""What the README shows works, and what it claims about the shipped model is so."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from crossearth_hf.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder that looks like a clone where the README's commands are typed."""
+    (tmp_path / "hub_cards").symlink_to(ROOT / "hub_cards")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_commands_and_the_lines_of_python(clone, capsys):
+    commands = [
+        line.split() for line in "".join(blocks("bash")).splitlines() if line.startswith(".venv/bin/crossearth")
+    ]
+    assert [command[1] for command in commands] == ["synth", "predict"]
+    (clone / "demo").mkdir()
+    commands[0] += ["--size", "300"]  # the scene of the README takes longer than a test may
+    for command in commands:
+        assert main(command[1:]) == 0
+    assert "building" in capsys.readouterr().out
+    assert {path.name for path in (clone / "demo").iterdir()} == {
+        "scene.tif",
+        "scene_labels.tif",
+        "map.tif",
+        "preview.png",
+    }
+    (clone / "lines.py").write_text(blocks("python")[0])
+    labels = runpy.run_path(str(clone / "lines.py"))["labels"]
+    assert labels.shape == (256, 256)
+
+
+def test_files_and_commands_that_it_names_exist():
+    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
+    for command in re.findall(r"`crossearth ([\w-]+)", README):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
