@@ -15,7 +15,7 @@ from uploads import Limits, admitted, notices, remove_old
 
 from crossearth_hf.command_line import WRONG_INPUT, complain
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference.loading_and_windows import WindowCounter, resolve_window
+from crossearth_hf.inference.windows import WindowCounter, resolve_window
 from crossearth_hf.prediction import MapOutputs, MapReport, predict_map, resolution_advice
 from crossearth_hf.raster.grid import Grid
 from crossearth_hf.raster.polygons import Footprint, footprint, write_polygons

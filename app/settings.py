@@ -16,7 +16,7 @@ from uploads import Limits
 from crossearth_hf.command_line import Parser
 from crossearth_hf.errors import InputError
 from crossearth_hf.files.working_folders import alone_in
-from crossearth_hf.inference.loading_and_windows import BUNDLED_MODEL, load_model
+from crossearth_hf.inference.loading import BUNDLED_MODEL, load_model
 from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor
 from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
 

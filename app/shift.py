@@ -8,7 +8,7 @@ import torch
 from uploads import SCENE_DRIVER
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference.loading_and_windows import normalize, resolve_window, sliding_window_scores
+from crossearth_hf.inference.windows import normalize, resolve_window, sliding_window_scores
 from crossearth_hf.labels import IGNORE_INDEX
 from crossearth_hf.model.earth_style import EarthStyle, StyleSettings, image_seed
 from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor

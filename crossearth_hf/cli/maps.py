@@ -79,7 +79,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _predict_one(arguments: argparse.Namespace) -> None:
-    from ..inference.loading_and_windows import load_config  # noqa: PLC0415
+    from ..inference.loading import load_config  # noqa: PLC0415
     from ..prediction import MapOutputs  # noqa: PLC0415
     from ..raster.scene import Scene  # noqa: PLC0415
 
@@ -165,8 +165,9 @@ def _line(report: "MapReport") -> str:
 @contextmanager
 def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
     """Model, settings and workers as asked for; says where a number is not taken as it stands."""
-    from ..inference.loading_and_windows import load_model, resolve_window  # noqa: PLC0415
+    from ..inference.loading import load_model  # noqa: PLC0415
     from ..inference.memory import keep_freed_memory  # noqa: PLC0415
+    from ..inference.windows import resolve_window  # noqa: PLC0415
     from ..prediction.many_scenes import SceneMapper  # noqa: PLC0415
 
     keep_freed_memory()
@@ -195,7 +196,7 @@ def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
 
 def _workers(arguments: argparse.Namespace) -> "AbstractContextManager[Workers | None]":
     """Whoever shares the work, for the length of a block; None where it is this process alone."""
-    from ..inference.loading_and_windows import resolve_device  # noqa: PLC0415
+    from ..inference.loading import resolve_device  # noqa: PLC0415
     from ..prediction.workers import ModelSource, cluster_workers, local_workers  # noqa: PLC0415
 
     name = arguments.model

@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from ..errors import InputError
 from ..files.digests import file_sha256
 from ..files.outputs import check_outside, check_place, check_replaced, staged
-from ..inference.loading_and_windows import check_weights
+from ..inference.loading import check_weights
 from ..labels import LABEL_SETS, get_label_set
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..model.image_processing_crossearth import CrossEarthImageProcessor

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..data.labelled_images import LabelledImage, scale_to
-from ..inference.loading_and_windows import PATCH
+from ..inference.windows import PATCH
 from ..labels import IGNORE_INDEX
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..data.image_files import resize_bands
 from ..data.labelled_images import LabelledImage, scale_to
 from ..errors import InputError
-from ..inference.loading_and_windows import sliding_window_scores
+from ..inference.windows import sliding_window_scores
 from ..labels import IGNORE_INDEX, LabelSet
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation

@@ -23,13 +23,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..files.digests import file_sha256
+from ..files.documents import read_yaml
 from ..files.downloads import CONFIG, INDEX, WEIGHTS, weight_parts
 from ..files.outputs import check_place, check_writable, staged
 from ..files.working_folders import alone_in, clear_abandoned
-from ..inference.loading_and_windows import model_folder
+from ..inference.loading import model_folder
 from ..labels import label_set_for
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..training.config import read_yaml
 from .bootstrap import SEED
 from .boundary import SHARE
 from .calibration import BINS
@@ -79,7 +79,9 @@ def identify(name: str, model: CrossEarthForSemanticSegmentation) -> dict[str, A
         "config_sha256": file_sha256(folder / CONFIG),
         "classes": list(label_set_for(model.config.id2label).classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "training": read_yaml(recipe) if recipe.is_file() else None,
+        "training": read_yaml(recipe, "write one TrainConfig field a line, as 'name: value'")
+        if recipe.is_file()
+        else None,
     }
 
 

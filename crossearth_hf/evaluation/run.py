@@ -15,7 +15,7 @@ from ..data.fill_notices import fill_notices
 from ..data.labelled_images import LabelledImage
 from ..errors import InputError
 from ..files.outputs import check_apart
-from ..inference.loading_and_windows import load_model
+from ..inference.loading import load_model
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation

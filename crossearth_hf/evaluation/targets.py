@@ -15,7 +15,7 @@ from ..data.label_counts import LabelCounts, count_labels
 from ..data.labelled_images import LabelledImage
 from ..data.mask_values import MaskValues, checked_values
 from ..errors import InputError
-from ..inference.loading_and_windows import resolve_window
+from ..inference.windows import resolve_window
 from ..labels import LabelSet, get_label_set, label_set_for
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..scenarios.build.built import read_build

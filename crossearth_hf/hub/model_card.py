@@ -16,7 +16,7 @@ from ..errors import InputError, reason_of
 from ..evaluation.report_file import Entry, Report, class_key, read_report
 from ..files.digests import file_sha256
 from ..files.outputs import check_distinct, check_output, staged
-from ..inference.loading_and_windows import load_config
+from ..inference.loading import load_config
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..reporting.comparison import Comparison, compare
 from ..scenarios.source_datasets import DATASETS

@@ -16,7 +16,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from ..errors import InputError, reason_of
 from ..files.documents import read_json
 from ..files.downloads import check_repository, require_online
-from ..inference.loading_and_windows import load_model
+from ..inference.loading import load_model
 from ..scenarios.source_datasets import DATASETS
 
 CARD = "README.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..files.outputs import check_distinct, check_place
 from ..files.working_folders import side_files
-from ..inference.loading_and_windows import WindowCounter
+from ..inference.windows import WindowCounter
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..progress import progress_bar

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 from ..files.outputs import check_distinct, check_output, check_outside, staged
-from ..inference.loading_and_windows import WindowCounter
+from ..inference.windows import WindowCounter
 from ..labels import IGNORE_INDEX, LabelSet, label_set_for
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..inference.loading_and_windows import window_count, window_sides, window_start
+from ..inference.windows import window_count, window_sides, window_start
 from ..raster.grid import Grid
 from ..raster.writing import TILE
 

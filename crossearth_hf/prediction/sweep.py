@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..inference.loading_and_windows import WindowCounter, WindowScorer, normalize_windows, window_sides
+from ..inference.windows import WindowCounter, WindowScorer, normalize_windows, window_sides
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..progress import progress_bar

@@ -24,7 +24,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import InputError, reason_of
-from ..inference.loading_and_windows import fastest_dtype, load_model, resolve_device
+from ..inference.loading import fastest_dtype, load_model, resolve_device
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..raster.scene import Scene, bounded_cache

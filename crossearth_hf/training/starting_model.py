@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import InputError, reason_of
 from ..files.documents import read_json
 from ..files.downloads import CONFIG, PROCESSOR
-from ..inference.loading_and_windows import check_count, check_weights, load_config, load_processor, model_folder
+from ..inference.loading import check_count, check_weights, load_config, load_processor, model_folder
 from ..inference.memory import keep_freed_memory, return_freed_memory
 from ..inference.model_fields import check_config
 from ..labels import LabelSet

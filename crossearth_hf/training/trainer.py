@@ -36,7 +36,7 @@ from ..data.label_counts import count_labels
 from ..errors import InputError, reason_of
 from ..evaluation import metrics
 from ..evaluation.image_scores import predict_confusion, report
-from ..inference.loading_and_windows import check_weights
+from ..inference.loading import check_weights
 from ..labels import IGNORE_INDEX, get_label_set
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation

@@ -29,6 +29,9 @@ MOST_LAYERS, LARGEST_WIDTH, LARGEST_SIDE, MOST_TOKENS, MOST_CLASSES = 256, 65_53
 """Our choice: beyond any published ViT, and few enough for objects of the configuration to be made at once. Maps and
 label maps hold ids of 8 bits, of which 255 means "ignored"."""
 
+MOST_CHANNELS = 1024
+"""Our choice: hyperspectral sensors have some hundred bands."""
+
 _HEAD_LIMITS = {
     "encoder_layers": MOST_LAYERS, "decoder_layers": MOST_LAYERS,
     "hidden_dim": LARGEST_WIDTH, "feature_size": LARGEST_WIDTH, "mask_feature_size": LARGEST_WIDTH,
@@ -40,7 +43,6 @@ _HEAD_LIMITS = {
 _BACKBONE_LIMITS = {
     "num_hidden_layers": MOST_LAYERS, "hidden_size": LARGEST_WIDTH, "num_attention_heads": LARGEST_WIDTH,
     "mlp_ratio": MOST_LAYERS, "image_size": LARGEST_SIDE, "num_register_tokens": MOST_TOKENS,
-    "num_channels": LARGEST_WIDTH,
 }  # fmt: skip
 
 
@@ -134,7 +136,7 @@ class CrossEarthConfig(Mask2FormerConfig):
         _check_sizes({name: getattr(self, name, None) for name in _HEAD_LIMITS} | kwargs, _HEAD_LIMITS)
         backbone = self.backbone_config
         if isinstance(backbone, dict):
-            _check_sizes({**backbone, "num_channels": None}, _BACKBONE_LIMITS)
+            _check_sizes(backbone, _BACKBONE_LIMITS)
         if self.id2label is None:
             kwargs.setdefault("num_labels", 6)  # the ISPRS classes, which most published checkpoints have
         super().__post_init__(**kwargs)
@@ -244,6 +246,8 @@ def _check_channels(number: Any) -> None:
         raise ValueError(
             f"num_channels {number!r} must be a whole number, 3 or more; repeat grey images as red, green and blue"
         )
+    if number > MOST_CHANNELS:
+        raise ValueError(f"num_channels {number} must be at most {MOST_CHANNELS}; correct it")
 
 
 # The small model (our choice; the paper has ViT-L only): six blocks on an ImageNet stem. They start near the identity,

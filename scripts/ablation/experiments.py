@@ -20,7 +20,7 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.evaluation.image_scores import labelled_scores, predict_confusion
 from crossearth_hf.files.digests import file_sha256
 from crossearth_hf.files.outputs import staged
-from crossearth_hf.inference.loading_and_windows import fastest_dtype, resolve_device
+from crossearth_hf.inference.loading import fastest_dtype, resolve_device
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.model.earth_style import EarthStyle, StyleBank
 from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor

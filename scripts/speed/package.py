@@ -33,7 +33,7 @@ def build(setup: Setup) -> Job:
 
 def scores_job(setup: Setup) -> Job:
     """Scores of an image as evaluation computes them; the option is a precision."""
-    from crossearth_hf.inference.loading_and_windows import load_model, sliding_window_scores  # noqa: PLC0415
+    from crossearth_hf.inference import load_model, sliding_window_scores  # noqa: PLC0415
 
     keep_freed_memory()
     model, _ = load_model(setup.model, device=setup.device, dtype=setup.option)
@@ -102,7 +102,7 @@ def build_forward(setup: Setup) -> Job:
 
     The option says how far they go: "logits" to the model's output, "scores" to every class's score at every pixel.
     """
-    from crossearth_hf.inference.loading_and_windows import load_model  # noqa: PLC0415
+    from crossearth_hf.inference import load_model  # noqa: PLC0415
     from crossearth_hf.model.image_processing_crossearth import semantic_scores  # noqa: PLC0415
 
     keep_freed_memory()

@@ -18,7 +18,7 @@ from tiny_model import tiny_config
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data.image_files import IMAGE_SUFFIXES
-from crossearth_hf.inference import loading_and_windows as inference
+from crossearth_hf.inference import loading
 from crossearth_hf.raster.writing import write_geotiff
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -255,7 +255,7 @@ def test_a_map_does_not_depend_on_what_the_machine_is_fast_in(workplace, tmp_pat
     def asked(device):
         raise AssertionError("the type depends on the machine")
 
-    monkeypatch.setattr(inference, "fastest_dtype", asked)
+    monkeypatch.setattr(loading, "fastest_dtype", asked)
     assert predict(workplace, "--device", "cpu", target=tmp_path / "map.tif") == 0
     with pytest.raises(AssertionError, match="depends on the machine"):
         predict(workplace, "--device", "cpu", "--dtype", "auto", target=tmp_path / "auto.tif")

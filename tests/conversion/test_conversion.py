@@ -273,7 +273,7 @@ def test_command_line(tmp_path, capsys):
     assert str(tmp_path / "out") in written
 
 
-@pytest.mark.parametrize("broken", ["conversion.published.save_file", "outputs.move_into_place"])
+@pytest.mark.parametrize("broken", ["conversion.published.save_file", "files.outputs.move_into_place"])
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, broken):
     torch.save(PUBLISHED, tmp_path / "source.pth")
     convert(tmp_path / "source.pth", tmp_path / "out", config=write_config(tmp_path))

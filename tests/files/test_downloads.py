@@ -13,7 +13,7 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.cli import main
 from crossearth_hf.errors import InputError
 from crossearth_hf.files import downloads as hub
-from crossearth_hf.inference.loading_and_windows import load_config, load_model
+from crossearth_hf.inference.loading import load_config, load_model
 
 COMMIT = "c" * 40
 

@@ -10,15 +10,9 @@ from stub_model import ColourModel
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference import loading_and_windows as inference
-from crossearth_hf.inference.loading_and_windows import (
-    WindowScorer,
-    load_model,
-    resolve_device,
-    resolve_window,
-    sliding_window_scores,
-    window_starts,
-)
+from crossearth_hf.inference import loading, windows
+from crossearth_hf.inference.loading import load_model, resolve_device
+from crossearth_hf.inference.windows import WindowScorer, resolve_window, sliding_window_scores, window_starts
 
 PROCESSOR = CrossEarthImageProcessor()
 
@@ -86,7 +80,7 @@ def test_the_real_network_runs_through_windows(model):
     assert scores.min() >= 0
     whole = sliding_window_scores(model, torch.ones(1, 3, 64, 64), 64, 43)
     outputs = model(pixel_values=torch.ones(1, 3, 64, 64))
-    expected = inference.semantic_scores(outputs.class_queries_logits, outputs.masks_queries_logits, (64, 64))
+    expected = windows.semantic_scores(outputs.class_queries_logits, outputs.masks_queries_logits, (64, 64))
     torch.testing.assert_close(whole, expected)
 
 
@@ -247,7 +241,7 @@ def test_a_checkpoint_file_is_no_model(tmp_path):
 
 
 def test_without_a_bundled_model(monkeypatch, tmp_path):
-    monkeypatch.setattr(inference, "BUNDLED_MODEL", tmp_path)
+    monkeypatch.setattr(loading, "BUNDLED_MODEL", tmp_path)
     with pytest.raises(InputError, match="--model"):
         load_model()
 

@@ -10,7 +10,7 @@ from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference.loading_and_windows import load_config, load_model
+from crossearth_hf.inference.loading import load_config, load_model
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 

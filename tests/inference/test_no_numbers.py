@@ -9,7 +9,8 @@ from tiny_model import tiny_config
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference.loading_and_windows import WindowScorer, load_model
+from crossearth_hf.inference.loading import load_model
+from crossearth_hf.inference.windows import WindowScorer
 from crossearth_hf.raster.writing import write_geotiff
 
 PROCESSOR = CrossEarthImageProcessor()

@@ -6,8 +6,8 @@ import torch
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference.loading_and_windows import normalize
 from crossearth_hf.inference.normalization import normalize_pixels
+from crossearth_hf.inference.windows import normalize
 from crossearth_hf.raster.scene import Raster
 
 PROCESSOR = CrossEarthImageProcessor()

@@ -13,7 +13,7 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.cli import main
 from crossearth_hf.data.labelled_images import ArrayPair
 from crossearth_hf.evaluation.image_scores import predict_confusion
-from crossearth_hf.inference.loading_and_windows import resolve_window, sliding_window_scores
+from crossearth_hf.inference.windows import resolve_window, sliding_window_scores
 from crossearth_hf.labels import label_set_for
 from crossearth_hf.model.image_processing_crossearth import semantic_scores
 from crossearth_hf.model.modeling_multitask import CrossEarthForMultiTaskTraining

@@ -18,7 +18,7 @@ from crossearth_hf.cli import main
 from crossearth_hf.data import load_source
 from crossearth_hf.data.image_files import Reading
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference.loading_and_windows import load_model
+from crossearth_hf.inference.loading import load_model
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.training import trainer as training
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.conversion.published import from_published, to_published
-from crossearth_hf.inference.loading_and_windows import sliding_window_scores
+from crossearth_hf.inference.windows import sliding_window_scores
 from crossearth_hf.model.image_processing_crossearth import semantic_scores
 from crossearth_hf.training.trainer import param_groups
 

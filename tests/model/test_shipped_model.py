@@ -57,7 +57,7 @@ def test_the_scores_of_the_card(card, shipped, shared):
 
 
 def test_its_code_is_the_packages_code():
-    package = CARD_FOLDER.parents[1] / "crossearth_hf"
+    package = CARD_FOLDER.parents[1] / "crossearth_hf" / "model"
     for copy in sorted(CARD_FOLDER.glob("*.py")):
         same = copy.read_text() == (package / copy.name).read_text()
-        assert same, f"copy it again: cp crossearth_hf/{copy.name} hub_cards/crossearth-tiny/"
+        assert same, f"copy it again: cp crossearth_hf/model/{copy.name} hub_cards/crossearth-tiny/"

@@ -17,7 +17,7 @@ import crossearth_hf
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.files.working_folders import alone_in
-from crossearth_hf.inference.loading_and_windows import load_model
+from crossearth_hf.inference.loading import load_model
 from crossearth_hf.prediction import MapOutputs, parts, predict_map
 from crossearth_hf.prediction.kept_parts import PartSettings, compute_part, job_identity, model_digest
 from crossearth_hf.raster.scene import Scene

@@ -10,7 +10,7 @@ from rasters import write_raster
 from stub_model import ColourModel
 
 from crossearth_hf import CrossEarthImageProcessor
-from crossearth_hf.inference.loading_and_windows import normalize, window_starts
+from crossearth_hf.inference.windows import normalize, window_starts
 from crossearth_hf.prediction import parts
 from crossearth_hf.prediction.blending import confidences, probabilities
 from crossearth_hf.prediction.parts import count_windows, joined, scene_parts, whole

@@ -20,7 +20,7 @@ from tiny_model import VIT, tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
-from crossearth_hf.inference.loading_and_windows import load_model
+from crossearth_hf.inference.loading import load_model
 from crossearth_hf.prediction import MapOutputs, predict_map
 from crossearth_hf.prediction.workers import (
     ModelSource,

@@ -12,6 +12,7 @@ import rasterio
 from rasterio.io import MemoryFile
 
 from crossearth_hf.data.hub import load_map
+from crossearth_hf.data.image_files import DEFAULT_READING
 from crossearth_hf.scenarios.build import build_dataset
 from crossearth_hf.scenarios.build.readers import READERS
 from crossearth_hf.scenarios.scenarios import BENCHMARKS, DOMAINS, domains_of
@@ -68,7 +69,7 @@ def test_source_and_target_are_built(data, code):
 def test_the_rest_of_the_package_reads_them(data, name):
     folder = data[1] / name
     for domain in domains_of(name)[:2]:
-        images = load_map(f"hf:{folder}:{domain.name}:test", domain.labels, None, labelled=True)
+        images = load_map(f"hf:{folder}:{domain.name}:test", domain.labels, DEFAULT_READING, labelled=True)
         pixels, labels = images[0].read()
         assert pixels.shape == (*labels.shape, 3)
 

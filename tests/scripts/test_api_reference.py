@@ -47,5 +47,5 @@ def test_the_pages_are_written_from_the_docstrings(script, tmp_path):
     script.write_reference(tmp_path, ["crossearth_hf.labels", "crossearth_hf.files.outputs"])
     page = (tmp_path / "crossearth_hf" / "labels.html").read_text(encoding="utf-8")
     assert re.search(r"<h6[^>]*>Attributes:</h6>\s*<ul>\s*<li><strong>name:</strong>\s+Key of the set in", page)
-    assert "check_output" in (tmp_path / "crossearth_hf" / "outputs.html").read_text(encoding="utf-8")
+    assert "check_output" in (tmp_path / "crossearth_hf" / "files" / "outputs.html").read_text(encoding="utf-8")
     assert (tmp_path / "index.html").is_file()

@@ -67,7 +67,7 @@ def test_variants_of_a_seed_differ_in_their_own_settings_alone():
 
 @pytest.mark.parametrize(("dtype", "expected"), [(torch.bfloat16, "bf16"), (torch.float32, "no")])
 def test_runs_compute_in_what_the_machine_does_well(monkeypatch, dtype, expected):
-    monkeypatch.setattr("crossearth_hf.experiments.fastest_dtype", lambda device: dtype)
+    monkeypatch.setattr("ablation.experiments.fastest_dtype", lambda device: dtype)
     config = run_config(plan(["cil"], ["full"], [0])[0], data=Path(), output=Path(), start=Path(), peer=Path())
     assert config.mixed_precision == expected
 
@@ -148,14 +148,14 @@ def test_a_cell_goes_on_where_it_was_interrupted_and_is_not_repeated(tmp_path, m
             raise KeyboardInterrupt
         return score(*args)
 
-    monkeypatch.setattr("crossearth_hf.experiments.score", interrupting)
+    monkeypatch.setattr("ablation.experiments.score", interrupting)
     with pytest.raises(KeyboardInterrupt):
         cell("killed")
     resumed = cell("killed")
     assert scored == ["inside", "outside"] * 3, "the first checkpoint's scores are kept"
     assert [checkpoint["step"] for checkpoint in whole["checkpoints"]] == [12, 24]
     assert resumed["checkpoints"] == whole["checkpoints"]
-    monkeypatch.setattr("crossearth_hf.experiments.train", None)
+    monkeypatch.setattr("ablation.experiments.train", None)
     assert cell("killed") == resumed
     with pytest.raises(InputError, match=r"result\.json is a finished run with steps 24 where 20 is asked for"):
         cell("killed", steps=20)

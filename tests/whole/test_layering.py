@@ -2,124 +2,56 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-PACKAGE = Path(__file__).resolve().parents[2] / "crossearth_hf"
+PACKAGE = ROOT / "crossearth_hf"
 
-# A module imports only from lower layers, or from modules before it in its own.
+# A folder, or module beside the folders, imports from those before it alone.
 LAYERS = [
-    [  # 0: shipped with every saved model, flat
-        "configuration_crossearth",
-        "cpu_kernels",
-        "style_networks",
-        "earth_style",
-        "image_inputs",
-        "image_processing_crossearth",
-        "loss_crossearth",
-        "modeling_efficientnet_lite",
-        "modeling_head",
-        "modeling_crossearth",
-        "modeling_multitask",
-    ],
-    [  # 1: files, class ids, counts, scenes
-        "errors",
-        "documents",
-        "model_fields",
-        "command_line",
-        "hub",
-        "progress",
-        "digests",
-        "memory",
-        "labels",
-        "legend",
-        "normalization",
-        "working_folders",
-        "outputs",
-        "source_files",
-        "gdal",
-        "grid",
-        "band_names",
-        "scene_files",
-        "bands",
-        "fill",
-        "geotiff_writing",
-        "imagery",
-        "raw_bands",
-        "resampling",
-        "scene_notices",
-        "geotiff",
-        "metrics",
-        "synthetic",
-        "segmentation_scores",
-        "benchmark_datasets",
-        "benchmarks",
-        "scenario_table",
-    ],
-    [  # 2: data and checkpoints in, scores out
-        "data",
-        "style_bank",
-        "inference",
-        "conversion",
-        "imagenet_stem",
-        "baselines",
-        "builders",
-    ],
-    [  # 3: whole jobs
-        "style_preview",
-        "mapping",
-        "vectors",
-        "evaluation",
-        "training",
-        "experiments",
-        "reporting",
-        "ablation_report",
-        "benchmarking",
-    ],
-    [  # 4: cards and the Hub
-        "card_sections",
-        "model_card",
-        "publishing",
-    ],
-    ["cli"],  # 5
+    *("model", "errors", "progress", "command_line", "labels", "legend", "files"),
+    *("raster", "inference", "conversion", "synthetic", "data", "styles", "prediction"),
+    *("scenarios", "evaluation", "training", "reporting", "hub", "cli"),
 ]
-ORDER = {name: position for position, name in enumerate(name for layer in LAYERS for name in layer)}
-HUB_MODULES = LAYERS[0]
+HUB_MODULES = sorted(path.stem for path in (PACKAGE / "model").glob("*.py") if path.stem != "__init__")
 HUB_DEPENDENCIES = {"torch", "transformers", "safetensors", "numpy", "PIL", "scipy"}
 STANDARD = {"collections", "copy", "dataclasses", "difflib", "functools", "math", "pathlib", "typing"}
 
 
-def siblings(path):
-    """Rooms of the package that the module at `path` imports from, at any depth of its code."""
+def imported_layers(path):
+    """Folders and modules at the top of the package that a module imports from, at any depth of its code."""
     depth = len(path.relative_to(PACKAGE).parts)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
             yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("crossearth_hf"):
-            yield [*node.module.split("."), "__init__"][1]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("crossearth_hf."):
+            yield node.module.split(".")[1]
 
 
-def modules(name):
-    """Files of a room: a module, or all modules of a sub-package."""
-    return [PACKAGE / f"{name}.py"] if (PACKAGE / f"{name}.py").exists() else [*(PACKAGE / name).glob("*.py")]
+def modules(layer):
+    """Files of a layer: a module, or all modules of a folder."""
+    folder = PACKAGE / layer
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
 
 
-def test_every_module_has_a_room():
-    rooms = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/*.py")}
-    assert rooms - {"__init__", "__main__"} == ORDER.keys()
+def test_every_module_belongs_to_a_layer():
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert modules | folders == set(LAYERS)
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_imports_point_down(name):
-    for path in modules(name):
-        for sibling in siblings(path):
-            assert ORDER[sibling] < ORDER[name], f"{path.name} imports {sibling}, which lies above it"
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_down(layer):
+    below = LAYERS[: LAYERS.index(layer)]
+    for path in modules(layer):
+        for other in imported_layers(path):
+            assert other in (*below, layer), f"{path.relative_to(PACKAGE)} imports {other}, which lies above it"
 
 
 @pytest.mark.parametrize("name", HUB_MODULES)
 def test_hub_modules_can_be_copied(name):
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    tree = ast.parse((PACKAGE / "model" / f"{name}.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             roots = {alias.name.split(".")[0] for alias in node.names}
@@ -137,10 +69,9 @@ def test_hub_modules_can_be_copied(name):
     assert not [line for line in lines if line.startswith(("import ", "from ."))], "the loader reads docstrings too"
 
 
-def test_few_modules_use_rasterio():
+def test_rasterio_belongs_to_raster():
     imports = re.compile(r"^\s*(?:import|from) rasterio", re.MULTILINE)
-    users = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if imports.search(path.read_text())}
-    # The first for scenes and maps; builders keep archives to the bit; polygons are cut from, burnt into rasters.
-    of_scenes = {"bands.py", "gdal.py", "geotiff.py", "geotiff_writing.py", "grid.py", "imagery.py", "mapping/cog.py"}
-    of_scenes |= {"raw_bands.py", "resampling.py", "scene_files.py", "scene_notices.py"}
-    assert users <= of_scenes | {"vectors.py", "builders/rasters.py", "builders/vectors.py"}
+    users = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if imports.search(path.read_text())}
+    others = {str(path) for path in users if path.parts[0] != "raster"}
+    # Builders keep the pixels of archives to the bit, and burn polygons into them.
+    assert others == {"scenarios/build/rasters.py", "scenarios/build/vectors.py"}

@@ -1,7 +1,7 @@
-"""The scores of `crossearth_hf.evaluation.metrics` as a metric of Hugging Face's `evaluate`, loaded from this folder's path.
+"""The scores of `evaluation.metrics` as a metric of Hugging Face's `evaluate`, loaded from this folder's path.
 
-`evaluate.load(str(Path(crossearth_hf.__file__).parent / "evaluation" / "segmentation_scores"))` needs no network. Pixels travel
-through Arrow here, which is slow: code of its own adds images to a `ConfusionMatrix` instead.
+`evaluate.load(str(Path(crossearth_hf.__file__).parent / "evaluation" / "segmentation_scores"))` needs no network. Pixels
+travel through Arrow here, which is slow: code of its own adds images to a `ConfusionMatrix` instead.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from ...labels import IGNORE_INDEX
-from ..metrics import ConfusionMatrix, accuracy, f1, iou, mean_of_present, recall
+from crossearth_hf.evaluation.metrics import ConfusionMatrix, accuracy, f1, iou, mean_of_present, recall
+from crossearth_hf.labels import IGNORE_INDEX
 
 _DESCRIPTION = """\
 IoU, F1 and accuracy of label maps, from one confusion matrix over all images, with the definitions of `mean_iou`: a
