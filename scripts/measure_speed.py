@@ -1,7 +1,8 @@
 """Measures speed and memory against the original's way of computing, other models and the previous release.
 
 `python scripts/measure_speed.py --cases crop512 --rounds 5 --out speed.json` prints a Markdown table;
-docs/performance.md says what is measured and how to read it. Contestants take turns, each in a process of its own; one computes at a time.
+docs/performance.md says what is measured and how to read it. Contestants take turns, each in a process of its own; one
+computes at a time.
 """
 
 import argparse

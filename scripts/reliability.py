@@ -1,10 +1,10 @@
 """Ends every command that writes at random moments, and looks at what it leaves.
 
 `python scripts/reliability.py WORK_DIR [--kills 20] [--commands predict train] [--out FILE.json]` needs the dev extra
-and a POSIX system. Each command runs on miniature inputs (`tests/tools/writing_commands.py`): once to its end, then again
-and again in a folder of its own until a signal ends it, SIGKILL or SIGINT (Ctrl-C). Half of the signals come at a random
-time, half at a random one of the command's own file operations (a file opened for writing, a folder made, a move, a
-removal), since the delicate moments lie between those and are too short for a clock. After each:
+and a POSIX system. Each command runs on miniature inputs (`tests/tools/writing_commands.py`): once to its end, then
+again and again in a folder of its own until a signal ends it, SIGKILL or SIGINT (Ctrl-C). Half of the signals come at a
+random time, half at a random one of the command's own file operations (a file opened for writing, a folder made, a
+move, a removal), since the delicate moments lie between those and are too short for a clock. After each:
 
 - the inputs are bit by bit what they were;
 - every result is not there, or as an earlier call left it, or that of the finished run; a log may end early, a

@@ -79,9 +79,7 @@ def identify(name: str, model: CrossEarthForSemanticSegmentation) -> dict[str, A
         "config_sha256": file_sha256(folder / CONFIG),
         "classes": list(label_set_for(model.config.id2label).classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "training": read_yaml(recipe, "write one TrainConfig field a line, as 'name: value'")
-        if recipe.is_file()
-        else None,
+        "training": read_yaml(recipe, "train the model again") if recipe.is_file() else None,
     }
 
 

@@ -21,7 +21,11 @@ BUNDLED = "bundled"
 
 def make_model(preset: str, folder: Path, repository: Path) -> Path:
     """Folder with a CrossEarth model: the bundled one, or one with random weights, written below `folder` once."""
-    from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+    from crossearth_hf import (  # noqa: PLC0415
+        CrossEarthConfig,
+        CrossEarthForSemanticSegmentation,
+        CrossEarthImageProcessor,
+    )
 
     if preset == BUNDLED:
         return repository / "hub_cards" / "crossearth-tiny"

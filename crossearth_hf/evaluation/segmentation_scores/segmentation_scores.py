@@ -1,7 +1,7 @@
 """The scores of `evaluation.metrics` as a metric of Hugging Face's `evaluate`, loaded from this folder's path.
 
-`evaluate.load(str(Path(crossearth_hf.__file__).parent / "evaluation" / "segmentation_scores"))` needs no network. Pixels
-travel through Arrow here, which is slow: code of its own adds images to a `ConfusionMatrix` instead.
+`evaluate.load(str(Path(crossearth_hf.__file__).parent / "evaluation" / "segmentation_scores"))` needs no network.
+Pixels travel through Arrow here, which is slow: code of its own adds images to a `ConfusionMatrix` instead.
 """
 
 from typing import Any

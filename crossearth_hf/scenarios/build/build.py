@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..source_datasets import get_dataset
-from ..scenarios import VERSION, Domain, domains_of
 from ...errors import InputError
 from ...files.outputs import check_outside, check_place, replace_folder
 from ...files.working_folders import alone_in, is_own_folder, is_unmarked, mark, marked, remove_marked
+from ..scenarios import VERSION, Domain, domains_of
+from ..source_datasets import get_dataset
 from .archives import RawFolder
 from .built import BUILD_FILE, read_build
 from .dataset_card import check_card, write_card

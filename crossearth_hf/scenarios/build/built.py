@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ...files.documents import read_json
 from ...errors import InputError
+from ...files.documents import read_json
 
 BUILD_FILE = "build.json"
 

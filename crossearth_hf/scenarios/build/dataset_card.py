@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from huggingface_hub import DatasetCardData
 
-from ..source_datasets import SourceDataset, get_dataset
-from ..scenarios import BENCHMARKS, DOMAINS, Domain
 from ...data.image_files import read_image, read_mask
 from ...errors import InputError
-from ...labels import IGNORE_INDEX
 from ...files.outputs import staged
+from ...labels import IGNORE_INDEX
+from ..scenarios import BENCHMARKS, DOMAINS, Domain
+from ..source_datasets import SourceDataset, get_dataset
 from .built import BUILD_FILE, read_build
 from .mosaic import COLUMNS, Block, draw_mosaic
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..scenarios import Domain
 from ...errors import InputError
+from ..scenarios import Domain
 from .archives import RawFile, RawFolder
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..source_datasets import get_dataset
-from ..scenarios import VERSION, Domain
 from ...errors import InputError
 from ...progress import progress_bar
+from ..scenarios import VERSION, Domain
+from ..source_datasets import get_dataset
 from .archives import RawFile
 from .pairs import DomainSource, RawPair
 from .rasters import LABEL_OPTIONS, PNG_OPTIONS, Header, read_header

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ...files.digests import file_sha256
 from ...errors import InputError
+from ...files.digests import file_sha256
 from ...labels import IGNORE_INDEX
 from ...progress import progress_bar
 from .archives import JSON_ERRORS

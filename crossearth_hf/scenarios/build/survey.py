@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from ..scenarios import Domain
 from ...errors import InputError
 from ...progress import progress_bar
+from ..scenarios import Domain
 from .archives import RawFile
 from .pairs import DomainSource, RawPair
 from .rasters import open_raster

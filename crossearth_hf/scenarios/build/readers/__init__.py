@@ -1,7 +1,7 @@
 """Which module reads which data set: the one table."""
 
-from . import casid, deepglobe, loveda, massachusetts, potsdam, rescuenet, spacenet, vaihingen, whu
 from ..pairs import Reader
+from . import casid, deepglobe, loveda, massachusetts, potsdam, rescuenet, spacenet, vaihingen, whu
 
 READERS: dict[str, Reader] = {
     "potsdam": potsdam,

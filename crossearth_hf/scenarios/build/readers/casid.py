@@ -14,8 +14,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ...scenarios import Domain
 from ....errors import InputError
+from ...scenarios import Domain
 from ..archives import RawFile, RawFolder
 from ..label_values import mapped_ids
 from ..pairs import DomainSource, RawPair, by_key, paired

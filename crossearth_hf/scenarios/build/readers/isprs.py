@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from ...scenarios import Domain
 from ....labels import IGNORE_INDEX, LabelSet, get_label_set
+from ...scenarios import Domain
 from ..label_values import Color, palette_ids
 from ..pairs import RawPair
 

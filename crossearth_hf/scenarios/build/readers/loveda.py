@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ...scenarios import Domain
 from ....labels import IGNORE_INDEX
+from ...scenarios import Domain
 from ..archives import RawFolder
 from ..label_values import mapped_ids
 from ..pairs import DomainSource, RawPair, by_key, paired

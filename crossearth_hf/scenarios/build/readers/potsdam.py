@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from ...scenarios import Domain
 from ..archives import RawFile, RawFolder
-from .isprs import label_reader
 from ..pairs import DomainSource, by_key, listed
+from .isprs import label_reader
 
 PATHS: Mapping[str, str] = MappingProxyType({})
 

@@ -18,8 +18,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ...scenarios import Domain
 from ....labels import IGNORE_INDEX
+from ...scenarios import Domain
 from ..archives import RawFile, RawFolder
 from ..pairs import DomainSource, RawPair, by_key, paired
 from ..rasters import open_raster
