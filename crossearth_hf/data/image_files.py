@@ -1,7 +1,7 @@
 """One image or mask, in a file or in bytes, as arrays: whole, or by windows where the file allows it.
 
-Plain 8-bit pictures are read by Pillow, everything else by `geotiff.Scene`: training sees a raster in the bands and
-with the stretch that `crossearth predict` would use.
+Plain 8-bit pictures are read by Pillow, everything else by `raster.scene.Scene`: training sees a raster in the bands
+and with the stretch that `crossearth predict` would use.
 """
 
 import io
@@ -40,7 +40,7 @@ pixels have data."""
 
 @dataclass(frozen=True)
 class Reading:
-    """How rasters are read, as `geotiff.Scene` takes it.
+    """How rasters are read, as `raster.scene.Scene` takes it.
 
     Attributes:
         bands: Band numbers, counted from 1: one for each channel, or one for gray; None for the choice of `Scene`.

@@ -1,7 +1,7 @@
 """The report folder of a model: `report.json`, examples and features; entries join it one by one, complete or not.
 
 The form of `report.json` is `crossearth-report/1`: model (name and hashes), software, protocol, entries by name, means.
-`reporting.reading` reads and checks it.
+`evaluation.report_file` reads and checks it.
 """
 
 import dataclasses

@@ -136,8 +136,8 @@ class SceneMapper:
 
     Attributes:
         model, processor: As `inference.load_model` gives them; with workers only the configuration is used here.
-        window, stride, batch_size, tta: As `mapping.one_scene` takes them.
-        bands, resolution, nodata, palette_as_image: As `geotiff.Scene` takes them.
+        window, stride, batch_size, tta: As `prediction.one_scene` takes them.
+        bands, resolution, nodata, palette_as_image: As `raster.scene.Scene` takes them.
         workers: Who computes the parts; None for this process.
     """
 
@@ -174,7 +174,7 @@ class SceneMapper:
     def map(
         self, scene: Scene, outputs: MapOutputs, *, progress: bool = True, on_windows: WindowCounter | None = None
     ) -> MapReport:
-        """Maps an open scene; raises as `mapping.one_scene` and `Workers.runner` do."""
+        """Maps an open scene; raises as `prediction.one_scene` and `Workers.runner` do."""
         workers = self.workers
         return predict_map(
             scene,

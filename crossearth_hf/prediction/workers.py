@@ -57,7 +57,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class SceneSource:
-    """What a worker opens: the arguments of `geotiff.Scene`; with more than three channels `bands` names them.
+    """What a worker opens: the arguments of `raster.scene.Scene`; with more than three channels `bands` names them.
 
     Attributes:
         version: Digest of sizes and times of change of the scene's files; a worker refuses others. None for any.

@@ -73,7 +73,7 @@ def build_dataset(
     """Builds the domains of a public data set as Parquet shards with a card.
 
     Args:
-        name: Key in `benchmark_datasets.DATASETS`.
+        name: Key in `source_datasets.DATASETS`.
         raw_dir: Folder with the archives as published, zips or unpacked; it is only read.
         out_dir: Folder to write; afterwards `load_dataset(out_dir, domain, split=...)` reads it, also as a stream.
         domains: Which domains to build; all of the data set by default.

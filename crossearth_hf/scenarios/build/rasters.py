@@ -1,6 +1,6 @@
 """Raw pixels to the bit: every band and type, by windows, from files and members of zips; and encoded again.
 
-`geotiff.Scene` shows a raster as 8-bit RGB; here nothing is stretched, chosen or masked.
+`raster.scene.Scene` shows a raster as 8-bit RGB; here nothing is stretched, chosen or masked.
 """
 
 import io

@@ -15,4 +15,4 @@ READERS: dict[str, Reader] = {
     "spacenet-roads": spacenet,
     "spacenet-buildings": spacenet,
 }
-"""Keys are those of `benchmark_datasets.DATASETS`."""
+"""Keys are those of `source_datasets.DATASETS`."""
