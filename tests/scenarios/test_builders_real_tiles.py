@@ -13,6 +13,7 @@ from tiny_model import tiny_config
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data.hub import load_map
+from crossearth_hf.data.image_files import DEFAULT_READING
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.scenarios.build import build_dataset
 
@@ -52,7 +53,7 @@ def check(out, domain, split, name, image, mask, tmp_path):
         [row] = [row for row in rows if row["name"] == name]
         assert (np.array(row["image"]) == image).all()
         assert (table[np.array(row["label"])] == mask).all()
-    pairs = load_map(f"hf:{out}:{domain}:{split}", get_label_set(label_set), None, True)
+    pairs = load_map(f"hf:{out}:{domain}:{split}", get_label_set(label_set), DEFAULT_READING, labelled=True)
     assert any((pair.read()[0] == image).all() for pair in pairs)
 
 

@@ -1,6 +1,7 @@
 """Every command that writes, on miniature inputs: what `scripts/reliability.py` and its test kill and disturb."""
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -210,3 +211,14 @@ def _exit_code(call: Callable[..., int], arguments: list[str]) -> int:
         return call(arguments)
     except SystemExit as stop:  # argparse's own way
         return int(stop.code or 0)
+
+
+def grown(path: Path) -> None:
+    """Appends to a file."""
+    with path.open("ab") as file:
+        file.write(bytes(5000))
+
+
+def cut(path: Path) -> None:
+    """Halves a file."""
+    os.truncate(path, path.stat().st_size // 2)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasters import write_raster
-from writing_commands import make_inputs
+from writing_commands import cut, grown, make_inputs
 
 from crossearth_hf import CrossEarthImageProcessor, cli
 from crossearth_hf.files.outputs import staged
@@ -129,15 +129,6 @@ def _check_refusal(trials, place, pattern):
     assert [path for path in changed if not trials.command.is_earlier(path, place, trials.finished)] == []
     assert trials.leftovers(place) == []
     assert reliability.contents(trials.root) == trials.inputs
-
-
-def grown(path):
-    with path.open("ab") as file:
-        file.write(bytes(5000))
-
-
-def cut(path):
-    os.truncate(path, path.stat().st_size // 2)
 
 
 @pytest.mark.parametrize("change", [Path.unlink, grown, cut])

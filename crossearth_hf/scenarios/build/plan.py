@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,7 @@ from .tiling import Window, windows
 SHARD_PIXELS = 2**27
 """Pixels of images in a shard, more only where one image has: three Potsdam images or 128 of LoveDA, some 200 MB."""
 
+_ENDING = {signal.SIGINT, signal.SIGTERM}
 _FEW = 16  # headers that are read before processes have started
 _FORMAT = 1  # of shards; rises when the same raw files give other shards
 
@@ -124,9 +126,14 @@ def process_context() -> Any:
 def worker_pool(
     workers: int, start: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes, each begun by `start(*arguments)`; Ctrl-C may end it at any moment."""
-    pool = ProcessPoolExecutor(workers, process_context(), start, arguments)
+    """A pool of processes, each begun by `start(*arguments)`; Ctrl-C may end it at any moment.
+
+    The processes leave Ctrl-C, which a terminal sends to them too, to this one, and print nothing when they are ended.
+    """
+    pool = ProcessPoolExecutor(workers, process_context(), _begin, (start, arguments))
     try:
+        with _held_signals():  # a process that is just forked would take them as this one does
+            pool.submit(int)
         yield pool
     finally:
         try:
@@ -134,6 +141,29 @@ def worker_pool(
         except RuntimeError:  # interrupted before the thread was started that would end the processes
             for process in multiprocessing.active_children():
                 process.terminate()
+
+
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Signals that end a job come after the block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    """The first thing that a process of a pool does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    if start is not None:
+        start(*arguments)
 
 
 def plan_domain(

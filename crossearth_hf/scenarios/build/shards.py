@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,8 +129,6 @@ _worker: _Worker | None = None  # of this process, if the pool started it
 
 def _start_worker(plan: Plan, folder: Path, tiles: Any, stop: Any, parent: int) -> None:
     global _worker  # noqa: PLW0603 - the way in which a pool hands state to its processes
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
     def on_tile() -> None:
