@@ -48,7 +48,7 @@ test-min: .venv-min/done
 	.venv-min/bin/pytest $(SIDE_BY_SIDE)
 
 docs: .venv/dev
-	$(BIN)/python scripts/api_reference.py docs/api
+	$(BIN)/mkdocs build --site-dir build/docs
 
 clean:
-	rm -rf .venv .venv-min $(DEMO) build docs/api *.egg-info
+	rm -rf .venv .venv-min $(DEMO) build *.egg-info
