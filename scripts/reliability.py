@@ -165,8 +165,8 @@ def _child(
         torch.set_num_threads(1)  # renews torch's pool while there is one thread: two would race for it after a fork
         command = make_commands(root)[name]
         _watch(folder, at, act)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         ready.send(True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored before: the fork server ignores it
         code = command.before() if before and command.before else command.run()
     except BaseException:  # what a person would see as a traceback
         traceback.print_exc()

@@ -25,9 +25,8 @@ def clone(tmp_path, monkeypatch):
 
 
 def test_the_commands_and_the_lines_of_python(clone, capsys):
-    commands = [
-        line.split() for line in "".join(blocks("bash")).splitlines() if line.startswith(".venv/bin/crossearth")
-    ]
+    (block,) = [block for block in blocks("bash") if "crossearth synth" in block]
+    commands = [line.split() for line in block.splitlines() if line.startswith("crossearth ")]
     assert [command[1] for command in commands] == ["synth", "predict"]
     (clone / "demo").mkdir()
     commands[0] += ["--size", "300"]  # the scene of the README takes longer than a test may
