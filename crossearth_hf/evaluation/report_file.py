@@ -16,8 +16,30 @@ from ..scenarios.scenarios import VERSION
 from .fields import Fields
 
 FORMAT = "crossearth-report/1"
-METRICS = ("mean_iou", "mean_f1", "accuracy", "foreground_iou", "boundary_iou", "expected_calibration_error")
-"""Keys of a report's scores that are one number per entry."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score that is one number per entry.
+
+    Attributes:
+        title: What tables call it.
+        hub_type: The Hub's name for its kind, under which a model card lists it; None where it lists none.
+    """
+
+    title: str
+    hub_type: str | None = None
+
+
+METRICS = {
+    "mean_iou": Metric("mean IoU", "mean_iou"),
+    "foreground_iou": Metric("foreground IoU", "iou"),
+    "boundary_iou": Metric("boundary IoU"),
+    "mean_f1": Metric("mean F1"),
+    "accuracy": Metric("accuracy", "accuracy"),
+    "expected_calibration_error": Metric("calibration error"),
+}
+"""By their keys in a report's scores, in the order of all tables."""
 
 _LARGEST_ARRAY = 256 * 2**20  # bytes; an archive may claim anything
 _Interval = tuple[float, float] | None

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 
 from .numbers import ABSENT, percent, percent_interval
-from .report_file import Entry, Report
+from .report_file import METRICS, Entry, Report
 from .report_folder import SELECTIONS, means
 
-_TITLES = (
-    "target", "images", "mean IoU", "foreground IoU", "boundary IoU", "mean F1", "accuracy", "calibration error",
-    "published (other harness)",
-)  # fmt: skip
+_TITLES = ("target", "images", *(metric.title for metric in METRICS.values()), "published (other harness)")
+_WITH_INTERVAL = ("mean_iou", "foreground_iou")
 
 
 def terminal_table(report: Report) -> str:
@@ -33,18 +31,18 @@ def terminal_table(report: Report) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    scores = entry.scores
-    with_interval = {
-        key: percent_interval(scores[key] or 0, entry.intervals[key]) for key in ("mean_iou", "foreground_iou")
-    }
-    return (
-        entry.name,
-        str(entry.images),
-        ABSENT if scores["mean_iou"] is None else with_interval["mean_iou"],
-        ABSENT if scores["foreground_iou"] is None else with_interval["foreground_iou"],
-        *(percent(scores[key]) for key in ("boundary_iou", "mean_f1", "accuracy", "expected_calibration_error")),
-        ", ".join(f"{method} {score:.1f}" for method, score in entry.published.items()) or ABSENT,
-    )
+    published = ", ".join(f"{method} {score:.1f}" for method, score in entry.published.items())
+    return entry.name, str(entry.images), *(_score(entry, key) for key in METRICS), published or ABSENT
+
+
+def _score(entry: Entry, key: str) -> str:
+    """A score in percent; of those that matter most with its interval."""
+    value = entry.scores[key]
+    if value is None:
+        return ABSENT
+    if key in _WITH_INTERVAL:
+        return percent_interval(value, entry.intervals[key])
+    return percent(value)
 
 
 def _notes(entry: Entry) -> list[str]:

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import InputError
 from ..evaluation.numbers import ABSENT, percent, percent_interval
-from ..evaluation.report_file import Entry, Report, class_key
+from ..evaluation.report_file import METRICS, Entry, Report, class_key
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..reporting.comparison import NOTES, Comparison
 from ..scenarios.scenarios import DOMAINS
@@ -172,15 +173,12 @@ def _overall(facts: CardFacts, entries: Sequence[Entry]) -> str:
         "target": _title,
         "images": lambda entry: str(entry.images),
         "window, stride, scale": lambda entry: f"{entry.window}, {entry.stride}, {entry.scale:g}",
-        "mean IoU": lambda entry: _score(entry, "mean_iou"),
-        "over seeds": lambda entry: _over_seeds(facts.seeds, entry),
-        "foreground IoU": lambda entry: _score(entry, "foreground_iou"),
-        "accuracy": lambda entry: _score(entry, "accuracy"),
-        "mean F1": lambda entry: _score(entry, "mean_f1"),
-        "boundary IoU": lambda entry: _score(entry, "boundary_iou"),
-        "calibration error": lambda entry: _score(entry, "expected_calibration_error"),
-        "published": lambda entry: _published(entry.published),
     }
+    for key, metric in METRICS.items():
+        columns[metric.title] = partial(_score, key=key)
+        if key == "mean_iou":
+            columns["over seeds"] = partial(_over_seeds, facts.seeds)
+    columns["published"] = lambda entry: _published(entry.published)
     cells = {title: [cell(entry) for entry in entries] for title, cell in columns.items()}
     kept = {title: column for title, column in cells.items() if set(column) != {ABSENT}}
     return _table(list(kept), list(zip(*kept.values(), strict=True)))

@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError, reason_of
-from ..evaluation.report_file import Entry, Report, class_key, read_report
+from ..evaluation.report_file import METRICS, Entry, Report, class_key, read_report
 from ..files.digests import file_sha256
 from ..files.outputs import check_distinct, check_output, staged
 from ..inference.loading import load_config
@@ -155,9 +155,7 @@ def _metrics(entry: Entry, oracle: bool) -> list[EvalResult]:
             "dataset_name": name,
         }
     values = [
-        ("mean_iou", "mean IoU", entry.scores["mean_iou"]),
-        ("iou", "foreground IoU", entry.scores["foreground_iou"]),
-        ("accuracy", "accuracy", entry.scores["accuracy"]),
+        *((metric.hub_type, metric.title, entry.scores[key]) for key, metric in METRICS.items() if metric.hub_type),
         *(("iou", f"IoU {name}", entry.scores[class_key(name)]) for name in entry.scored_classes),
     ]
     return [

@@ -5,21 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.numbers import ABSENT, percent
-from ..evaluation.report_file import class_key
+from ..evaluation.report_file import METRICS, class_key
 from ..scenarios.scenarios import BENCHMARKS
 from .comparison import NOTES, Comparison, Model, Score
 
 PUBLISHED = "published (other harness)"
 """Over every column of scores that are not ours."""
 
-_METRIC_NAMES = {
-    "mean_iou": "mean IoU",
-    "foreground_iou": "foreground IoU",
-    "mean_f1": "mean F1",
-    "accuracy": "accuracy",
-    "boundary_iou": "boundary IoU",
-    "expected_calibration_error": "calibration error",
-}
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -107,7 +99,7 @@ def score_table(comparison: Comparison) -> Table:
 def entry_table(comparison: Comparison, name: str) -> Table:
     """All scores of one target: metrics, then the IoU of every class."""
     entry = comparison.entry(name)
-    metrics = [(title, key) for key, title in _METRIC_NAMES.items() if any(_scores(comparison, name, key))]
+    metrics = [(metric.title, key) for key, metric in METRICS.items() if any(_scores(comparison, name, key))]
     classes = [(label, class_key(label)) for label in entry.classes]
     columns = (Column(Cell("%")), *(Column(_model_cell(comparison, model)) for model in comparison.models))
     sections = tuple(
