@@ -20,7 +20,6 @@ from crossearth_hf.synthetic import generate_scene, write_scene
 SIZES = (16, 100, 333, 700, 1024, 1500, 2048)
 TYPES = ("uint8", "uint16", "float32")
 ENDINGS = ("tif", "tif", "jpg", "png")
-APP = Path(__file__).resolve().parents[1] / "app" / "app.py"
 
 
 def main() -> None:
@@ -33,7 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server ends too
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(APP), "--port", str(arguments.port), "--work-dir", folder]
+        app = [sys.executable, "-m", "crossearth_hf.cli", "app"]
+        command = [*app, "--port", str(arguments.port), "--work-dir", folder]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             client = _connect(f"http://127.0.0.1:{arguments.port}", Path(folder), server)

@@ -38,6 +38,7 @@ def write_geotiff(
     nodata: float | None = None,
     label_set: LabelSet | None = None,
     overwrite: bool = False,
+    **options: Any,
 ) -> None:
     """Writes an array as a tiled, compressed GeoTIFF.
 
@@ -49,6 +50,7 @@ def write_geotiff(
         nodata: Value of pixels without data.
         label_set: Adds class names and, with C = 1 and uint8, the colour table.
         overwrite: Whether an existing file may be replaced.
+        options: More of GDAL's creation options.
 
     Raises:
         InputError: for a path that may not be written, a full disk.
@@ -57,7 +59,8 @@ def write_geotiff(
     count, height, width = pixels.shape
     grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
     with staged([target]) as (stage,), write_errors(target, stage):
-        with create_geotiff(stage, grid, str(pixels.dtype), count=count, nodata=nodata, label_set=label_set) as dataset:
+        dtype = str(pixels.dtype)
+        with create_geotiff(stage, grid, dtype, count=count, nodata=nodata, label_set=label_set, **options) as dataset:
             dataset.write(pixels)
         check_written(stage, [Block.of(0, 0, pixels)])
 

@@ -13,16 +13,17 @@ pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
 import app_parts
-import pages
 import pyogrio
-import settings
 from app_parts import patches, read_map, stub_model, write_patches
-from examples import make_examples
-from pictures import ORANGE, paint_confidence, save_version
+from packaging.requirements import Requirement
+from paths import ROOT
 from rasters import write_raster
-from shift import STYLES, compare_versions, infrared_scene
 
-from app import main, predict
+import crossearth_hf
+from crossearth_hf.app import main, pages, predict, settings
+from crossearth_hf.app.examples import make_examples
+from crossearth_hf.app.pictures import ORANGE, paint_confidence, save_version
+from crossearth_hf.app.shift import STYLES, compare_versions, infrared_scene
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import LabelSet, get_label_set
 from crossearth_hf.model.earth_style import EarthStyle
@@ -95,7 +96,7 @@ def test_16_bits_are_kept(tmp_path, folder):
 
 
 def test_large_scenes_are_shown_decimated(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("pictures.LONGEST", 100)
+    monkeypatch.setattr("crossearth_hf.app.pictures.LONGEST", 100)
     write_patches(tmp_path / "s.tif")
     result = predict(tmp_path / "s.tif", stub_model(), folder)
     assert Image.open(result.layers.scene).size == Image.open(result.layers.map).size == result.layers.size == (100, 80)
@@ -332,15 +333,17 @@ def test_addresses_that_cannot_be_opened(capsys, monkeypatch):
 
 
 def test_the_readme_names_every_flag():
-    readme = (app_parts.APP / "README.md").read_text()
+    readme = (ROOT / "app" / "README.md").read_text()
     flags = vars(settings.parse([]))
     assert [flag for flag in flags if f"`--{flag.replace('_', '-')}" not in readme] == []
 
 
-def test_a_space_installs_what_the_package_needs():
-    tomllib = pytest.importorskip("tomllib")
-    project = tomllib.loads((app_parts.APP.parent / "pyproject.toml").read_text())["project"]
-    needed = project["dependencies"] + project["optional-dependencies"].get("app", [])
-    assert set(needed) <= set((app_parts.APP / "requirements.txt").read_text().split())
-    front = (app_parts.APP / "README.md").read_text().split("---")[1]
+def test_a_space_installs_this_version_with_the_app():
+    requirement = Requirement((ROOT / "app" / "requirements.txt").read_text().strip())
+    wheel = f"crossearth_hf-{crossearth_hf.__version__}-py3-none-any.whl"
+    assert (requirement.name, requirement.extras) == ("crossearth-hf", {"app"})
+    assert requirement.url.rpartition("/")[2] == wheel
+    readme = (ROOT / "app" / "README.md").read_text()
+    assert f"dist/{wheel} {wheel}" in readme
+    front = readme.split("---")[1]
     assert "app_file: app.py" in front

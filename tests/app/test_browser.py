@@ -23,7 +23,7 @@ pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 playwright = pytest.importorskip("playwright.sync_api")
 
-from app_parts import APP, CRS, PLACE  # noqa: E402
+from app_parts import CRS, PLACE  # noqa: E402
 
 from crossearth_hf.raster.writing import write_geotiff  # noqa: E402
 from crossearth_hf.synthetic import generate_scene  # noqa: E402
@@ -47,7 +47,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(work):
     """Address of a server in a process of its own, as a person starts it; it ends with an empty work folder."""
-    command = [sys.executable, str(APP / "app.py"), "--port", str(PORT), "--work-dir", str(work)]
+    command = [sys.executable, "-m", "crossearth_hf.cli", "app", "--port", str(PORT), "--work-dir", str(work)]
     server = subprocess.Popen(command)
     address = f"http://127.0.0.1:{PORT}/"
     try:

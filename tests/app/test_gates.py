@@ -9,14 +9,14 @@ pytest.importorskip("gradio")
 pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
-import app_parts  # noqa: F401 - puts the app on the path
-from gates import NoFetching, OwnPage, PlainRequests, is_loopback
-from page import _own_page
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+
+from crossearth_hf.app.gates import NoFetching, OwnPage, PlainRequests, is_loopback
+from crossearth_hf.app.page import _own_page
 
 ADDRESS = "http://example.org/scene.tif"
 FILE = {"path": ADDRESS, "meta": {"_type": "gradio.FileData"}}

@@ -11,9 +11,9 @@ pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
 from app_parts import read_map, stub_model, write_patches
-from jobs import Cancelled, Jobs, repeat_forever
 
-from app import predict
+from crossearth_hf.app import predict
+from crossearth_hf.app.jobs import Cancelled, Jobs, repeat_forever
 from crossearth_hf.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

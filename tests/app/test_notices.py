@@ -8,13 +8,11 @@ from PIL import Image
 pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
-import app_parts  # noqa: F401 - puts the app on the path
-import pages
 from app_parts import patches, read_map, stub_model
 from rasters import write_raster
-from uploads import Limits, notices
 
-from app import predict
+from crossearth_hf.app import pages, predict
+from crossearth_hf.app.uploads import Limits, notices
 from crossearth_hf.errors import InputError
 from crossearth_hf.raster.scene import Scene
 

@@ -11,14 +11,13 @@ from rasterio.control import GroundControlPoint as Point
 pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
-import app_parts  # puts the app on the path
-import pages
+import app_parts
 import pyogrio
 from app_parts import patches, read_map, stub_model
 from rasterio.crs import CRS
 from rasters import write_raster
 
-from app import predict
+from crossearth_hf.app import pages, predict
 from crossearth_hf.raster.grid import Grid
 from crossearth_hf.raster.polygons import footprint
 

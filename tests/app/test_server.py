@@ -16,20 +16,19 @@ pytest.importorskip("gradio")
 pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
-import app_parts  # puts the app on the path
+import app_parts
 import httpx
-import settings
 from app_parts import patches, stub_model, write_patches
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
-from jobs import Jobs
-from page import Handlers, start
 from rasters import write_raster
 from stub_model import ColourModel
-from uploads import Limits, remove_old
 
-from app import predict
+from crossearth_hf.app import predict, settings
+from crossearth_hf.app.jobs import Jobs
+from crossearth_hf.app.page import Handlers, start
+from crossearth_hf.app.uploads import Limits, remove_old
 
 
 class Patient(ColourModel):
@@ -50,7 +49,7 @@ def server(tmp_path_factory):
     """Address, handlers and the stub network of a running app."""
     arguments = settings.parse(["--max-queue", "2", "--max-megabytes", "0.5"])
     with pytest.MonkeyPatch.context() as patch, settings.work_folder(tmp_path_factory.mktemp("work")) as folders:
-        patch.setattr("page.make_examples", lambda folder: [])
+        patch.setattr("crossearth_hf.app.page.make_examples", lambda folder: [])
         model = Patient()
         jobs = Jobs(folders.served / "results", keep=3600)
         handlers = Handlers(predict, {"stub": stub_model(model=model)}, jobs, Limits(megapixels=1, megabytes=0.5))

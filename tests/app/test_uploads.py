@@ -11,13 +11,14 @@ pytest.importorskip("pyogrio")
 pytest.importorskip("shapely")
 
 from app_parts import patches, read_map, stub_model, write_patches
-from inputs import nodata_values
 from rasters import write_raster
-from shift import infrared_scene
-from uploads import SCENE_DRIVER, Limits, admitted
 
-from app import predict
+from crossearth_hf.app import predict
+from crossearth_hf.app.inputs import nodata_values
+from crossearth_hf.app.shift import infrared_scene
+from crossearth_hf.app.uploads import Limits, admitted
 from crossearth_hf.errors import InputError
+from crossearth_hf.raster.admission import SCENE_DRIVER
 from crossearth_hf.raster.scene import Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -122,7 +123,7 @@ def test_bad_uploads_get_a_sentence(tmp_path, folder, name):
 
 
 def test_overviews_may_not_be_one_tile_either(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("uploads._LARGEST_BLOCK", 3 * 128 * 128)
+    monkeypatch.setattr("crossearth_hf.raster.admission._LARGEST_BLOCK", 3 * 128 * 128)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 600, 600), dtype=np.uint8)
     write_raster(tmp_path / "s.tif", pixels, tiled=True, blockxsize=128, blockysize=128)
     with admitted(tmp_path / "s.tif", folder, Limits()) as scene:

@@ -1,7 +1,4 @@
-"""What the app's tests share: its folder on the path, a stand-in for the network, and scenes whose map is known."""
-
-import sys
-from pathlib import Path
+"""What the app's tests share: a stand-in for the network, and scenes whose map is known."""
 
 import numpy as np
 import rasterio
@@ -11,12 +8,8 @@ from stub_model import ColourModel
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.raster.writing import write_geotiff
 
-APP = Path(__file__).resolve().parents[2] / "app"
 PLACE = Affine(2, 0, 499_000, 0, -2, 5_000_000)
 CRS = "EPSG:32632"
-
-if str(APP) not in sys.path:
-    sys.path.insert(0, str(APP))
 
 
 def stub_model(trained_at=None, model=None):

@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "app"))
-from gates import NoFetching, PlainRequests
+from crossearth_hf.app.gates import NoFetching, PlainRequests
 
 Case = Any
 

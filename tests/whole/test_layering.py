@@ -12,7 +12,7 @@ PACKAGE = ROOT / "crossearth_hf"
 LAYERS = [
     *("model", "errors", "progress", "command_line", "labels", "legend", "files"),
     *("raster", "inference", "conversion", "synthetic", "data", "styles", "prediction"),
-    *("scenarios", "evaluation", "training", "reporting", "hub", "cli"),
+    *("scenarios", "app", "evaluation", "training", "reporting", "hub", "cli"),
 ]
 HUB_MODULES = sorted(path.stem for path in (PACKAGE / "model").glob("*.py") if path.stem != "__init__")
 HUB_DEPENDENCIES = {"torch", "transformers", "safetensors", "numpy", "PIL", "scipy"}

@@ -19,6 +19,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from ...errors import InputError
+from ...raster.formats import SIGNATURE_BYTES, raster_driver
 from ...raster.gdal import GDAL_ERRORS
 from ...raster.grid import Grid
 from .archives import READ_ERRORS, RawFile
@@ -30,16 +31,6 @@ PNG_OPTIONS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 LABEL_OPTIONS = {"compress_level": 6}
 """Of label maps, which do repeat: 2 ms a tile, a quarter smaller than at level 1."""
 
-# After a TIFF's start follows a zero, at which GDAL's search for texts such as <VRTDataset ends.
-_DRIVERS = {
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-}
-SIGNATURE_BYTES = max(map(len, _DRIVERS))
 _PLAIN_MODES = {"L": 1, "RGB": 3}
 _PNG_END, _TAIL = b"IEND\xaeB`\x82", 1024  # the last chunk; some programs write a few bytes behind it
 _MAX_PIXELS = 2**31
@@ -137,15 +128,6 @@ def _driver(file: RawFile, content: bytes | None) -> str:
     if driver is None:
         raise InputError(f"{file} cannot be read as an image (no TIFF, PNG or JPEG); download or copy it again")
     return driver
-
-
-def raster_driver(start: bytes) -> str | None:
-    """The GDAL driver for a file, by its first `SIGNATURE_BYTES` or more.
-
-    "GTiff", "PNG" or "JPEG", each to be opened by that driver alone; None for the formats that could refer to other
-    files, and for all others.
-    """
-    return next((driver for signature, driver in _DRIVERS.items() if start.startswith(signature)), None)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crossearth_hf.errors import on_one_line
+from ..errors import on_one_line
 
 _UPLOAD = "/gradio_api/upload"  # the one route whose body may be large, and is not JSON
 _LARGEST_BODY = 2**20  # bytes of a request to any other

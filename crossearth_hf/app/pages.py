@@ -6,12 +6,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from pictures import Layers
-from shift import Version
-
-from crossearth_hf.labels import LabelSet
-from crossearth_hf.prediction import MapReport
-from crossearth_hf.raster.polygons import Footprint
+from ..labels import LabelSet
+from ..prediction import MapReport
+from ..raster.polygons import Footprint
+from .pictures import Layers
+from .shift import Version
 
 WELCOME = """
 <div class="ce-welcome">

@@ -11,21 +11,20 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: this page asks nothing of the network
 
 import gradio as gr
-import inputs
-import pages
-from examples import Example, make_examples
-from gates import NoFetching, OwnPage, PlainRequests, host_name, is_loopback
 from gradio.utils import get_space, get_upload_folder
-from jobs import Cancelled, Job, Jobs
-from pictures import save_version
-from settings import Model, WorkFolder, cannot_open
-from shift import BAND_ORDERS, compare_versions, infrared_scene
 from starlette.middleware import Middleware
-from uploads import SUFFIXES, Limits, admitted, notices
 
-from crossearth_hf.errors import InputError
-from crossearth_hf.labels import label_set_for
-from crossearth_hf.model.earth_style import EarthStyle
+from ..errors import InputError
+from ..labels import label_set_for
+from ..model.earth_style import EarthStyle
+from . import inputs, pages
+from .examples import Example, make_examples
+from .gates import NoFetching, OwnPage, PlainRequests, host_name, is_loopback
+from .jobs import Cancelled, Job, Jobs
+from .pictures import save_version
+from .settings import Model, WorkFolder, cannot_open
+from .shift import BAND_ORDERS, compare_versions, infrared_scene
+from .uploads import SUFFIXES, Limits, admitted, notices
 
 STYLE_SHEET = os.path.join(os.path.dirname(__file__), "style.css")
 _SYSTEM_FONTS = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from uploads import SCENE_DRIVER
 
-from crossearth_hf.errors import InputError
-from crossearth_hf.inference.windows import normalize, resolve_window, sliding_window_scores
-from crossearth_hf.labels import IGNORE_INDEX
-from crossearth_hf.model.earth_style import EarthStyle, StyleSettings, image_seed
-from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor
-from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
-from crossearth_hf.raster.scene import Raster, Scene
-from crossearth_hf.styles.preview import WINDOW
+from ..errors import InputError
+from ..inference.windows import normalize, resolve_window, sliding_window_scores
+from ..labels import IGNORE_INDEX
+from ..model.earth_style import EarthStyle, StyleSettings, image_seed
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..raster.admission import SCENE_DRIVER
+from ..raster.scene import Raster, Scene
+from ..styles.preview import WINDOW
 
 BAND_ORDERS = ("RGB", "IRRG")
 STYLES = 3

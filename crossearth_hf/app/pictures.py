@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crossearth_hf.labels import IGNORE_INDEX, LabelSet
-from crossearth_hf.raster.scene import Raster, Scene, read_band
+from ..labels import IGNORE_INDEX, LabelSet
+from ..raster.scene import Raster, Scene, read_band
 
 LONGEST = 1280
 """Longer side in pixels of what the page shows."""

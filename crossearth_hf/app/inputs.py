@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crossearth_hf.errors import InputError, on_one_line
+from ..errors import InputError, on_one_line
 
 _LONGEST_SHOWN = 40  # signs of a value in a message
 _LONGEST_LIST = 100  # signs

@@ -11,14 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from uploads import Limits
-
-from crossearth_hf.command_line import Parser
-from crossearth_hf.errors import InputError
-from crossearth_hf.files.working_folders import alone_in
-from crossearth_hf.inference.loading import BUNDLED_MODEL, load_model
-from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor
-from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..command_line import Parser
+from ..errors import InputError
+from ..files.working_folders import alone_in
+from ..inference.loading import BUNDLED_MODEL, load_model
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from .uploads import Limits
 
 Model = tuple[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor]
 
@@ -46,7 +45,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         metavar="DIR_OR_HUB_ID",
         action="append",
-        help="a model that visitors may choose; more than once for several (default: the one that comes with a clone)",
+        help="a model that visitors may choose; more than once for several (default: the bundled one)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--host", metavar="ADDRESS", help="default: 127.0.0.1, this machine only; 0.0.0.0 for all")

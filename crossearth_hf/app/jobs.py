@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from crossearth_hf.inference.memory import return_freed_memory
+from ..inference.memory import return_freed_memory
 
 Result = TypeVar("Result")
 

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from PIL import Image
-from rasterio.enums import ColorInterp
 
-from crossearth_hf.files.outputs import staged
-from crossearth_hf.synthetic import generate_scene
+from ..files.outputs import staged
+from ..raster.writing import write_geotiff
+from ..synthetic import generate_scene
 
 _THUMBNAIL = 240  # pixels on a side
 _SEED = 3
@@ -51,15 +50,12 @@ def make_examples(folder: Path, side: int = 768) -> list[Example]:
 def _draw(example: Example, domain: str, side: int) -> None:
     scene = generate_scene(domain, _SEED, side, side)
     bands = [*scene.image.transpose(2, 0, 1)]
-    roles = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
     if domain == "temperate-summer":
         bands.append(generate_scene("irrg-summer", _SEED, side, side).image[..., 0])
-        roles.append(ColorInterp.undefined)
-    profile = {"driver": "GTiff", "height": side, "width": side, "count": len(bands), "dtype": "uint8"}
-    place = {"crs": scene.crs, "transform": scene.transform}
-    layout = {"tiled": True, "compress": "deflate", "photometric": "RGB", "alpha": "unspecified"}
+    pixels = np.stack(bands)
     with staged([example.scene, example.thumbnail]) as (scene_file, thumbnail):
-        with rasterio.open(scene_file, "w", **profile, **place, **layout) as target:
-            target.write(np.stack(bands))
-            target.colorinterp = roles
+        # A fourth band is no transparency.
+        write_geotiff(
+            scene_file, pixels, crs=scene.crs, transform=scene.transform, photometric="RGB", alpha="unspecified"
+        )
         Image.fromarray(scene.image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS).save(thumbnail)
