@@ -101,7 +101,7 @@ def _exit_code(target: Target, case: Case) -> int:
 
 def _wrong(code: int, words: str, folder: Path) -> tuple[str, str] | None:
     last = words.strip().splitlines()[-3:]  # argparse shows a word with line breaks as it is
-    is_sentence = any(line.startswith(("crossearth", "error: ", "train.py: error: ")) for line in last)
+    is_sentence = any(line.startswith(("crossearth", "error: ")) for line in last)
     hidden = [path.name for path in folder.rglob(".*") if not path.name.endswith("-unfinished")]
     found = {
         f"exit code {code}": code not in (0, 2),

@@ -16,11 +16,13 @@ from .hub import add_card, add_publish
 from .launch import add_launch
 from .maps import add_convert, add_predict, add_synth
 from .styles import add_style_bank, add_style_preview
+from .train import add_train
 
 _COMMANDS = (
     add_predict,
     add_convert,
     add_synth,
+    add_train,
     add_style_bank,
     add_style_preview,
     add_scenarios,

@@ -268,7 +268,7 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
         InputError: an unknown flag or field (the nearest known one is named), a value of the wrong type or out of
             range, a required field that is missing, a file that is no YAML mapping.
     """
-    parser = _TrainParser(prog="train.py", description="Trains CrossEarth on labelled images.")
+    parser = _TrainParser(prog="crossearth train", description="Trains CrossEarth on labelled images.")
     parser.add_argument("--config", metavar="FILE.yaml", help="fields of the same names; flags win over it")
     texts = field_descriptions()
     for item in dataclasses.fields(TrainConfig):

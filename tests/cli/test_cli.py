@@ -275,7 +275,7 @@ def test_the_apps_flags_are_its_own(capsys):
 def test_the_app_says_what_is_missing(capsys, monkeypatch):
     monkeypatch.setattr("crossearth_hf.cli.app.find_spec", lambda name: None)
     assert main(["app"]) == 2
-    assert "pip install -e '.[app]'" in capsys.readouterr().err
+    assert "pip install 'crossearth-hf[app]'" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys):
@@ -388,6 +388,7 @@ def launched(processes, *arguments):
     ("arguments", "sentence"),
     [
         ([ROOT / "scripts/train.py", "--stepz", "3"], "did you mean 'steps'?"),
+        (["--module", "crossearth_hf.cli", "train", "--stepz", "3"], "did you mean 'steps'?"),
         (["--module", "crossearth_hf.cli", "evaluate", "m", "--otu", "r"], "did you mean --out?"),
         (["--module", "crossearth_hf.cli", "evaluate", "./m", "--out", "r", "--folder", "f", "--name", "n"], "./m"),
     ],

@@ -96,7 +96,8 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
     assert end.value.code == 2
-    assert capsys.readouterr().err.strip() == "error: 'stepz' is no field of TrainConfig; did you mean 'steps'?"
+    sentence = "crossearth: error: 'stepz' is no field of TrainConfig; did you mean 'steps'?"
+    assert capsys.readouterr().err.strip() == sentence
     assert not list(tmp_path.iterdir())
 
 

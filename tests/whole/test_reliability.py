@@ -121,7 +121,7 @@ def _check_refusal(trials, place, pattern):
     code = trials.wait(reliability.start(trials.name, trials.root, place))
     words = trials.last_words(place)
     assert code == 2, words
-    [sentence] = [line for line in words.splitlines() if re.match("(crossearth: |train.py: )?error: ", line)]
+    [sentence] = [line for line in words.splitlines() if re.match("(crossearth: )?error: ", line)]
     assert re.search(pattern, sentence)
     assert "Traceback" not in words
     here = {path: digest for path, digest in reliability.contents(place).items() if path != "ballast"}
