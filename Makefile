@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := demo
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test types suite test-browser test-min docs clean
+.PHONY: demo test types suite test-browser test-min docs model-code clean
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -49,6 +49,10 @@ test-min: .venv-min/done
 
 docs: .venv/dev
 	$(BIN)/mkdocs build --site-dir build/docs
+
+# The modules in hub_cards/crossearth-tiny, after a change of those in crossearth_hf/model.
+model-code: .venv/core
+	$(BIN)/python scripts/model_code.py
 
 clean:
 	rm -rf .venv .venv-min $(DEMO) build *.egg-info
