@@ -23,7 +23,7 @@ def add_card(subparsers: Any) -> None:
         help="of `crossearth evaluate` on this model; again for each run of another seed, for the spread",
     )
     parser.add_argument("--out", metavar="FILE.md", help="default: README.md in the model's folder")
-    parser.add_argument("--template", metavar="FILE.md", help="where a new card begins; default: that of a clone")
+    parser.add_argument("--template", metavar="FILE.md", help="where a new card begins; default: the bundled one")
     parser.add_argument("--licence", metavar="ID", help="of the weights, as the Hub names it, such as cc-by-4.0")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that was written by hand")
 

@@ -37,7 +37,7 @@ def add_predict(subparsers: Any) -> None:
     parser.set_defaults(run=_predict)
     parser.add_argument("scene", metavar="SCENE", nargs="+", help="raster with 1 or more bands, of any type")
     parser.add_argument("map", metavar="MAP", help="GeoTIFF to write: class ids, 255 without data; or a folder")
-    parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="default: the model that comes with a clone")
+    parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="default: the bundled model")
     parser.add_argument("--preview", metavar="PNG", help="also draw scene and map side by side")
     parser.add_argument("--confidence", metavar="TIF", help="also write the top score's share of all scores")
     parser.add_argument("--probabilities", metavar="TIF", help="also write every class's share of all scores, as bands")

@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..errors import InputError, reason_of
 from ..evaluation.report_file import METRICS, Entry, Report, class_key, read_report
 from ..files.digests import file_sha256
+from ..files.hub_cards import HUB_CARDS
 from ..files.outputs import check_distinct, check_output, staged
 from ..inference.loading import load_config
 from ..model.configuration_crossearth import CrossEarthConfig
@@ -23,8 +24,8 @@ from ..scenarios.source_datasets import DATASETS
 from ..training.run_folder import HARMLESS_ON_RESUME
 from .card_sections import CardFacts, card_sections, dataset_of
 
-TEMPLATE = Path(__file__).parents[2] / "hub_cards" / "model_card_template.md"
-"""Where the card of a model that has none begins; it comes with a clone of the repository."""
+TEMPLATE = HUB_CARDS / "model_card_template.md"
+"""Where the card of a model that has none begins."""
 
 _WEIGHTS = "model.safetensors"
 _OPENING = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
@@ -212,9 +213,7 @@ def _new_card(name: str, template: str | os.PathLike[str] | None) -> ModelCard:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the template {path} cannot be read; name one with --template: a clone has its own"
-        ) from error
+        raise InputError(f"the template {path} cannot be read; name another with --template") from error
     data = ModelCardData(
         model_name=name,
         library_name="transformers",

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError, reason_of, shown
 from ..files.documents import read_json, tensor_shapes
 from ..files.downloads import CONFIG, INDEX, PROCESSOR, WEIGHTS, hub_file, hub_model, weight_parts
+from ..files.hub_cards import HUB_CARDS
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..model.cpu_kernels import BLOCK_ATTENTION
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
@@ -19,8 +20,8 @@ from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..progress import quiet_loaders
 from .model_fields import check_config, check_processor
 
-BUNDLED_MODEL = Path(__file__).parents[2] / "hub_cards" / "crossearth-tiny"
-"""The model that comes with a clone of the repository."""
+BUNDLED_MODEL = HUB_CARDS / "crossearth-tiny"
+"""The model that comes with the package."""
 
 _MOST_MISSING = 2
 """Numbers that a configuration may ask for over those that the weights hold: else the two are of different models."""
@@ -34,7 +35,7 @@ def load_model(
     """A model in eval mode and its processor. Never runs code from the folder, never reads pickles.
 
     Args:
-        name_or_dir: Folder written by `save_pretrained`, or a Hub id; None for the model bundled with a clone.
+        name_or_dir: Folder written by `save_pretrained`, or a Hub id; None for the bundled model.
         device: "auto" (CUDA, MPS or CPU, the first there is), or a device of torch.
         dtype: "float32", "bfloat16", "float16", or "auto": what the device computes fastest, see [`fastest_dtype`].
 
