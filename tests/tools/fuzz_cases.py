@@ -214,9 +214,9 @@ _UNSAFE = ("--push", "--really", "--help", "-h")
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
-    """The real parser of every command but the app's, which would serve."""
+    """The real parser of every command but `app`, which would serve, and `launch`, which ends as what it starts."""
     [commands] = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    return {name: parser for name, parser in commands.choices.items() if name != "app"}
+    return {name: parser for name, parser in commands.choices.items() if name not in ("app", "launch")}
 
 
 @st.composite
@@ -239,7 +239,7 @@ def argument_lists(draw: st.DrawFn) -> list[str]:
 
 @st.composite
 def training_flags(draw: st.DrawFn) -> list[str]:
-    """Flags of scripts/train.py, all required ones among them."""
+    """Flags of `crossearth train`, all required ones among them."""
     names = draw(st.lists(st.sampled_from([*field_descriptions(), "config", "stepz"]), max_size=8))
     words = st.sampled_from(_WORDS) | _TEXT
     flags = ["--model=tiny", "--output_dir=out", "--train_data=town"]

@@ -170,7 +170,7 @@ def _document(case: Case, document: dict[str, Any]) -> bytes:
 
 
 def _parse_training(arguments: list[str]) -> int:
-    """What scripts/train.py does before it trains."""
+    """What `crossearth train` does before it trains."""
     try:
         parse_train_config(arguments)
     except InputError as error:

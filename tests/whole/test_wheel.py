@@ -50,7 +50,7 @@ def binaries(wheel, tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
     python = root / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(python)]
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--no-compile", str(wheel)], check=True, env=OUTSIDE)
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True, env=OUTSIDE)
     (packages,) = root.glob("lib/python*/site-packages")
     # Only after the installation, which would find the clone's. Of a folder named here no .pth file is read, and so
     # none of an editable installation.
