@@ -1,20 +1,20 @@
 """predict, convert, synth: maps, checkpoints, drawings."""
 
 import argparse
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import starmap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
 from .arguments import add_reading, interrupt, numbers, say
 
-if TYPE_CHECKING:
-    from ..prediction import MapReport
-    from ..prediction.many_scenes import SceneMapper
-    from ..prediction.workers import Workers
+# Options by the names that `prediction.predict` knows them by.
+_FILES = ("confidence", "probabilities", "preview")
+_READING = ("bands", "resolution", "nodata", "palette_as_image")
+_COMPUTING = (
+    *("model", "window", "stride", "fast", "tta", "batch_size"),
+    *("device", "dtype", "workers", "scheduler"),
+)
 
 _PREDICT = """\
 Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same grid.
@@ -67,11 +67,11 @@ def add_predict(subparsers: Any) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    from ..inference.memory import keep_freed_memory  # noqa: PLC0415
     from ..prediction.scene_list import names_many  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
-    if arguments.batch_size < 1:
-        raise InputError(f"batch size {arguments.batch_size} must be at least 1")
+    keep_freed_memory()
     if names_many(arguments.scene, arguments.map):
         _predict_many(arguments)
     else:
@@ -79,43 +79,25 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _predict_one(arguments: argparse.Namespace) -> None:
-    from ..inference.loading import load_config  # noqa: PLC0415
-    from ..prediction import MapOutputs  # noqa: PLC0415
-    from ..raster.scene import Scene  # noqa: PLC0415
+    from ..prediction import predict  # noqa: PLC0415
 
     source = arguments.scene[0]
     if arguments.asset is not None:
         raise InputError(f"--asset chooses among STAC items, and {source} is to be one map; name an output folder")
-    outputs = MapOutputs.checked(
-        source,
-        arguments.map,
-        confidence=arguments.confidence,
-        probabilities=arguments.probabilities,
-        preview=arguments.preview,
-        overwrite=arguments.overwrite,
-    )
-    channels = load_config(arguments.model).num_channels
-    options = {name: getattr(arguments, name) for name in ("bands", "resolution", "nodata", "palette_as_image")}
-    with Scene(source, num_channels=channels, **options) as scene:
-        say(scene.summary())
-        scene.check_has_data()
-        for notice in scene.notices():
-            say(str(notice))
-        with _mapper(arguments) as mapper:
-            advice = mapper.advice(scene)
-            if advice:
-                say(advice)
-            report = mapper.map(scene, outputs)
-    print(report.table())
+    options = {name: getattr(arguments, name) for name in (*_FILES, *_READING, *_COMPUTING, "overwrite")}
+    print(predict(source, arguments.map, **options, tell=say).table())
 
 
 def _predict_many(arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm  # noqa: PLC0415
 
     from ..prediction.many_scenes import MapFolders, map_scenes  # noqa: PLC0415
+    from ..prediction.mapper import SceneReading, scene_mapper  # noqa: PLC0415
     from ..prediction.scene_list import list_scenes  # noqa: PLC0415
 
-    extras = {name: getattr(arguments, name) for name in ("confidence", "probabilities", "preview")}
+    extras = {name: getattr(arguments, name) for name in _FILES}
+    reading = SceneReading.of(**{name: getattr(arguments, name) for name in _READING})
+    computing = {name: getattr(arguments, name) for name in _COMPUTING}
     outputs = [arguments.map, *(folder for folder in extras.values() if folder is not None)]
     scenes = list_scenes(arguments.scene, outputs, asset=arguments.asset)
     folders = MapFolders.checked(arguments.map, **extras)
@@ -127,10 +109,10 @@ def _predict_many(arguments: argparse.Namespace) -> None:
         return
     problems: list[str] = []
     advised: dict[str, list[str]] = {}  # advice -> the scenes that it holds for
-    with _mapper(arguments) as mapper:
+    with scene_mapper(reading=reading, **computing, tell=say) as mapper:
         for result in map_scenes(waiting, folders, mapper, overwrite=arguments.overwrite):
             if result.report is not None:
-                tqdm.write(f"{_line(result.report)}\n  {result.summary}")
+                tqdm.write(f"{result.report.line()}\n  {result.summary}")
             if result.problem is not None:
                 problems.append(result.problem)
             for sentence in result.notices:
@@ -152,63 +134,6 @@ def _addressed(advice: str, sources: list[str]) -> str:
     """Advice with the scenes that it holds for, the first by name."""
     others = {1: "", 2: " and another one"}.get(len(sources), f" and {len(sources) - 1} others")
     return f"{min(sources)}{others}: {advice}"
-
-
-def _line(report: "MapReport") -> str:
-    """A map in one line: its file, the shares of the classes that it holds, the seconds it took."""
-    pairs = zip(report.label_set.classes, report.shares, strict=True)
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in pairs if share)
-    remarks = "".join(f"; {remark}" for remark in report.remarks)
-    return f"{report.files[0]}  {shares}  ({report.seconds:.1f} s){remarks}"
-
-
-@contextmanager
-def _mapper(arguments: argparse.Namespace) -> Iterator["SceneMapper"]:
-    """Model, settings and workers as asked for; says where a number is not taken as it stands."""
-    from ..inference.loading import load_model  # noqa: PLC0415
-    from ..inference.memory import keep_freed_memory  # noqa: PLC0415
-    from ..inference.windows import resolve_window  # noqa: PLC0415
-    from ..prediction.many_scenes import SceneMapper  # noqa: PLC0415
-
-    keep_freed_memory()
-    with _workers(arguments) as workers:
-        device, dtype = (arguments.device, arguments.dtype) if workers is None else ("cpu", workers.model.dtype)
-        model, processor = load_model(arguments.model, device=device, dtype=dtype)
-        window, stride = resolve_window(model.config, arguments.window, arguments.stride, fast=arguments.fast)
-        if arguments.window is not None and window != arguments.window:
-            short = f"below the least of {model.config.least_side} pixels"
-            reason = "not a multiple of 16" if arguments.window % 16 else short
-            say(f"window {arguments.window} is {reason}: {window} is used")
-        yield SceneMapper(
-            model,
-            processor,
-            window,
-            stride,
-            batch_size=arguments.batch_size,
-            tta=arguments.tta,
-            bands=None if arguments.bands is None else tuple(arguments.bands),
-            resolution=arguments.resolution,
-            nodata=arguments.nodata,
-            palette_as_image=arguments.palette_as_image,
-            workers=workers,
-        )
-
-
-def _workers(arguments: argparse.Namespace) -> "AbstractContextManager[Workers | None]":
-    """Whoever shares the work, for the length of a block; None where it is this process alone."""
-    from ..inference.loading import resolve_device  # noqa: PLC0415
-    from ..prediction.workers import ModelSource, cluster_workers, local_workers  # noqa: PLC0415
-
-    name = arguments.model
-    source = ModelSource(
-        os.path.abspath(name) if name is not None and os.path.isdir(name) else name, arguments.device, arguments.dtype
-    )
-    if arguments.workers is not None:
-        resolve_device(arguments.device)  # a wrong one is told before processes start
-        return local_workers(arguments.workers, source)
-    if arguments.scheduler is not None:
-        return cluster_workers(arguments.scheduler, source)
-    return nullcontext()
 
 
 def add_convert(subparsers: Any) -> None:

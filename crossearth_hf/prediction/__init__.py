@@ -1,5 +1,7 @@
 """Maps of scenes of any size: parts of one, many of them, on one process or a cluster."""
 
-from .one_scene import MapOutputs, MapReport, predict_map, resolution_advice
+from .map_report import MapReport
+from .mapper import predict
+from .one_scene import MapOutputs, predict_map, resolution_advice
 
-__all__ = ["MapOutputs", "MapReport", "predict_map", "resolution_advice"]
+__all__ = ["MapOutputs", "MapReport", "predict", "predict_map", "resolution_advice"]

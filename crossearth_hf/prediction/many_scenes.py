@@ -11,17 +11,16 @@ from pathlib import Path
 from ..errors import InputError
 from ..files.outputs import check_distinct, check_place
 from ..files.working_folders import side_files
-from ..inference.windows import WindowCounter
-from ..model.image_processing_crossearth import CrossEarthImageProcessor
-from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..progress import progress_bar
 from ..raster.imagery import OwnOutput
 from ..raster.raw_bands import EmptyScene
-from ..raster.scene import Scene, files_behind
+from ..raster.scene import files_behind
 from .kept_parts import has_parts, parts_folder
-from .one_scene import MapOutputs, MapReport, predict_map, resolution_advice
+from .map_report import MapReport
+from .mapper import SceneMapper
+from .one_scene import MapOutputs
 from .scene_list import ListedScene
-from .workers import SceneSource, Workers, WorkersLost
+from .workers import WorkersLost
 
 _MOST_THREADS = 64
 _ALL_BUT_FINISHED = 0.999  # share of a scene whose windows are done and whose files are not
@@ -128,68 +127,6 @@ def _made(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be made: {error.strerror}; choose another one") from error
     return check_place(place / "map.tif", overwrite=True).parent  # says if it is read-only
-
-
-@dataclass(frozen=True)
-class SceneMapper:
-    """What all scenes share, and where they are computed.
-
-    Attributes:
-        model, processor: As `inference.load_model` gives them; with workers only the configuration is used here.
-        window, stride, batch_size, tta: As `prediction.one_scene` takes them.
-        bands, resolution, nodata, palette_as_image: As `raster.scene.Scene` takes them.
-        workers: Who computes the parts; None for this process.
-    """
-
-    model: CrossEarthForSemanticSegmentation
-    processor: CrossEarthImageProcessor
-    window: int
-    stride: int
-    batch_size: int = 4
-    tta: bool = False
-    bands: tuple[int, ...] | None = None
-    resolution: float | None = None
-    nodata: tuple[float, ...] | None = None
-    palette_as_image: bool = False
-    workers: Workers | None = None
-
-    def open(self, source: str) -> Scene:
-        """The scene at a path, which all workers see."""
-        channels = self.model.config.num_channels
-        return Scene(
-            source,
-            bands=self.bands,
-            resolution=self.resolution,
-            num_channels=channels,
-            nodata=self.nodata,
-            palette_as_image=self.palette_as_image,
-        )
-
-    def advice(self, scene: Scene) -> str | None:
-        """What resolution would suit the model better, if none was asked for."""
-        if self.resolution is not None:
-            return None
-        return resolution_advice(scene.native_grid, self.model.config.ground_sampling_distance)
-
-    def map(
-        self, scene: Scene, outputs: MapOutputs, *, progress: bool = True, on_windows: WindowCounter | None = None
-    ) -> MapReport:
-        """Maps an open scene; raises as `prediction.one_scene` and `Workers.runner` do."""
-        workers = self.workers
-        return predict_map(
-            scene,
-            outputs,
-            self.model,
-            self.processor,
-            window=self.window,
-            stride=self.stride,
-            batch_size=self.batch_size,
-            tta=self.tta,
-            progress=progress,
-            on_windows=on_windows,
-            run_parts=None if workers is None else workers.runner(SceneSource.of(scene, self.resolution)),
-            device_type=None if workers is None else workers.device_type,
-        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..raster.cog import BlockFile, Layer, Piece, crs_remark, map_layers, raster_reader, write_cog, write_mosaic
 from ..raster.grid import Grid
 from ..raster.raw_bands import EmptyScene
-from ..raster.scene import Scene, bounded_cache, files_behind, read_band
+from ..raster.scene import Scene, bounded_cache, files_behind
 from ..raster.writing import OUTPUT_TAG, Block
 from .kept_parts import (
     PartJob,
@@ -34,8 +34,9 @@ from .kept_parts import (
     model_digest,
     parts_folder,
 )
+from .map_report import MapReport
 from .parts import Part, count_windows, joined, scene_parts, whole
-from .preview import draw_preview, panel_size
+from .preview import scene_beside_map
 from .sweep import counted_windows
 
 _TIFF = (".tif", ".tiff")
@@ -109,58 +110,6 @@ class MapOutputs:
             None if probabilities is None else checked(probabilities, _TIFF),
             None if preview is None else checked(preview, (".png",)),
         )
-
-
-@dataclass(frozen=True)
-class MapReport:
-    """What a map holds and where it was written.
-
-    Attributes:
-        label_set: K classes.
-        pixels: (K,) pixels of each class.
-        hectares: (K,) ground area of each class, or None where the scene's CRS does not tell.
-        without_data: Pixels without data.
-        seconds: Wall-clock time.
-        files: What was written.
-        remarks: Sentences on where the files lie on Earth, if that is not in the GeoTIFFs as usual.
-    """
-
-    label_set: LabelSet
-    pixels: np.ndarray
-    hectares: np.ndarray | None
-    without_data: int
-    seconds: float
-    files: tuple[Path, ...]
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def shares(self) -> np.ndarray:
-        """(K,) share of each class in the pixels with data."""
-        return self.pixels / self.pixels.sum()
-
-    def table(self) -> str:
-        """The report as a table for a terminal."""
-        hectares = ["-"] * len(self.pixels) if self.hectares is None else list(map(_digits, self.hectares))
-        rows = [("class", "pixels", "share", "hectares")]
-        rows += [
-            (name, f"{count:,}", f"{share:.1%}", area)
-            for name, count, share, area in zip(self.label_set.classes, self.pixels, self.shares, hectares, strict=True)
-        ]
-        if self.without_data:
-            rows.append(("(no data)", f"{self.without_data:,}", "-", "-"))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = []
-        for name, *cells in rows:
-            aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
-        lines.insert(1, "-" * len(lines[0]))
-        written = [f"{path}  ({path.stat().st_size / 1e6:,.1f} MB)" for path in self.files]
-        return "\n".join([*lines, "", f"{self.seconds:.1f} s; written:", *written, *self.remarks])
-
-
-def _digits(hectares: float) -> str:
-    """An area to the square decametre, small ones to three digits."""
-    return f"{hectares:,.2f}" if hectares == 0 or hectares >= 1 else f"{hectares:.3g}"
 
 
 def predict_map(
@@ -239,6 +188,7 @@ def predict_map(
         seconds=time.perf_counter() - start,
         files=tuple(outputs.files),
         remarks=remarks,
+        scene=scene,
     )
 
 
@@ -370,11 +320,7 @@ def _bring_back(
 
 def _save_preview(scene: Scene, map_file: Path, label_set: LabelSet, tally: _Tally, path: Path) -> None:
     """Draws scene and map, decimated, into a PNG."""
-    grid = scene.native_grid
-    shape = panel_size(grid.height, grid.width)
-    raster = scene.thumbnail(max(shape))
-    labels = read_band(map_file, (0, 0, grid.height, grid.width), shape)
-    picture = draw_preview(raster.pixels, raster.valid, labels, label_set, tally.pixels / tally.pixels.sum())
+    picture = scene_beside_map(scene, map_file, label_set, tally.pixels / tally.pixels.sum())
     mark = PngInfo()
     mark.add_text(OUTPUT_TAG, "preview")
     picture.save(path, pnginfo=mark)

@@ -1,12 +1,14 @@
 """A picture of a scene beside its map, with a legend."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..labels import IGNORE_INDEX, LabelSet
 from ..legend import MARGIN, Legend
+from ..raster.scene import Scene, read_band
 
 _PANEL = (768, 900)  # largest width and height of the scene and of the map, in pixels
 _LARGEST_ZOOM = 8
@@ -18,6 +20,15 @@ def panel_size(height: int, width: int) -> tuple[int, int]:
     """Height and width in pixels at which a scene of `height` x `width` pixels is drawn."""
     zoom = min(_PANEL[0] / width, _PANEL[1] / height, _LARGEST_ZOOM)
     return max(1, round(height * zoom)), max(1, round(width * zoom))
+
+
+def scene_beside_map(scene: Scene, map_file: Path, label_set: LabelSet, shares: Sequence[float]) -> Image.Image:
+    """Draws an open scene and its map, both decimated, as `draw_preview` does."""
+    grid = scene.native_grid
+    shape = panel_size(grid.height, grid.width)
+    raster = scene.thumbnail(max(shape))
+    labels = read_band(map_file, (0, 0, grid.height, grid.width), shape)
+    return draw_preview(raster.pixels, raster.valid, labels, label_set, shares)
 
 
 def draw_preview(

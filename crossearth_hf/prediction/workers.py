@@ -71,11 +71,16 @@ class SceneSource:
     palette_as_image: bool = False
 
     @classmethod
-    def of(cls, scene: Scene, resolution: float | None = None) -> "SceneSource":
-        """Where workers find a scene that is open here; `resolution` as it was opened with."""
+    def of(cls, scene: Scene) -> "SceneSource":
+        """Where workers find a scene that is open here."""
         path = os.path.abspath(scene.path) if os.path.exists(scene.path) else scene.path  # GDAL has other names too
         return cls(
-            path, tuple(scene.bands), resolution, _version(scene), scene.nodata, palette_as_image=scene.palette_as_image
+            path,
+            bands=tuple(scene.bands),
+            resolution=scene.resolution,
+            version=_version(scene),
+            nodata=scene.nodata,
+            palette_as_image=scene.palette_as_image,
         )
 
 

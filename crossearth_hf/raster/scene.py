@@ -74,6 +74,7 @@ class Scene:
         palette_as_image: Whether a palette of few values in flat regions is a picture all the same.
 
     Attributes:
+        bands: The numbers of the bands that were chosen.
         stamps: Of every file that GDAL reads for the scene, a VRT's sources too: size in bytes, time of change in
             nanoseconds and number as opened; None for what is no file.
 
@@ -95,6 +96,9 @@ class Scene:
         palette_as_image: bool = False,
     ) -> None:
         self.path = os.fspath(path)
+        self.resolution = resolution
+        self.num_channels = num_channels
+        self._driver = driver
         self.nodata = None if nodata is None else tuple(nodata)
         self.palette_as_image = palette_as_image
         self._bands_were_named = bands is not None
@@ -128,6 +132,18 @@ class Scene:
     def close(self) -> None:
         """Closes the file."""
         self._source.close()
+
+    def reopened(self) -> "Scene":
+        """The same scene, opened anew and read in the same way; raises `InputError` as opening does."""
+        return Scene(
+            self.path,
+            bands=self.bands,
+            resolution=self.resolution,
+            num_channels=self.num_channels,
+            driver=self._driver,
+            nodata=self.nodata,
+            palette_as_image=self.palette_as_image,
+        )
 
     def check_unchanged(self) -> None:
         """Raises `InputError` where a file of the scene is no longer the one that was opened, or grew or shrank."""

@@ -115,7 +115,7 @@ def test_interrupt(workplace, tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crossearth_hf.prediction.many_scenes.predict_map", interrupted)
+    monkeypatch.setattr("crossearth_hf.prediction.mapper.predict_map", interrupted)
     assert predict(workplace, target=tmp_path / "map.tif") == 130
     assert (
         capsys.readouterr().err.strip().splitlines()[-1] == "crossearth: interrupted; no unfinished file is left behind"

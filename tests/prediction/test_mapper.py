@@ -1,0 +1,79 @@
+"""`predict` from Python: what it takes for a scene and a model, what it tells, what it refuses."""
+
+import numpy as np
+import pytest
+import rasterio
+from rasters import write_raster
+
+from crossearth_hf.errors import InputError
+from crossearth_hf.inference.loading import load_model
+from crossearth_hf.prediction import predict
+from crossearth_hf.raster.scene import Scene
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder):
+    return load_model(model_folder, device="cpu")
+
+
+def labels(path):
+    with rasterio.open(path) as source:
+        return source.read(1)
+
+
+def test_a_name_and_a_loaded_model_make_the_same_map(place, model_folder, loaded):
+    named = predict("in.tif", "named.tif", model=model_folder, device="cpu")
+    with Scene("in.tif") as scene:
+        predict(scene, place / "opened.tif", model=loaded, confidence="sure.tif", preview="both.png")
+        assert scene.read(0, 0, 4, 4).valid.all(), "a scene that a person opened stays open"
+    assert [path.name for path in named.files] == ["named.tif"]
+    np.testing.assert_array_equal(labels("named.tif"), labels("opened.tif"))
+    assert (place / "sure.tif").exists()
+    assert (place / "both.png").exists()
+
+
+def test_one_value_without_data(place, loaded):
+    with rasterio.open("in.tif", "r+") as source:
+        pixels = source.read()
+        pixels[:, :10] = 7
+        source.write(pixels)
+    report = predict("in.tif", "map.tif", model=loaded, nodata=7)
+    assert report.without_data == 10 * 80
+    assert (labels("map.tif")[:10] == 255).all()
+
+
+def test_what_is_told(place, loaded, capsys):
+    told = []
+    predict("in.tif", "map.tif", model=loaded, window=70, tell=told.append, progress=False)
+    assert told[0].startswith("80 x 64 px")
+    assert "window 70 is not a multiple of 16: 80 is used" in told
+    assert capsys.readouterr().err == ""
+    predict("in.tif", "silent.tif", model=loaded, window=70, tell=None, progress=False)
+    assert capsys.readouterr().err == ""
+    predict("in.tif", "told.tif", model=loaded, progress=False)
+    assert "80 x 64 px" in capsys.readouterr().err
+
+
+def test_options_that_do_not_fit_are_refused_before_anything_is_written(place, loaded):
+    before = sorted(place.iterdir())
+    mistakes = {
+        "workers load the model themselves": {"workers": 2},
+        "2 workers do not go with the scheduler": {"workers": 2, "scheduler": "tcp://x:1"},
+        "stride 8 does not go with fast": {"stride": 8, "fast": True},
+        "batch size 0 must be at least 1": {"batch_size": 0},
+    }
+    for sentence, options in mistakes.items():
+        with pytest.raises(InputError, match=sentence):
+            predict("in.tif", "map.tif", model=loaded, **options)
+    with Scene("in.tif") as scene, pytest.raises(InputError, match="is open already"):
+        predict(scene, "map.tif", model=loaded, bands=[3, 2, 1])
+    assert sorted(place.iterdir()) == before
+
+
+def test_an_open_scene_of_other_channels_is_refused(tmp_path, loaded):
+    write_raster(tmp_path / "four.tif", np.full((4, 32, 32), 9, np.uint8))
+    with (
+        Scene(tmp_path / "four.tif", bands=[1, 2, 3, 4], num_channels=4) as scene,
+        pytest.raises(InputError, match="opened with 4 channels and the model takes 3"),
+    ):
+        predict(scene, tmp_path / "map.tif", model=loaded)
