@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..data.image_files import resize_bands
 from ..data.labelled_images import LabelledImage, scale_to
 from ..errors import InputError
-from ..inference.windows import sliding_window_scores
+from ..inference.arrays import image_scores
 from ..labels import IGNORE_INDEX, LabelSet
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
@@ -110,15 +110,10 @@ def predict_image(
             "images of its bands"
         )
     resized = resize_pixels(pixels, scale * scale_to(image, model.config.ground_sampling_distance))
-    # Unpadded: the windows of the original lie within the image.
-    still = {"do_pad": False, "do_earth_style_injection": False, "return_tensors": "pt"}
-    still["input_data_format"] = "channels_last"  # else three rows could be taken for three channels
-    pixel_values = processor(images=[resized], **still)["pixel_values"]
-    device = next(model.parameters()).device
-    scores = sliding_window_scores(model, pixel_values.to(device), window, stride, batch_size)  # (1, K, H', W')
+    scores = image_scores(resized, model, processor, window=window, stride=stride, batch_size=batch_size)  # (K, H', W')
     if resized.shape != pixels.shape:
-        scores = functional.interpolate(scores, size=labels.shape, mode="bilinear", align_corners=False)
-    return Prediction(pixels, labels, scores[0])
+        scores = functional.interpolate(scores[None], size=labels.shape, mode="bilinear", align_corners=False)[0]
+    return Prediction(pixels, labels, scores)
 
 
 def resize_pixels(pixels: np.ndarray, factor: float) -> np.ndarray:
