@@ -24,10 +24,9 @@ from safetensors import safe_open
 
 from crossearth_hf.conversion.published import WEIGHTS, convert, describe
 from crossearth_hf.errors import InputError
+from crossearth_hf.evaluation import ScenarioTarget, evaluate
 from crossearth_hf.evaluation.numbers import percent, percent_interval
 from crossearth_hf.evaluation.report_file import Entry
-from crossearth_hf.evaluation.run import EvaluationSettings, evaluate
-from crossearth_hf.evaluation.targets import scenario_task
 from crossearth_hf.scenarios.build import build_dataset
 from crossearth_hf.scenarios.scenarios import DOMAINS, get_scenario
 
@@ -81,9 +80,10 @@ def score(options: argparse.Namespace) -> Entry:
     model = converted_model(options.checkpoint, options.config, options.work_dir / "model")
     report = evaluate(
         model,
-        lambda config: [scenario_task(SCENARIO.code, data, config)],
+        {SCENARIO.code: ScenarioTarget(SCENARIO.code, data)},
         options.work_dir / "report",
-        EvaluationSettings(batch_size=options.batch_size, device=options.device),
+        batch_size=options.batch_size,
+        device=options.device,
     )
     return report.entries[SCENARIO.code]
 

@@ -3,10 +3,13 @@
 import argparse
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .arguments import add_nodata, assignment, group, interrupt, names, numbers, pairs, values
+
+if TYPE_CHECKING:
+    from ..evaluation.targets import Target
 
 
 def add_scenarios(subparsers: Any) -> None:
@@ -138,13 +141,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             "evaluate needs 'accelerate'; install it with pip install 'crossearth-hf[benchmark]'"
         ) from error
 
-    from ..evaluation.run import EvaluationSettings, evaluate  # noqa: PLC0415
+    from ..evaluation import evaluate  # noqa: PLC0415
     from ..evaluation.table import terminal_table  # noqa: PLC0415
     from ..inference.memory import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     signal.signal(signal.SIGTERM, interrupt)
-    settings = EvaluationSettings(
+    report = evaluate(
+        arguments.model,
+        _targets(arguments),
+        arguments.out,
         batch_size=arguments.batch_size,
         device=arguments.device,
         dtype=arguments.dtype,
@@ -154,16 +160,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         resamples=arguments.bootstrap,
         overwrite=arguments.overwrite,
     )
-    report = evaluate(arguments.model, _evaluation_plan(arguments), arguments.out, settings)
     if PartialState().is_main_process:
         print(terminal_table(report))
         print(f"the report is in {report.folder}: report.json, examples" + (", features" if arguments.features else ""))
     PartialState().destroy_process_group()
 
 
-def _evaluation_plan(arguments: argparse.Namespace) -> Any:
+def _targets(arguments: argparse.Namespace) -> "dict[str, Target]":
     """What to score, by the flags: scenarios or a folder; `InputError` for flags that belong to the other."""
-    from ..evaluation.targets import folder_task, scenario_task  # noqa: PLC0415
+    from ..evaluation import FolderTarget, ScenarioTarget  # noqa: PLC0415
 
     of_folder = ("name", "label_set", "classes", "mask_values", "bands", "nodata", "scale", "in_domain")
     kind, needed, foreign = (
@@ -176,11 +181,11 @@ def _evaluation_plan(arguments: argparse.Namespace) -> Any:
         raise InputError(f"{kind} needs --{needed}; see crossearth evaluate --help")
     common = {"class_map": arguments.class_map, "window": arguments.window, "stride": arguments.stride}
     if arguments.scenarios:
-        common["with_source"] = arguments.features
-        return lambda config: [scenario_task(code, arguments.data, config, **common) for code in arguments.scenarios]
+        named = [(code, ScenarioTarget(code, arguments.data, **common)) for code in arguments.scenarios]
+        return _by_name(named, "--scenarios", "once is enough")
     own = {name: getattr(arguments, name) for name in of_folder if name not in ("name", "scale")}
     own["scale"] = 1.0 if arguments.scale is None else arguments.scale
-    return lambda config: [folder_task(arguments.folder, arguments.name, config, **common, **own)]
+    return {arguments.name: FolderTarget(arguments.folder, **common, **own)}
 
 
 def add_report(subparsers: Any) -> None:

@@ -1,6 +1,6 @@
-"""A model on scenarios and folders of images: tasks, counts, scores with intervals, the report folder."""
+"""A model on scenarios and folders of images: targets, counts, scores with intervals, the report folder."""
 
-from .run import EvaluationSettings, evaluate
-from .targets import folder_task, scenario_task
+from .run import evaluate
+from .targets import FolderTarget, ScenarioTarget
 
-__all__ = ["EvaluationSettings", "evaluate", "folder_task", "scenario_task"]
+__all__ = ["FolderTarget", "ScenarioTarget", "evaluate"]

@@ -3,7 +3,7 @@
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,8 @@ class Entry:
         level: Of the intervals.
         reliability: None where the report has none.
         published: Percent by method, from the paper: another harness.
+
+    `entry["mean_iou"]` is short for `entry.scores["mean_iou"]`.
     """
 
     name: str
@@ -134,18 +136,21 @@ class Entry:
     reliability: Reliability | None
     published: dict[str, float]
 
+    def __getitem__(self, key: str) -> float | None:
+        return self.scores[key]
+
     @property
     def binary(self) -> bool:
         """Whether the entry has a foreground: two classes, the first the background."""
         return self.scores["foreground_iou"] is not None
 
 
-@dataclass(frozen=True)
-class Report:
-    """A report folder.
+@dataclass(frozen=True, repr=False)
+class Report(Mapping[str, Entry]):
+    """A report: a mapping from the names of targets to entries, `report["Harvey"]["mean_iou"]`, and a table to print.
 
     Attributes:
-        folder: Where it lies.
+        folder: Where it lies; None for a report that was not written.
         name: Of the model.
         sha256, config_sha256: Of its weights and of its config.json.
         training: Its recipe, as its folder tells it; None where it tells none.
@@ -157,7 +162,7 @@ class Report:
         entries: By name.
     """
 
-    folder: Path
+    folder: Path | None
     name: str
     sha256: str
     config_sha256: str
@@ -170,9 +175,30 @@ class Report:
     software: dict[str, str]
     entries: dict[str, Entry]
 
+    def __getitem__(self, name: str) -> Entry:
+        return self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __repr__(self) -> str:
+        from .table import terminal_table  # noqa: PLC0415 - it needs this module
+
+        return terminal_table(self)
+
+    @property
+    def place(self) -> Path:
+        """The folder of a report that was written."""
+        if self.folder is None:
+            raise InputError(f"the report of {self.name} was not written; evaluate with a folder to write to")
+        return self.folder
+
     def examples(self, entry: str) -> Iterator[Example]:
         """The pictures kept of an entry, in the order of their numbers; `InputError` for a damaged one."""
-        for path in sorted((self.folder / "examples" / self.entries[entry].slug).glob("*.npz")):
+        for path in sorted((self.place / "examples" / self.entries[entry].slug).glob("*.npz")):
             image, truth, prediction = _arrays(path, ("image", "truth", "prediction"))
             shapes = {image.shape[:2], truth.shape, prediction.shape}
             if image.ndim != 3 or image.shape[2] != 3 or len(shapes) > 1 or min(image.shape) < 1:
@@ -181,7 +207,7 @@ class Report:
 
     def features(self, entry: str) -> RegionFeatures | None:
         """The features kept of an entry; None without any; `InputError` for a damaged file."""
-        path = self.folder / "features" / f"{self.entries[entry].slug}.npz"
+        path = self.place / "features" / f"{self.entries[entry].slug}.npz"
         if not path.exists():
             return None
         source, source_classes, target, target_classes = _arrays(
@@ -212,18 +238,32 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
     path = Path(folder) / "report.json"
     if not path.exists():
         raise InputError(f"{folder} holds no report.json; name a folder that `crossearth evaluate` wrote")
-    fields = Fields(read_json(path, "evaluate again"), str(path))
+    return as_report(read_json(path, "evaluate again"), str(path), Path(folder))
+
+
+def as_report(values: dict[str, Any], name: str, folder: Path | None) -> Report:
+    """Checks what `report.json` holds, or would hold.
+
+    Args:
+        values: Its content.
+        name: What messages call it.
+        folder: Where it lies, if anywhere.
+
+    Raises:
+        InputError: as `read_report` does.
+    """
+    fields = Fields(values, name)
     if fields.values.get("format") != FORMAT:
         raise InputError(
-            f"{path} has the format {str(fields.values.get('format'))[:60]!r}, but {FORMAT!r} is read here: evaluate "
+            f"{name} has the format {str(fields.values.get('format'))[:60]!r}, but {FORMAT!r} is read here: evaluate "
             "again, or install the version of the package that wrote it"
         )
-    names = list(fields.fields("entries").values)
-    if not names:
-        raise InputError(f"{path} has no finished entry; let `crossearth evaluate` finish one first")
+    entries = list(fields.fields("entries").values)
+    if not entries:
+        raise InputError(f"{name} has no finished entry; let `crossearth evaluate` finish one first")
     model, protocol = fields.fields("model"), fields.fields("protocol")
     return Report(
-        folder=Path(folder),
+        folder=folder,
         name=model.text("name"),
         sha256=model.text("sha256"),
         config_sha256=model.text("config_sha256"),
@@ -234,7 +274,7 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
         dtype=protocol.text("dtype"),
         device=protocol.text("device"),
         software={key: str(value)[:40] for key, value in fields.fields("software").values.items()},
-        entries={name: _read_entry(name, fields.fields("entries")) for name in names},
+        entries={entry: _read_entry(entry, fields.fields("entries")) for entry in entries},
     )
 
 

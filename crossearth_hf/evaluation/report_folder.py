@@ -33,7 +33,7 @@ from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from .bootstrap import SEED
 from .boundary import SHARE
 from .calibration import BINS
-from .report_file import FORMAT, read_report
+from .report_file import FORMAT, Report, as_report, read_report
 from .targets import Task
 
 SELECTIONS = {
@@ -110,7 +110,7 @@ class ReportFolder:
     def __init__(self, path: str | os.PathLike[str], model: Mapping[str, Any], protocol: Protocol) -> None:
         self.path = check_place(path, overwrite=True, parents=True)
         self._file = self.path / "report.json"
-        self._head = {"model": dict(model), "protocol": dataclasses.asdict(protocol)}
+        self._head = _head(model, protocol)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; name a folder for the report")
         if self.path.exists():
@@ -170,16 +170,7 @@ class ReportFolder:
             if features is not None:
                 arrays[self.path / "features" / f"{slug}.npz"] = features
             entries = content["entries"] | {name: {"slug": slug} | dict(entry)}
-            report = {
-                "format": FORMAT,
-                "created": content.get("created", now()),
-                "model": self._head["model"],
-                "software": software(),
-                "protocol": self._head["protocol"],
-                "entries": entries,
-                "means": means(entries),
-            }
-            self._write(arrays, report)
+            self._write(arrays, report_content(self._head, entries, content.get("created", now())))
             for path in set(folder.glob("[0-9][0-9][0-9]*.npz")) - set(arrays):
                 if path.stem.isdecimal():
                     path.unlink()  # of an earlier call that kept more
@@ -212,6 +203,33 @@ class ReportFolder:
                     f"{self.path} was scored with {key} {content['protocol'].get(key)!r}, not {value!r}; choose the "
                     "same or name another folder"
                 )
+
+
+def report_in_memory(model: Mapping[str, Any], protocol: Protocol, entries: Mapping[str, Mapping[str, Any]]) -> Report:
+    """A report that is written nowhere, of the same content and checked in the same way as one that is."""
+    slugs: dict[str, str] = {}
+    for name in entries:
+        slugs[name] = _slug(name, slugs)
+    named = {name: {"slug": slugs[name]} | dict(entry) for name, entry in entries.items()}
+    content = json.loads(json.dumps(report_content(_head(model, protocol), named, now()), allow_nan=False))
+    return as_report(content, "the report", None)
+
+
+def report_content(head: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], created: str) -> dict[str, Any]:
+    """What `report.json` holds."""
+    return {
+        "format": FORMAT,
+        "created": created,
+        "model": head["model"],
+        "software": software(),
+        "protocol": head["protocol"],
+        "entries": entries,
+        "means": means(entries),
+    }
+
+
+def _head(model: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
+    return {"model": dict(model), "protocol": dataclasses.asdict(protocol)}
 
 
 def means(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

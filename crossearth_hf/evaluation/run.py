@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,105 +15,129 @@ from ..data.fill_notices import fill_notices
 from ..data.labelled_images import LabelledImage
 from ..errors import InputError
 from ..files.outputs import check_apart
-from ..inference.loading import load_model
-from ..model.configuration_crossearth import CrossEarthConfig
+from ..inference.loading import BUNDLED_MODEL, load_model
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..scenarios.scenarios import VERSION
 from .bootstrap import RESAMPLES
 from .features import domain_features
 from .report_file import Report, read_report
-from .report_folder import SELECTIONS, Protocol, ReportFolder, identify, now, software
+from .report_folder import SELECTIONS, Protocol, ReportFolder, identify, now, report_in_memory, software
 from .target_scores import count_images, fingerprint, label_digest, summarize
-from .targets import Task
-
-Plan = Callable[[CrossEarthConfig], Sequence[Task]]
-"""What to score, given the configuration of the model."""
+from .targets import Target, Task
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to score, apart from what belongs to a target.
+    """How to score, apart from what belongs to a target: arguments of `evaluate`, checked."""
 
-    Attributes:
-        batch_size: Windows per forward pass.
-        device, dtype: As in `inference.load_model`; of several processes each takes its own device.
-        examples: Images to keep per target, with truth and prediction.
-        features: Whether to keep features of class regions, see `domain_features`.
-        selection: Key of `SELECTIONS`: how the checkpoint was chosen.
-        resamples: Of the bootstrap.
-        overwrite: Whether entries that are finished are scored again.
-
-    Raises:
-        InputError: a number or name that is none.
-    """
-
-    batch_size: int = 4
-    device: str = "auto"
-    dtype: str = "float32"
-    examples: int = 8
-    features: bool = False
-    selection: str = "last"
-    resamples: int = RESAMPLES
-    overwrite: bool = False
+    batch_size: int
+    examples: int
+    features: bool
+    resamples: int
+    overwrite: bool
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("examples", 0), ("resamples", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} must be at least {least}")
-        if self.selection not in SELECTIONS:
-            raise InputError(f"'{self.selection}' is no way of choosing; the known ones are {', '.join(SELECTIONS)}")
 
 
 def evaluate(
-    model: str | os.PathLike[str], plan: Plan, out: str | os.PathLike[str], settings: EvaluationSettings
+    model: str | os.PathLike[str] | None,
+    targets: Mapping[str, Target],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    batch_size: int = 4,
+    device: str = "auto",
+    dtype: str = "float32",
+    examples: int = 8,
+    features: bool = False,
+    selection: str = "last",
+    resamples: int = RESAMPLES,
+    overwrite: bool = False,
 ) -> Report:
-    """Scores a model on targets and adds them to the report folder `out`; a finished entry is not scored again.
+    """Scores a model on targets, and adds them to the report folder `out`; a finished entry is not scored again.
 
     An entry appears complete or not at all, as soon as its target is done: a killed call goes on with the next one.
     Under `accelerate launch` or `torchrun` the images of a target are shared among the processes; the numbers are
     those of one process with as many threads.
 
     Args:
-        model: Folder or Hub id of a CrossEarth model.
-        plan: Makes the targets, see `scenario_task` and `folder_task`.
-        out: Folder of the report; made if it is not there, added to if it is the same model's.
-        settings: The rest.
+        model: Folder or Hub id of a CrossEarth model; None for the bundled one.
+        targets: What to score on, by the names of their entries: `FolderTarget` and `ScenarioTarget`, which
+            `crossearth_hf` calls `folder` and `scenario`.
+        out: Folder of the report; made if it is not there, added to if it is the same model's. None writes nothing.
+        batch_size: Windows per forward pass.
+        device, dtype: As in `load_model`; of several processes each takes its own device.
+        examples: Images to keep per target, with truth and prediction, in `out`.
+        features: Whether to keep features of class regions in `out`, see `domain_features`.
+        selection: How the checkpoint was chosen: "last", "source" (on the source's validation split) or "oracle" (on
+            the target).
+        resamples: Of the bootstrap behind the confidence intervals.
+        overwrite: Whether entries that are finished are scored again.
 
     Returns:
-        The report with all its entries.
+        The report with all its entries: `report["Harvey"]["mean_iou"]` is a fraction, or None where it is undefined.
 
     Raises:
-        InputError: a model or data that do not fit; a report among their files, or of another model, protocol or
-            version of the benchmark; an entry that was scored in another way or on other data, without `overwrite`; a
-            target without labels.
+        InputError: a model or data that do not fit; a number or name that is none; a report among their files, or of
+            another model, protocol or version of the benchmark; an entry that was scored in another way or on other
+            data, without `overwrite`; a target without labels.
     """
-    state, device = _processes(settings.device)
-    network, processor = load_model(model, device=device, dtype=settings.dtype)
-    protocol = Protocol(SELECTIONS[settings.selection], settings.dtype, network.device.type)
-    tasks = plan(network.config)
+    if selection not in SELECTIONS:
+        raise InputError(f"'{selection}' is no way of choosing; the known ones are {', '.join(SELECTIONS)}")
+    if not targets:
+        raise InputError("targets is empty, and there is nothing to score; name a folder or a scenario")
+    if features and out is None:
+        raise InputError("features are kept in the folder of the report; name one")
+    settings = EvaluationSettings(batch_size, 0 if out is None else examples, features, resamples, overwrite)
+    state, own_device = _processes(device)
+    network, processor = load_model(model, device=own_device, dtype=dtype)
+    precision = str(network.dtype).removeprefix("torch.")
+    protocol = Protocol(SELECTIONS[selection], precision, network.device.type)
+    tasks = [target.task(name, network.config, with_source=features) for name, target in targets.items()]
+    identity = identify(os.fspath(model or BUNDLED_MODEL), network)
+    if out is None:
+        scored = {task.name: _scored(network, processor, task, _images(task, state), settings)[0] for task in tasks}
+        return report_in_memory(identity, protocol, scored)
     data = {task.root for task in tasks if task.root is not None}
-    check_apart([*([model] if os.path.isdir(model) else []), *sorted(data)], out)
-    report = ReportFolder(out, identify(os.fspath(model), network), protocol)
-    _check_names(tasks)
-    done = {} if settings.overwrite else {task.name: _finished(report, task, settings) for task in tasks}
+    check_apart([*([model] if model is not None and os.path.isdir(model) else []), *sorted(data)], out)
+    report = ReportFolder(out, identity, protocol)
+    done = {} if overwrite else {task.name: _finished(report, task, settings) for task in tasks}
     for task in tasks:
-        with state.main_process_first():  # it prepares what `datasets` keeps on disk
-            images = task.images()
+        images = _images(task, state)
         if finished := done.get(task.name):
             _check_data(finished, task, images)
             continue
-        counts = task.label_counts(images)
+        entry, kept = _scored(network, processor, task, images, settings)
+        of_regions = _features(network, processor, task, images) if features else None
         if state.is_main_process:
-            # Scenarios take no flag by which a person could say otherwise.
-            lines = fill_notices(task.name, images) if task.scenario is None else []
-            print("\n".join([counts.table(task.name, task.label_set), *lines]), file=sys.stderr)
-        entry, examples = _entry(network, processor, task, images, settings)
-        features = _features(network, processor, task, images) if settings.features else None
-        if state.is_main_process:
-            report.add(task.name, entry, examples, features)
+            report.add(task.name, entry, kept, of_regions)
         state.wait_for_everyone()
     return read_report(out)
+
+
+def _images(task: Task, state: PartialState) -> list[LabelledImage]:
+    """The images to score; the main process comes first, for it prepares what `datasets` keeps on disk."""
+    with state.main_process_first():
+        return task.images()
+
+
+def _scored(
+    network: CrossEarthForSemanticSegmentation,
+    processor: CrossEarthImageProcessor,
+    task: Task,
+    images: Sequence[LabelledImage],
+    settings: EvaluationSettings,
+) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
+    """An entry of the report and its examples; the table of the labels is shown first."""
+    counts = task.label_counts(images)
+    if PartialState().is_main_process:
+        # Scenarios take no flag by which a person could say otherwise.
+        lines = fill_notices(task.name, images) if task.scenario is None else []
+        print("\n".join([counts.table(task.name, task.label_set), *lines]), file=sys.stderr)
+    return _entry(network, processor, task, images, settings)
 
 
 def _processes(device: str) -> tuple[PartialState, str]:
@@ -122,13 +146,6 @@ def _processes(device: str) -> tuple[PartialState, str]:
     if state.num_processes == 1:
         return state, device
     return state, "cpu" if state.device.type == "cpu" else str(state.device)
-
-
-def _check_names(tasks: Sequence[Task]) -> None:
-    names = [task.name for task in tasks]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{name} is named {names.count(name)} times; once is enough")
 
 
 def _finished(report: ReportFolder, task: Task, settings: EvaluationSettings) -> dict[str, Any] | None:

@@ -143,123 +143,146 @@ class Task:
         }
 
 
-def scenario_task(
-    code: str,
-    data: str | os.PathLike[str],
-    config: CrossEarthConfig,
-    *,
-    class_map: Mapping[str, str] | None = None,
-    window: int | None = None,
-    stride: int | None = None,
-    with_source: bool = False,
-) -> Task:
-    """The target of a scenario.
+@dataclass(frozen=True)
+class FolderTarget:
+    """Any labeled images as a target of `evaluate`.
 
     Args:
-        code: Of the scenario.
-        data: Folder that holds a folder per data set, as `crossearth build-dataset` writes them.
-        config: Of the model.
-        class_map: Class of the set for classes of the model, where the two differ.
-        window, stride: Of the sliding window; by default the recipe's, or the domain's where it has its own.
-        with_source: Whether the source's images are needed too.
-
-    Raises:
-        InputError: no such scenario, data that are missing or of another version of the benchmark, classes that do not
-            fit, a window that is none.
-    """
-    scenario = get_scenario(code)
-    domain, recipe = DOMAINS[scenario.target], RECIPES[scenario.recipe]
-    asked = next(side for side in (window, domain.window, recipe.window) if side is not None)
-    default_stride = max(1, round(asked * recipe.stride / recipe.window))
-    side, step = resolve_window(config, asked, default_stride if stride is None else stride)
-    model_classes = label_set_for(config.id2label).classes
-    text, build = _built(Path(data), domain, TEST)
-    source = _built(Path(data), DOMAINS[scenario.source], None)[0] if with_source else None
-    return Task(
-        name=code,
-        data=text,
-        target=domain.name,
-        label_set=scenario.label_set,
-        scored=scenario.label_set.classes,
-        model_classes=model_classes,
-        class_map=resolve_class_map(model_classes, scenario.label_set, class_map, code),
-        window=side,
-        stride=step,
-        scale=1.0,
-        unseen=not scenario.in_domain,
-        fit=domain.fit,
-        scenario=scenario,
-        build=build,
-        source_data=source,
-        reading=Reading(num_channels=config.num_channels),
-        root=Path(data),
-    )
-
-
-def folder_task(
-    folder: str,
-    name: str,
-    config: CrossEarthConfig,
-    *,
-    label_set: str | None = None,
-    classes: Sequence[str] | None = None,
-    class_map: Mapping[str, str] | None = None,
-    mask_values: Sequence[int] | None = None,
-    bands: Sequence[int] | None = None,
-    nodata: Sequence[float] | None = None,
-    window: int | None = None,
-    stride: int | None = None,
-    scale: float = 1.0,
-    in_domain: bool = False,
-) -> Task:
-    """Any labelled images as a target.
-
-    Args:
-        folder: `FOLDER` or `FOLDER:GLOB` with images and masks, or another source of `data.load_source`.
-        name: Of the entry in the report.
-        config: Of the model.
+        path: `FOLDER` or `FOLDER:GLOB` with images and masks, or another source of `data.load_source`.
         label_set: Name of the set whose ids the masks hold; by default the model's.
-        classes: Those that are labelled, by default all; any other, labelled or predicted, counts as the first one.
+        classes: Those that are labeled, by default all; any other, labeled or predicted, counts as the first one.
         class_map: Class of the set for classes of the model, where the two differ.
         mask_values: Value of each class of the set in the masks, by default its id; 255 is ignored unless listed.
         bands, nodata: Of the images, see `Reading`.
-        window, stride: Of the sliding window; by default the model's.
+        window, stride: Of the sliding window in pixels; by default the model's.
         scale: Factor by which images are enlarged.
-        in_domain: Whether the model has learned from this domain: such a score enters no generalisation mean.
+        in_domain: Whether the model has learned from this domain: such a score enters no generalization mean.
 
     Raises:
-        InputError: a name, class or number that is none, a value without data that is not finite.
+        InputError: a scale or a value without data that is none.
     """
-    of_model = label_set_for(config.id2label)
-    labels = of_model if label_set is None else get_label_set(label_set)
-    side, step = resolve_window(config, window, stride)
-    if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
-        raise InputError(f"the name {name!r} is not 1 to {LONGEST_NAME} printable characters; choose another")
-    if not (math.isfinite(scale) and 0 < scale <= LARGEST_SCALE):
-        raise InputError(f"scale {scale} is not above 0 and at most {LARGEST_SCALE}; 0.5 halves width and height")
-    for value in nodata or ():
-        if not math.isfinite(value):
-            raise InputError(f"no-data value {value:g} is not finite and never data; leave it out")
-    return Task(
-        name=name,
-        data=folder,
-        target="".join(c if c.isprintable() else "?" for c in os.path.basename(os.path.abspath(folder))),
-        label_set=labels,
-        scored=_labelled(classes, labels),
-        model_classes=of_model.classes,
-        class_map=resolve_class_map(of_model.classes, labels, class_map, name),
-        window=side,
-        stride=step,
-        scale=scale,
-        unseen=not in_domain,
-        mask_values=checked_values(mask_values, labels),
-        reading=Reading(
-            bands=None if bands is None else tuple(bands),
-            nodata=None if nodata is None else tuple(nodata),
-            num_channels=config.num_channels,
-        ),
-        root=source_folder(folder),
-    )
+
+    path: str | os.PathLike[str]
+    label_set: str | None = None
+    classes: Sequence[str] | None = None
+    class_map: Mapping[str, str] | None = None
+    mask_values: Sequence[int] | None = None
+    bands: Sequence[int] | None = None
+    nodata: Sequence[float] | None = None
+    window: int | None = None
+    stride: int | None = None
+    scale: float = 1.0
+    in_domain: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and 0 < self.scale <= LARGEST_SCALE):
+            raise InputError(
+                f"scale {self.scale} is not above 0 and at most {LARGEST_SCALE}; 0.5 halves width and height"
+            )
+        for value in self.nodata or ():
+            if not math.isfinite(value):
+                raise InputError(f"no-data value {value:g} is not finite and never data; leave it out")
+
+    def task(self, name: str, config: CrossEarthConfig, *, with_source: bool = False) -> Task:
+        """The target for a model.
+
+        Args:
+            name: Of the entry in the report.
+            config: Of the model.
+            with_source: Without effect: nobody knows the source of a folder.
+
+        Raises:
+            InputError: a name, class or window that is none.
+        """
+        folder = os.fspath(self.path)
+        of_model = label_set_for(config.id2label)
+        labels = of_model if self.label_set is None else get_label_set(self.label_set)
+        side, step = resolve_window(config, self.window, self.stride)
+        if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+            raise InputError(f"the name {name!r} is not 1 to {LONGEST_NAME} printable characters; choose another")
+        return Task(
+            name=name,
+            data=folder,
+            target="".join(c if c.isprintable() else "?" for c in os.path.basename(os.path.abspath(folder))),
+            label_set=labels,
+            scored=_labelled(self.classes, labels),
+            model_classes=of_model.classes,
+            class_map=resolve_class_map(of_model.classes, labels, self.class_map, name),
+            window=side,
+            stride=step,
+            scale=self.scale,
+            unseen=not self.in_domain,
+            mask_values=checked_values(self.mask_values, labels),
+            reading=Reading(
+                bands=None if self.bands is None else tuple(self.bands),
+                nodata=None if self.nodata is None else tuple(self.nodata),
+                num_channels=config.num_channels,
+            ),
+            root=source_folder(folder),
+        )
+
+
+@dataclass(frozen=True)
+class ScenarioTarget:
+    """A scenario of the benchmark as a target of `evaluate`.
+
+    Args:
+        code: Of the scenario, such as "P(i)2V".
+        data: Folder that holds a folder per data set, as `crossearth build-dataset` writes them.
+        class_map: Class of the set for classes of the model, where the two differ.
+        window, stride: Of the sliding window in pixels; by default the recipe's, or the domain's where it has its own.
+    """
+
+    code: str
+    data: str | os.PathLike[str]
+    class_map: Mapping[str, str] | None = None
+    window: int | None = None
+    stride: int | None = None
+
+    def task(self, name: str, config: CrossEarthConfig, *, with_source: bool = False) -> Task:
+        """The target for a model.
+
+        Args:
+            name: Of the entry in the report: the scenario's code, by which reports compare.
+            config: Of the model.
+            with_source: Whether the source's images are needed too.
+
+        Raises:
+            InputError: no such scenario, another name, data that are missing or of another version of the benchmark,
+                classes that do not fit, a window that is none.
+        """
+        scenario, data = get_scenario(self.code), Path(self.data)
+        if name != self.code:
+            raise InputError(f"the entry {name!r} is the scenario {self.code}, by which reports compare; name it so")
+        domain, recipe = DOMAINS[scenario.target], RECIPES[scenario.recipe]
+        asked = next(side for side in (self.window, domain.window, recipe.window) if side is not None)
+        default_stride = max(1, round(asked * recipe.stride / recipe.window))
+        side, step = resolve_window(config, asked, default_stride if self.stride is None else self.stride)
+        model_classes = label_set_for(config.id2label).classes
+        text, build = _built(data, domain, TEST)
+        source = _built(data, DOMAINS[scenario.source], None)[0] if with_source else None
+        return Task(
+            name=name,
+            data=text,
+            target=domain.name,
+            label_set=scenario.label_set,
+            scored=scenario.label_set.classes,
+            model_classes=model_classes,
+            class_map=resolve_class_map(model_classes, scenario.label_set, self.class_map, name),
+            window=side,
+            stride=step,
+            scale=1.0,
+            unseen=not scenario.in_domain,
+            fit=domain.fit,
+            scenario=scenario,
+            build=build,
+            source_data=source,
+            reading=Reading(num_channels=config.num_channels),
+            root=data,
+        )
+
+
+Target = FolderTarget | ScenarioTarget
 
 
 def resolve_class_map(

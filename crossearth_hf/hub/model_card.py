@@ -103,7 +103,7 @@ def gather(folder: Path, reports: Sequence[str | os.PathLike[str]], name: str) -
         )
     for report in others:
         _check_seed_run(report, own[0], folder)
-    seeds = compare((), {name: [os.fspath(report.folder) for report in (*own, *others)]})
+    seeds = compare((), {name: [os.fspath(report.place) for report in (*own, *others)]})
     for entry in own[0].entries:
         if {"data", "windows"} & set(seeds.notes[entry]):
             raise InputError(
@@ -118,7 +118,7 @@ def _check_seed_run(report: Report, own: Report, folder: Path) -> None:
     recipe, expected = _recipe(report.training), _recipe(own.training)
     if not expected or recipe != expected or report.config_sha256 != own.config_sha256:
         raise InputError(
-            f"{report.folder} is about another model than {folder}: beside its own report a card takes those of runs "
+            f"{report.place} is about another model than {folder}: beside its own report a card takes those of runs "
             "that differ in their seed alone, by the training that their folders state"
         )
 

@@ -193,7 +193,7 @@ def _check_models(models: Sequence[Model]) -> None:
     for index, model in enumerate(models):
         for other in models[:index]:
             if other.name == model.name:
-                one, two = other.reports[0].folder, model.reports[0].folder
+                one, two = other.reports[0].place, model.reports[0].place
                 raise InputError(
                     f"{one} and {two} are both of a model called '{model.name}': name them apart, --group A={one} "
                     f"--group B={two}, or put seeds of one model into one group"

@@ -124,7 +124,7 @@ def _provenance(comparison: Comparison) -> Table:
     rows = tuple(
         (
             Cell(model.name),
-            Cell(report.folder.resolve().name),
+            Cell(report.place.resolve().name),
             Cell(report.created),
             Cell(report.device),
             Cell(", ".join(f"{name} {version}" for name, version in report.software.items())),

@@ -68,9 +68,9 @@ def _check_target(out: str | os.PathLike[str], comparison: Comparison, overwrite
     if target.exists() and not (target.is_dir() and (target / PAGE).is_file() and (target / FIGURES).is_dir()):
         raise InputError(f"{out} exists and was not written by `crossearth report`; choose another name")
     for report in (report for model in comparison.models for report in model.reports):
-        folder = report.folder.resolve()
+        folder = report.place.resolve()
         if target == folder or target in folder.parents or folder in target.parents:
-            raise InputError(f"{out} and the report {report.folder} lie in one another; write to a folder beside it")
+            raise InputError(f"{out} and the report {report.place} lie in one another; write to a folder beside it")
     return target
 
 

@@ -10,7 +10,7 @@ from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.data.sources import ArrayPair
 from crossearth_hf.evaluation import features as benchmark_features
 from crossearth_hf.evaluation.features import domain_features, mask_features
-from crossearth_hf.evaluation.targets import folder_task
+from crossearth_hf.evaluation.targets import FolderTarget
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def pair(labels):
 
 
 def features_of(labels, **options):
-    task = folder_task("x", "x", ScoredModel().config, **({"window": 64, "stride": 64} | options))
+    task = FolderTarget("x", **({"window": 64, "stride": 64} | options)).task("x", ScoredModel().config)
     return domain_features(ScoredModel(), CrossEarthImageProcessor(), task, [pair(labels)])
 
 
@@ -54,7 +54,7 @@ def test_a_processor_that_styles_in_training_styles_nothing_here(monkeypatch):
     )
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     images = [ArrayPair("a", image, np.ones((64, 64), np.uint8))]
-    task = folder_task("x", "x", ScoredModel().config, window=64, stride=64)
+    task = FolderTarget("x", window=64, stride=64).task("x", ScoredModel().config)
     for styled in (False, True):
         processor = CrossEarthImageProcessor(do_earth_style_injection=styled, style_probability=1.0, style_alpha=1.0)
         domain_features(ScoredModel(), processor, task, images)

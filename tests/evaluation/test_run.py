@@ -1,6 +1,5 @@
 """Reports of a model that is known pixel by pixel; resuming, refusing, several processes."""
 
-import dataclasses
 import json
 import os
 import socket
@@ -17,12 +16,12 @@ from tiny_model import tiny_config
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.evaluation import run as benchmark_evaluation
-from crossearth_hf.evaluation.run import EvaluationSettings, evaluate
-from crossearth_hf.evaluation.targets import folder_task, scenario_task
+from crossearth_hf.evaluation.run import evaluate
+from crossearth_hf.evaluation.targets import FolderTarget, ScenarioTarget
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.scenarios.scenarios import BENCHMARKS
 
-SETTINGS = EvaluationSettings(device="cpu", resamples=50)
+SETTINGS = {"device": "cpu", "resamples": 50}
 ISPRS = get_label_set("isprs")
 SHARED_COLOURS = {"red": "impervious_surface", "green": "building", "blue": "tree"}
 
@@ -39,9 +38,9 @@ def stub(monkeypatch):
 
 
 def towns(folder, *names, **options):
-    """A plan with an entry per name, all of one folder."""
+    """A target per name, all of one folder."""
     options = {"window": 32, "stride": 32} | options
-    return lambda config: [folder_task(str(folder), name, config, **options) for name in names]
+    return {name: FolderTarget(folder, **options) for name in names}
 
 
 def entries(out):
@@ -54,7 +53,7 @@ def files(folder):
 
 def test_every_number_of_an_entry_by_hand(stub, tmp_path):
     folder = write_halves(tmp_path / "town")
-    report = evaluate("stub", towns(folder, "Town"), tmp_path / "report", SETTINGS)
+    report = evaluate("stub", towns(folder, "Town"), tmp_path / "report", **SETTINGS)
     entry = entries(tmp_path / "report")["Town"]
     # Two images of 31 labelled rows: 16 red columns right, 16 green ones; 8 rows of the second are blue.
     half, wrong = 31 * 16, 8 * 16
@@ -80,13 +79,37 @@ def test_every_number_of_an_entry_by_hand(stub, tmp_path):
     assert "/" not in json.dumps(entry).replace("Town/", ""), "no path of this machine enters a report"
 
 
+def test_without_a_folder_the_same_scores_and_nothing_written(stub, tmp_path):
+    targets = towns(write_halves(tmp_path / "town"), "Town", "Town (again)")
+    written = evaluate("stub", targets, tmp_path / "report", **SETTINGS)
+    before = files(tmp_path)
+    report = evaluate("stub", targets, **SETTINGS)
+    assert files(tmp_path) == before
+    assert list(report) == list(written) == ["Town", "Town (again)"]
+    for name in report:
+        assert report[name].scores == written[name].scores
+        assert report[name].intervals == written[name].intervals
+    assert report["Town"]["mean_iou"] == written.entries["Town"].scores["mean_iou"]
+    assert "Town (again)" in repr(report)
+    assert "mean of 2" in repr(report)
+    with pytest.raises(InputError, match="the report of stub was not written"):
+        list(report.examples("Town"))
+
+
+def test_a_scenario_keeps_its_name(stub, tmp_path):
+    data = scenario_data(tmp_path / "data")
+    target = ScenarioTarget("P(i)2V", data, class_map=SHARED_COLOURS)
+    with pytest.raises(InputError, match=r"the entry 'Mine' is the scenario P\(i\)2V"):
+        evaluate("stub", {"Mine": target}, **SETTINGS)
+
+
 def test_examples_show_images_spread_over_the_set(stub, tmp_path):
     rng = np.random.default_rng(0)
     for index in range(10):
         ids = rng.integers(0, 3, (32, 32))
         write_pair(tmp_path / "town", f"{index}", painted(ids), ids.astype(np.uint8))
-    settings = dataclasses.replace(SETTINGS, examples=3)
-    evaluate("stub", towns(tmp_path / "town", "Town (1/4)"), tmp_path / "report", settings)
+    settings = SETTINGS | {"examples": 3}
+    evaluate("stub", towns(tmp_path / "town", "Town (1/4)"), tmp_path / "report", **settings)
     kept = sorted((tmp_path / "report" / "examples" / "Town-1-4").glob("*"))
     assert [path.name for path in kept] == ["000.npz", "001.npz", "002.npz"]
     with np.load(kept[1], allow_pickle=False) as example:
@@ -98,7 +121,7 @@ def test_examples_show_images_spread_over_the_set(stub, tmp_path):
 def test_only_labelled_classes_are_scored_as_in_the_ablation(stub, tmp_path):
     """Red stands for all that has no label: what the model calls green counts as red there."""
     folder = write_halves(tmp_path / "town")
-    evaluate("stub", towns(folder, "Town", classes=["blue"]), tmp_path / "report", SETTINGS)
+    evaluate("stub", towns(folder, "Town", classes=["blue"]), tmp_path / "report", **SETTINGS)
     entry = entries(tmp_path / "report")["Town"]
     assert entry["scored_classes"] == ["blue"]
     assert entry["scores"]["iou"] == {"red": None, "green": None, "blue": 0}
@@ -121,7 +144,7 @@ def test_scores_are_those_of_the_ablation(tmp_path):
     CrossEarthImageProcessor().save_pretrained(tmp_path / "model")
     classes = ("building", "road", "vegetation")
     plan = towns(tmp_path / "town", "Town", classes=classes, scale=1.5, window=64, stride=64)
-    report = evaluate(tmp_path / "model", plan, tmp_path / "report", SETTINGS)
+    report = evaluate(tmp_path / "model", plan, tmp_path / "report", **SETTINGS)
     network = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path / "model").eval()
     expected = score(network, CrossEarthImageProcessor(), Target("Town", "town", classes, 1.5), tmp_path)
     assert report.entries["Town"].scores["mean_iou"] == expected["mean_iou"]
@@ -140,12 +163,12 @@ def scenario_data(folder):
 
 def scenarios(data, *codes, **options):
     options = {"class_map": SHARED_COLOURS, "window": 48, "stride": 48} | options
-    return lambda config: [scenario_task(code, data, config, **options) for code in codes]
+    return {code: ScenarioTarget(code, data, **options) for code in codes}
 
 
 def test_a_scenario_with_a_class_map(stub, tmp_path):
     data = scenario_data(tmp_path / "data")
-    evaluate("stub", scenarios(data, "P(i)2V", "V2P(i)"), tmp_path / "report", SETTINGS)
+    evaluate("stub", scenarios(data, "P(i)2V", "V2P(i)"), tmp_path / "report", **SETTINGS)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     entry = report["entries"]["P(i)2V"]
     assert entry["class_map"] == SHARED_COLOURS
@@ -165,8 +188,8 @@ def test_means_are_over_unseen_targets_alone(stub, tmp_path):
     out = tmp_path / "report"
     good, bad = write_halves(tmp_path / "good"), tmp_path / "bad"
     write_pair(bad, "x", painted(np.zeros((32, 32), int)), np.ones((32, 32), np.uint8))
-    evaluate("stub", towns(good, "Good"), out, SETTINGS)
-    evaluate("stub", towns(bad, "Home", in_domain=True), out, SETTINGS)
+    evaluate("stub", towns(good, "Good"), out, **SETTINGS)
+    evaluate("stub", towns(bad, "Home", in_domain=True), out, **SETTINGS)
     means = json.loads((out / "report.json").read_text())["means"]
     assert means["unseen"]["targets"] == ["Good"]
     assert means["unseen"]["mean_iou"] == entries(out)["Good"]["scores"]["mean_iou"]
@@ -175,17 +198,17 @@ def test_means_are_over_unseen_targets_alone(stub, tmp_path):
 
 def test_finished_entries_are_not_scored_again(stub, tmp_path):
     folder, out = write_halves(tmp_path / "town"), tmp_path / "report"
-    evaluate("stub", towns(folder, "A"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A"), out, **SETTINGS)
     before, passes = files(out), len(stub.batches)
-    evaluate("stub", towns(folder, "A"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A"), out, **SETTINGS)
     assert files(out) == before
-    evaluate("stub", towns(folder, "A", "B"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A", "B"), out, **SETTINGS)
     assert len(stub.batches) == 2 * passes
     assert list(entries(out)) == ["A", "B"]
-    evaluate("stub", towns(folder, "A"), out, dataclasses.replace(SETTINGS, overwrite=True, examples=1))
+    evaluate("stub", towns(folder, "A"), out, **SETTINGS, overwrite=True, examples=1)
     assert len(stub.batches) == 3 * passes
     assert [path.name for path in (out / "examples" / "A").iterdir()] == ["000.npz"]
-    evaluate("stub", towns(folder, "A"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A"), out, **SETTINGS)
     assert len(stub.batches) == 4 * passes, "more examples were asked for than there are"
 
 
@@ -200,17 +223,17 @@ def test_a_killed_call_keeps_what_is_finished(stub, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stub, "forward", dies_in_the_second_entry)
     with pytest.raises(KeyboardInterrupt):
-        evaluate("stub", towns(folder, "A", "B"), out, SETTINGS)
+        evaluate("stub", towns(folder, "A", "B"), out, **SETTINGS)
     assert list(entries(out)) == ["A"]
     monkeypatch.setattr(stub, "forward", forward)
-    evaluate("stub", towns(folder, "A", "B"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A", "B"), out, **SETTINGS)
     assert list(entries(out)) == ["A", "B"]
     assert len(stub.batches) == 4
 
 
 def test_a_write_that_fails_leaves_the_old_report(stub, tmp_path, monkeypatch):
     folder, out = write_halves(tmp_path / "town"), tmp_path / "report"
-    evaluate("stub", towns(folder, "A"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A"), out, **SETTINGS)
     before = files(out)
 
     def full(*arguments, **arrays):
@@ -218,7 +241,7 @@ def test_a_write_that_fails_leaves_the_old_report(stub, tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(InputError, match="No space left"):
-        evaluate("stub", towns(folder, "A"), out, dataclasses.replace(SETTINGS, overwrite=True))
+        evaluate("stub", towns(folder, "A"), out, **SETTINGS, overwrite=True)
     assert files(out) == before
 
 
@@ -233,52 +256,54 @@ def test_a_write_that_fails_leaves_the_old_report(stub, tmp_path, monkeypatch):
 )
 def test_an_entry_that_was_scored_in_another_way_is_refused(stub, tmp_path, change, sentence):
     folder, out = write_halves(tmp_path / "town"), tmp_path / "report"
-    evaluate("stub", towns(folder, "A"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A"), out, **SETTINGS)
     before, passes = files(out), len(stub.batches)
     with pytest.raises(InputError, match=sentence):
-        evaluate("stub", towns(folder, "A", **change), out, SETTINGS)
+        evaluate("stub", towns(folder, "A", **change), out, **SETTINGS)
     assert files(out) == before
     assert len(stub.batches) == passes
-    evaluate("stub", towns(folder, "A", **change), out, dataclasses.replace(SETTINGS, overwrite=True))
+    evaluate("stub", towns(folder, "A", **change), out, **SETTINGS, overwrite=True)
 
 
 def test_changed_labels_are_noticed(stub, tmp_path):
     folder, out = write_halves(tmp_path / "town"), tmp_path / "report"
-    evaluate("stub", towns(folder, "A"), out, SETTINGS)
+    evaluate("stub", towns(folder, "A"), out, **SETTINGS)
     write_pair(folder, "a", painted(np.zeros((32, 32), int)), np.zeros((32, 32), np.uint8))
     with pytest.raises(InputError, match="are others than when it was scored"):
-        evaluate("stub", towns(folder, "A"), out, SETTINGS)
+        evaluate("stub", towns(folder, "A"), out, **SETTINGS)
 
 
 def test_reports_of_another_model_protocol_or_benchmark_are_refused(stub, tmp_path, monkeypatch):
     data, out = scenario_data(tmp_path / "data"), tmp_path / "report"
-    evaluate("stub", scenarios(data, "P(i)2V"), out, SETTINGS)
+    evaluate("stub", scenarios(data, "P(i)2V"), out, **SETTINGS)
     before = files(out)
     with pytest.raises(InputError, match="was scored with selection 'last checkpoint', not 'chosen on the target"):
-        evaluate("stub", scenarios(data, "P(i)2V"), out, dataclasses.replace(SETTINGS, selection="oracle"))
+        evaluate("stub", scenarios(data, "P(i)2V"), out, **SETTINGS, selection="oracle")
     stub.identity["sha256"] = "c" * 64
     with pytest.raises(InputError, match="is the report of the model stub with sha256 aaa"):
-        evaluate("stub", scenarios(data, "P(i)2V"), out, SETTINGS)
+        evaluate("stub", scenarios(data, "P(i)2V"), out, **SETTINGS)
     stub.identity["sha256"] = "a" * 64
     content = json.loads((out / "report.json").read_text())
     content["entries"]["P(i)2V"]["benchmark_version"] = "0"
     (out / "report.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="version 0 of the scenarios"):
-        evaluate("stub", scenarios(data, "P(i)2V"), out, SETTINGS)
+        evaluate("stub", scenarios(data, "P(i)2V"), out, **SETTINGS)
     (out / "report.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        evaluate("stub", scenarios(data, "P(i)2V"), out, SETTINGS)
+        evaluate("stub", scenarios(data, "P(i)2V"), out, **SETTINGS)
     assert files(out).keys() == before.keys()
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [({"batch_size": 0}, "batch size 0"), ({"examples": -1}, "examples -1"), ({"resamples": 0}, "resamples 0"),
-     ({"selection": "best"}, "'best' is no way of choosing")],
+     ({"selection": "best"}, "'best' is no way of choosing"),
+     ({"out": None, "features": True}, "features are kept in the folder of the report"),
+     ({"targets": {}}, "targets is empty")],
 )  # fmt: skip
-def test_settings_that_are_none(change, sentence):
+def test_settings_that_are_none(stub, tmp_path, change, sentence):
     with pytest.raises(InputError, match=sentence):
-        EvaluationSettings(**change)
+        evaluate(**({"model": "stub", "targets": towns(tmp_path, "A"), "out": tmp_path / "report"} | change))
 
 
 def test_mistakes_of_data_leave_nothing(stub, tmp_path):
@@ -293,9 +318,7 @@ def test_mistakes_of_data_leave_nothing(stub, tmp_path):
         (empty, "file", "is a file; name a folder"),
     ):
         with pytest.raises(InputError, match=sentence):
-            evaluate("stub", towns(folder, "A"), tmp_path / out, SETTINGS)
-    with pytest.raises(InputError, match="A is named 2 times"):
-        evaluate("stub", towns(empty, "A", "A"), tmp_path / "report", SETTINGS)
+            evaluate("stub", towns(folder, "A"), tmp_path / out, **SETTINGS)
     assert not (tmp_path / "report").exists()
 
 
@@ -305,8 +328,8 @@ def test_features_of_source_and_target(tmp_path):
     config = tiny_config(id2label=ISPRS.id2label)
     CrossEarthForSemanticSegmentation(config).save_pretrained(tmp_path / "model")
     CrossEarthImageProcessor().save_pretrained(tmp_path / "model")
-    plan = scenarios(data, "P(i)2V", class_map=None, with_source=True)
-    report = evaluate(tmp_path / "model", plan, out, dataclasses.replace(SETTINGS, features=True))
+    plan = scenarios(data, "P(i)2V", class_map=None)
+    report = evaluate(tmp_path / "model", plan, out, **SETTINGS, features=True)
     features = report.features("P(i)2V")
     assert features.source.shape == features.target.shape == (6, config.mask_feature_size)
     assert features.target_classes.tolist() == [0, 1, 3, 0, 1, 3]
@@ -339,9 +362,9 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, monkeypatch):
     CrossEarthForSemanticSegmentation(of_five).save_pretrained(tmp_path / "model")
     CrossEarthImageProcessor().save_pretrained(tmp_path / "model")
     plan = towns(tmp_path / "town", "A", "B", window=64, stride=40)
-    settings = dataclasses.replace(SETTINGS, features=True, examples=3)
-    evaluate(tmp_path / "model", plan, tmp_path / "one", settings)
-    run_in_two(lambda: evaluate(tmp_path / "model", plan, tmp_path / "two", settings))
+    settings = SETTINGS | {"features": True, "examples": 3}
+    evaluate(tmp_path / "model", plan, tmp_path / "one", **settings)
+    run_in_two(lambda: evaluate(tmp_path / "model", plan, tmp_path / "two", **settings))
     one, two = entries(tmp_path / "one"), entries(tmp_path / "two")
     assert one.keys() == two.keys() == {"A", "B"}
     for name, entry in one.items():

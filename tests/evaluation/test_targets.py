@@ -6,7 +6,7 @@ from benchmark_data import write_domain, write_halves
 from tiny_model import tiny_config
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.evaluation.targets import folder_task, resolve_class_map, scenario_task
+from crossearth_hf.evaluation.targets import FolderTarget, ScenarioTarget, resolve_class_map
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.scenarios.scenarios import DOMAINS
 
@@ -15,6 +15,14 @@ LAND_COVER, ISPRS = get_label_set("land-cover"), get_label_set("isprs")
 
 def config_of(label_set):
     return tiny_config(num_labels=len(label_set.classes), id2label=label_set.id2label, label2id=label_set.label2id)
+
+
+def scenario_task(code, data, config, *, with_source=False, **options):
+    return ScenarioTarget(code, data, **options).task(code, config, with_source=with_source)
+
+
+def folder_task(folder, name, config, **options):
+    return FolderTarget(folder, **options).task(name, config)
 
 
 def tiles(count, size=(24, 32), classes=6):
