@@ -1,39 +1,77 @@
-"""CrossEarth (Gong et al., IEEE TPAMI 2026) for transformers: segmentation of imagery that a model has never seen."""
+"""CrossEarth (Gong et al., IEEE TPAMI 2026) for transformers: segmentation of imagery that a model has never seen.
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForSemanticSegmentation,
-    AutoModelForUniversalSegmentation,
-)
+The names of `__all__` are what the package promises; all others may change from one version to the next.
+"""
 
-from .model.configuration_crossearth import CrossEarthConfig
-from .model.image_processing_crossearth import CrossEarthImageProcessor
-from .model.modeling_crossearth import CrossEarthForSemanticSegmentation, CrossEarthModel
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+from .labels import LabelSet
+from .model import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, CrossEarthModel
+from .model.earth_style import EarthStyle, StyleBank
+
+if TYPE_CHECKING:
+    from .evaluation.report_file import read_report
+    from .evaluation.run import evaluate
+    from .evaluation.targets import FolderTarget as folder
+    from .evaluation.targets import ScenarioTarget as scenario
+    from .inference.arrays import predict_array
+    from .inference.loading import load_model
+    from .prediction.mapper import predict
+    from .training.config import TrainConfig
+    from .training.trainer import train
 
 __version__ = "0.1.0"
-
-AutoConfig.register("crossearth", CrossEarthConfig)
-AutoModel.register(CrossEarthConfig, CrossEarthModel)
-AutoModelForSemanticSegmentation.register(CrossEarthConfig, CrossEarthForSemanticSegmentation)
-AutoModelForUniversalSegmentation.register(CrossEarthConfig, CrossEarthForSemanticSegmentation)
-# Ours needs no torchvision, whichever backend transformers would choose.
-AutoImageProcessor.register(
-    CrossEarthConfig,
-    image_processor_classes={"pil": CrossEarthImageProcessor, "torchvision": CrossEarthImageProcessor},
-)
-
-# Saved folders carry the code, so that they load where this package is not installed (trust_remote_code=True).
-CrossEarthConfig.register_for_auto_class()
-CrossEarthModel.register_for_auto_class("AutoModel")
-CrossEarthForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
-CrossEarthImageProcessor.register_for_auto_class("AutoImageProcessor")
 
 __all__ = [
     "CrossEarthConfig",
     "CrossEarthForSemanticSegmentation",
     "CrossEarthImageProcessor",
     "CrossEarthModel",
+    "EarthStyle",
+    "InputError",
+    "LabelSet",
+    "StyleBank",
+    "TrainConfig",
     "__version__",
+    "evaluate",
+    "folder",
+    "load_model",
+    "predict",
+    "predict_array",
+    "read_report",
+    "scenario",
+    "train",
 ]
+
+# Imported when they are first used: GDAL and the training loop take seconds, and some of them are extras.
+_LATER = {
+    "TrainConfig": (".training.config", "TrainConfig"),
+    "evaluate": (".evaluation.run", "evaluate"),
+    "folder": (".evaluation.targets", "FolderTarget"),
+    "load_model": (".inference.loading", "load_model"),
+    "predict": (".prediction.mapper", "predict"),
+    "predict_array": (".inference.arrays", "predict_array"),
+    "read_report": (".evaluation.report_file", "read_report"),
+    "scenario": (".evaluation.targets", "ScenarioTarget"),
+    "train": (".training.trainer", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    module, attribute = _LATER[name]
+    try:
+        found = import_module(module, __name__)
+    except ModuleNotFoundError as error:
+        extra = "train" if module.startswith(".training") else "benchmark"
+        raise ImportError(
+            f"{__name__}.{name} needs '{error.name}'; install it with pip install 'crossearth-hf[{extra}]'"
+        ) from error
+    return getattr(found, attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

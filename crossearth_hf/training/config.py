@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 import math
+import os
 import re
 import types
 import typing
@@ -158,6 +159,7 @@ class TrainConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        self._take_paths()
         checked_values(self.mask_values, get_label_set(self.label_set))
         for name in _POSITIVE:
             self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "must be positive")
@@ -197,6 +199,15 @@ class TrainConfig:
         computed = self.frozen_dtype == "float32" or self.mixed_precision == "bf16"
         self._require("frozen_dtype", computed, "needs mixed_precision bf16: other products take float32 weights")
         self._check_warm_start()
+
+    def _take_paths(self) -> None:
+        """Makes text of paths, as files of runs hold them."""
+        for name in ("model", "output_dir"):
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        for name in ("train_data", "eval_data"):
+            sources = getattr(self, name)
+            self._require(name, not isinstance(sources, str | os.PathLike), "must be a list of sources")
+            object.__setattr__(self, name, [os.fspath(source) for source in sources])
 
     def _check_warm_start(self) -> None:
         """What the objectives that train the features alone leave no room for."""

@@ -200,6 +200,7 @@ MISTAKES = {
     "data of a folder": ([*FOLDER, "--data", "{}/data"], "--data does not go with --folder"),
     "scale of a scenario": ([*SCENARIO, "--scale", "0.5"], "--scale does not go with --scenarios"),
     "in-domain scenario": ([*SCENARIO, "--in-domain"], "--in-domain does not go with --scenarios"),
+    "a scenario twice": (["--scenarios", "P(i)2V,P(i)2V", "--data", "{}/data"], "names P(i)2V twice; once is enough"),
     "unknown scenario": (["--scenarios", "P(i)2W", "--data", "{}/data"], "the closest are P(i)2V"),
     "empty name in a list": (["--scenarios", "P(i)2V,,U2R", "--data", "{}/data"], "is no list of names"),
     "not built": (["--scenarios", "U2R", "--data", "{}/data", "--class-map", "a=b"], "loveda_rural is no built domain"),

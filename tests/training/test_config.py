@@ -148,3 +148,12 @@ def test_every_flag_is_described(capsys):
         parse_train_config(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "--save_dtype VALUE Number format of the saved weights" in shown
+
+
+def test_paths_are_taken_as_text_and_a_lone_source_is_refused():
+    config = TrainConfig(model=Path("tiny"), output_dir=Path("run"), train_data=[Path("tiles"), "synth:desert-city:1"])
+    assert (config.model, config.output_dir, config.train_data) == ("tiny", "run", ["tiles", "synth:desert-city:1"])
+    assert "train_data:\n- tiles\n" in to_yaml(config)
+    for source in ("tiles", Path("tiles")):
+        with pytest.raises(InputError, match=r"train_data is .*tiles.*; it must be a list of sources"):
+            TrainConfig(model="tiny", output_dir="run", train_data=source)
