@@ -10,8 +10,9 @@ from types import FrameType
 
 from ..command_line import WRONG_INPUT, complain
 from ..errors import InputError
-from ..inference.windows import WindowCounter, resolve_window
-from ..prediction import MapOutputs, MapReport, predict_map, resolution_advice
+from ..inference.windows import WindowCounter
+from ..prediction import MapReport, resolution_advice
+from ..prediction import predict as map_scene
 from ..raster.grid import Grid
 from ..raster.polygons import Footprint, footprint, write_polygons
 from .jobs import Jobs, repeat_forever
@@ -71,28 +72,28 @@ def predict(
     Raises:
         InputError: with a sentence for the page, for whatever is wrong with the upload.
     """
-    network, processor = model
-    trained_at = network.config.ground_sampling_distance
+    config = model[0].config
+    trained_at = config.ground_sampling_distance
     if at_model_resolution and trained_at is None:
         raise InputError("This model does not state its resolution; untick the box that asks for it.")
     resolution = trained_at if at_model_resolution else None
-    channels, limits = network.config.num_channels, limits or Limits()
+    channels, limits = config.num_channels, limits or Limits()
     with admitted(
         upload, folder, limits, bands=bands, nodata=nodata, resolution=resolution, num_channels=channels
     ) as scene:
         grid = scene.native_grid
-        outputs = MapOutputs.checked(
-            scene.path,
+        report = map_scene(
+            scene,
             folder / "map.tif",
+            model=model,
             confidence=folder / "confidence.tif",
             preview=folder / "picture.png",
+            progress=False,
+            tell=None,
+            on_windows=on_windows,
         )
-        window, stride = resolve_window(network.config, None, None)
-        report = predict_map(
-            scene, outputs, network, processor, window=window, stride=stride, progress=False, on_windows=on_windows
-        )
-        write_polygons(outputs.map, folder / "polygons.gpkg", grid, report.label_set)
-        layers = save_layers(scene, outputs.map, folder / "confidence.tif", report.label_set, folder)
+        write_polygons(folder / "map.tif", folder / "polygons.gpkg", grid, report.label_set)
+        layers = save_layers(scene, folder / "map.tif", folder / "confidence.tif", report.label_set, folder)
         return Prediction(
             report,
             folder / "polygons.gpkg",
