@@ -33,15 +33,17 @@ def test_the_commands_and_the_lines_of_python(clone, capsys):
     for command in commands:
         assert main(command[1:]) == 0
     assert "building" in capsys.readouterr().out
-    assert {path.name for path in (clone / "demo").iterdir()} == {
+    names = {path.name for path in (clone / "demo").iterdir()}
+    assert names == {
         "scene.tif",
         "scene_labels.tif",
         "map.tif",
         "preview.png",
     }
-    (clone / "lines.py").write_text(blocks("python")[0])
-    labels = runpy.run_path(str(clone / "lines.py"))["labels"]
-    assert labels.shape == (256, 256)
+    (clone / "lines.py").write_text("".join(blocks("python")))
+    results = runpy.run_path(str(clone / "lines.py"))
+    assert results["labels"].shape == (256, 256)
+    assert results["report"].areas["building"]["hectares"] > 0
 
 
 def test_files_and_commands_that_it_names_exist():
