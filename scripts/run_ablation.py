@@ -26,7 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), metavar="NAME")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="optimiser steps of every run; by default the experiment's own")
+    parser.add_argument("--max_steps", type=int, help="optimizer steps of every run; by default the experiment's own")
     parser.add_argument("--workers", type=int, default=1, help="runs side by side; the CPU's threads are shared out")
     parser.add_argument("--table", action="store_true", help="run nothing; write the table of what is finished")
     return parser.parse_args()
@@ -61,7 +61,7 @@ def run_missing(options: argparse.Namespace) -> list[str]:
     runs = plan(options.experiments, options.variants, options.seeds)
     prepare_banks({run.experiment.name for run in runs}, options.data, options.out)
     places = {"data": options.data, "output": options.out, "start": options.start, "peer": options.peer}
-    configs = [run_config(run, steps=options.steps, **places) for run in runs]
+    configs = [run_config(run, max_steps=options.max_steps, **places) for run in runs]
     threads = max(1, torch.get_num_threads() // options.workers)
     failed = []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), start_worker, (threads,)) as pool:

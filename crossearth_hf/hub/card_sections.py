@@ -14,6 +14,7 @@ from ..reporting.comparison import NOTES, Comparison
 from ..scenarios.scenarios import DOMAINS
 from ..scenarios.source_datasets import DATASETS
 from ..training import TrainConfig, build_train_config
+from ..training.config import with_new_names
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _training(training: Mapping[str, Any] | None) -> str:
     if not training:
         return "Neither the model's folder nor its report states how it was trained."
     try:
-        rows = _method(build_train_config(training))
+        rows = _method(build_train_config(with_new_names(training)))
     except InputError:  # of another version, or written by a person: shown as it is
         rows = [[key, _shown(value)] for key, value in training.items()]
     return _table(["", ""], rows)
@@ -110,7 +111,7 @@ def _method(config: TrainConfig) -> list[list[str]]:
         fourier = f"{config.fourier_probability:.0%} of the images"
     if config.objective == "multitask":
         tasks = "masked image modelling beside segmentation"
-    crops = config.batch_size * config.gradient_accumulation_steps
+    crops = config.per_device_train_batch_size * config.gradient_accumulation_steps
     low, high = config.scale_range
     return [
         ["started from", _shown(config.model)],
@@ -121,7 +122,10 @@ def _method(config: TrainConfig) -> list[list[str]]:
         ["Fourier styles", fourier],
         ["Multi-Task Training", tasks],
         ["objective", config.objective],
-        ["steps", f"{config.steps} of {crops} crops a process" + f" of {config.crop_size} px" * bool(config.crop_size)],
+        [
+            "steps",
+            f"{config.max_steps} of {crops} crops a process" + f" of {config.crop_size} px" * bool(config.crop_size),
+        ],
         ["optimiser", f"AdamW, learning rate {config.learning_rate:g}, warm-up of {config.warmup_steps} steps"],
         ["scales", f"{low:g} to {high:g}" + " of the crop" * config.relative_to_crop + ", turned" * config.rotate],
         ["precision", f"{config.mixed_precision} in training, {config.save_dtype} in the file"],

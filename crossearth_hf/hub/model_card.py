@@ -21,6 +21,7 @@ from ..inference.loading import load_config
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..reporting.comparison import Comparison, compare
 from ..scenarios.source_datasets import DATASETS
+from ..training.config import with_new_names
 from ..training.run_folder import HARMLESS_ON_RESUME
 from .card_sections import CardFacts, card_sections, dataset_of
 
@@ -125,7 +126,9 @@ def _check_seed_run(report: Report, own: Report, folder: Path) -> None:
 
 def _recipe(training: Mapping[str, Any] | None) -> dict[str, Any]:
     """A run's settings but for its seed and for what decides no step."""
-    return {key: value for key, value in (training or {}).items() if key not in HARMLESS_ON_RESUME | {"seed"}}
+    return {
+        key: value for key, value in with_new_names(training or {}).items() if key not in HARMLESS_ON_RESUME | {"seed"}
+    }
 
 
 def eval_results(facts: CardFacts) -> list[EvalResult]:

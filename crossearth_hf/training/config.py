@@ -50,7 +50,7 @@ class TrainConfig:
         label_set: Classes of the data.
         mask_values: Value of each class in the masks, in the order of the label set: "0,255" for two classes drawn in
             black and white. By default values are ids. 255 is ignored unless it is listed.
-        objective: "masks" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
+        objective: "segmentation" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
             (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another
             objective goes on from them (`model`), both without labels or masks: "reconstruct", masked image modelling
             alone; "features", see `feature_objective`.
@@ -60,7 +60,7 @@ class TrainConfig:
         lora_dropout: Probability with which an input of LoRA's updates is dropped.
         lora_targets: Names of the linear layers that get LoRA, in every block of the ViT.
         style_probability: Share of the images that Earth-Style Injection restyles; 0 for none. Styles are for the
-            objectives "masks" and "multitask".
+            objectives "segmentation" and "multitask".
         style_alpha: Weight of the bank's style against the image's own.
         style_mask_ratio: Share of the blocks that show the restyled image.
         style_block_size: Side of a block in pixels.
@@ -71,11 +71,11 @@ class TrainConfig:
             `fourier_style`; 0 for none.
         mim_mask_ratio, mim_block_size, mim_weight: Of masked image modelling, see `CrossEarthConfig`, into which they
             are written; the model's own if not given.
-        steps: Optimiser steps of this run.
-        schedule_steps: Steps after which the learning rate reaches 0 (`steps` if not given). The published runs stop
-            at 30,000 of 40,000.
-        batch_size: Crops per process and forward pass.
-        gradient_accumulation_steps: Forward passes per optimiser step.
+        max_steps: Optimizer steps of this run.
+        schedule_steps: Steps after which the learning rate reaches 0 (`max_steps` if not given). The published runs
+            stop at 30,000 of 40,000.
+        per_device_train_batch_size: Crops per process and forward pass.
+        gradient_accumulation_steps: Forward passes per optimizer step.
         learning_rate: Peak of the schedule.
         backbone_lr_multiplier: Factor of the learning rate of the ViT's own weights, where they are trained.
         weight_decay: AdamW's, see `optimization.param_groups`.
@@ -98,10 +98,10 @@ class TrainConfig:
             memory, but the saved model holds the rounded weights.
         save_dtype: Number format of the saved weights: "float32", "float16" or "bfloat16".
         seed: Of weights, crops, styles, masks and the loss's random points.
-        num_workers: Processes that prepare crops; 0 for none.
-        log_every, eval_every, save_every: Steps between log lines, evaluations and checkpoints.
-        tracker: "tensorboard" also writes the log to `output_dir`/tensorboard; "none" to `log.jsonl` alone.
-        resume: Continue from the last checkpoint in `output_dir`, if there is one.
+        dataloader_num_workers: Processes that prepare crops; 0 for none.
+        logging_steps, eval_steps, save_steps: Steps between log lines, evaluations and checkpoints.
+        report_to: "tensorboard" also writes the log to `output_dir`/tensorboard; "none" to `log.jsonl` alone.
+        resume_from_checkpoint: Continue from the last checkpoint in `output_dir`, if there is one.
     """
 
     model: str
@@ -114,7 +114,7 @@ class TrainConfig:
     nodata: list[float] | str = field(default_factory=list)
     label_set: str = "land-cover"
     mask_values: list[int] = field(default_factory=list)
-    objective: str = "masks"
+    objective: str = "segmentation"
     adaptation: str = "rein"
     lora_rank: int = 8
     lora_alpha: int = 16
@@ -131,9 +131,9 @@ class TrainConfig:
     mim_mask_ratio: float | None = None
     mim_block_size: int | None = None
     mim_weight: float | None = None
-    steps: int = 30_000
+    max_steps: int = 30_000
     schedule_steps: int | None = None
-    batch_size: int = 4
+    per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-4
     backbone_lr_multiplier: float = 1.0
@@ -151,12 +151,12 @@ class TrainConfig:
     frozen_dtype: str = "float32"
     save_dtype: str = "float32"
     seed: int = 0
-    num_workers: int = 0
-    log_every: int = 50
-    eval_every: int = 1000
-    save_every: int = 1000
-    tracker: str = "none"
-    resume: bool = False
+    dataloader_num_workers: int = 0
+    logging_steps: int = 50
+    eval_steps: int = 1000
+    save_steps: int = 1000
+    report_to: str = "none"
+    resume_from_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         self._take_paths()
@@ -180,17 +180,20 @@ class TrainConfig:
         low_high = self.scale_range
         rising = len(low_high) == 2 and 0 < low_high[0] <= low_high[1]
         self._require("scale_range", rising, "must be two rising numbers")
-        whole_lines = self.save_every % self.log_every == 0
-        self._require("save_every", whole_lines, f"must be a multiple of log_every ({self.log_every})")
+        whole_lines = self.save_steps % self.logging_steps == 0
+        self._require("save_steps", whole_lines, f"must be a multiple of logging_steps ({self.logging_steps})")
         metric = self.ground_sampling_distance is None or not self.relative_to_crop
         self._require("ground_sampling_distance", metric, "needs relative_to_crop to be false: it fixes the scale")
         half_turn = 0 <= self.rotation_degrees <= 180
         self._require("rotation_degrees", half_turn, "must lie between 0 and 180")
         self._require("crop_size", (self.crop_size or 16) % 16 == 0, "must be a multiple of 16")
-        self._require("schedule_steps", self.total_steps >= self.steps, f"must not be below steps ({self.steps})")
+        self._require(
+            "schedule_steps", self.total_steps >= self.max_steps, f"must not be below max_steps ({self.max_steps})"
+        )
         self._require("warmup_steps", self.warmup_steps < self.total_steps, f"must be below {self.total_steps}")
-        partner = not self.fourier_probability or self.batch_size > 1
-        self._require("fourier_probability", partner, "needs a batch_size above 1: it mixes images of a batch")
+        partner = not self.fourier_probability or self.per_device_train_batch_size > 1
+        rule = "needs a per_device_train_batch_size above 1: it mixes images of a batch"
+        self._require("fourier_probability", partner, rule)
         for name in ("mim_mask_ratio", "mim_block_size", "mim_weight"):
             used = getattr(self, name) is None or self.hides_blocks
             self._require(name, used, f"must be left out with objective '{self.objective}', which hides no blocks")
@@ -212,7 +215,7 @@ class TrainConfig:
     def _check_warm_start(self) -> None:
         """What the objectives that train the features alone leave no room for."""
         alone = f"objective '{self.objective}'"
-        if self.objective not in ("masks", "multitask"):
+        if self.objective not in ("segmentation", "multitask"):
             self._require("eval_data", not self.eval_data, f"must be left out with {alone}, which trains no head")
             for name in ("style_probability", "fourier_probability"):
                 self._require(name, not getattr(self, name), f"must be 0 with {alone}: it knows no styles")
@@ -222,7 +225,7 @@ class TrainConfig:
     @property
     def needs_labels(self) -> bool:
         """Whether the objective reads labels."""
-        return self.objective in ("masks", "multitask")
+        return self.objective in ("segmentation", "multitask")
 
     @property
     def hides_blocks(self) -> bool:
@@ -243,7 +246,7 @@ class TrainConfig:
     @property
     def total_steps(self) -> int:
         """Step at which the learning rate would reach 0."""
-        return self.schedule_steps or self.steps
+        return self.schedule_steps or self.max_steps
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
@@ -251,33 +254,45 @@ class TrainConfig:
 
 
 _POSITIVE = (
-    "steps", "schedule_steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "crop_size", "eval_scale",
-    "log_every", "eval_every", "save_every", "lora_rank", "lora_alpha", "style_block_size", "mim_block_size",
-    "backbone_lr_multiplier", "ground_sampling_distance",
+    "max_steps", "schedule_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "crop_size", "eval_scale", "logging_steps", "eval_steps", "save_steps", "lora_rank", "lora_alpha",
+    "style_block_size", "mim_block_size", "backbone_lr_multiplier", "ground_sampling_distance",
 )  # fmt: skip
-_NOT_NEGATIVE = ("mim_weight", "weight_decay", "warmup_steps", "max_grad_norm", "seed", "num_workers")
+_NOT_NEGATIVE = ("mim_weight", "weight_decay", "warmup_steps", "max_grad_norm", "seed", "dataloader_num_workers")
 _PROBABILITIES = (
     "lora_dropout", "style_probability", "style_alpha", "style_mask_ratio", "fourier_probability", "mim_mask_ratio",
 )  # fmt: skip
 MODEL_FIELDS = ("ground_sampling_distance", "mim_mask_ratio", "mim_block_size", "mim_weight")
 """Fields that are written into the model's configuration where they are given."""
 _CHOICES = {
-    "objective": ("masks", "multitask", "reconstruct", "features"),
+    "objective": ("segmentation", "multitask", "reconstruct", "features"),
     "adaptation": ADAPTATIONS,
-    "tracker": ("none", "tensorboard"),
+    "report_to": ("none", "tensorboard"),
     "mixed_precision": ("no", "bf16", "fp16"),
     "frozen_dtype": ("float32", "bfloat16"),
     "save_dtype": ("float32", "float16", "bfloat16"),
 }
 _TYPES = typing.get_type_hints(TrainConfig)
+RENAMED = {
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "log_every": "logging_steps",
+    "eval_every": "eval_steps",
+    "save_every": "save_steps",
+    "tracker": "report_to",
+    "num_workers": "dataloader_num_workers",
+    "resume": "resume_from_checkpoint",
+    "objective masks": "objective segmentation",
+}
+"""Names of earlier releases, and those that transformers' `TrainingArguments` has for the same."""
 
 
 def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
     """The run that command-line flags describe: one flag per field, and `--config FILE.yaml`; flags win over the file.
 
     Raises:
-        InputError: an unknown flag or field (the nearest known one is named), a value of the wrong type or out of
-            range, a required field that is missing, a file that is no YAML mapping.
+        InputError: an unknown flag or field (its new name or the nearest known one is named), a value of the wrong type
+            or out of range, a required field that is missing, a file that is no YAML mapping.
     """
     parser = _TrainParser(prog="crossearth train", description="Trains CrossEarth on labelled images.")
     parser.add_argument("--config", metavar="FILE.yaml", help="fields of the same names; flags win over it")
@@ -291,6 +306,9 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
 
 def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
     """A `TrainConfig` from names and values; numbers may be text, as YAML leaves "3e-4". Raises `InputError`."""
+    old = old_name(values)
+    if old is not None:
+        raise InputError(_renamed(old))
     for name in values:
         if name not in _TYPES:
             raise InputError(_unknown_field(str(name)))
@@ -298,6 +316,19 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
         if item.default is MISSING and item.default_factory is MISSING and item.name not in values:
             raise InputError(f"{item.name} is missing; give --{item.name} or name it in the config file")
     return TrainConfig(**{name: _convert(name, value, _TYPES[name]) for name, value in values.items()})
+
+
+def old_name(values: Mapping[str, Any]) -> str | None:
+    """The first key of `RENAMED` that a recipe of an earlier release holds, if any."""
+    return next((name for name in (*values, f"objective {values.get('objective')}") if name in RENAMED), None)
+
+
+def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier release in the names of this one: to be shown, not to be trained again."""
+    new = {RENAMED.get(name, name): value for name, value in values.items()}
+    if new.get("objective") == "masks":
+        new["objective"] = "segmentation"
+    return new
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -314,7 +345,7 @@ def to_yaml(config: TrainConfig) -> str:
     """The recipe of a run as YAML text: every field that differs from its default, except where it wrote."""
     unset = defaults()
     kept = {name: value for name, value in dataclasses.asdict(config).items() if value != unset[name]}
-    for name in ("output_dir", "resume"):
+    for name in ("output_dir", "resume_from_checkpoint"):
         kept.pop(name, None)
     return yaml.safe_dump(kept, sort_keys=False)
 
@@ -337,6 +368,9 @@ class _TrainParser(Parser):
     def refuse(self, texts: Sequence[str]) -> NoReturn:
         name = texts[0].removeprefix("--").partition("=")[0]
         is_flag = texts[0].startswith("--")
+        old = name.removeprefix("no-").replace("-", "_")
+        if is_flag and old in RENAMED:
+            raise InputError(_renamed(old))
         raise InputError(_unknown_field(name) if is_flag else f"'{texts[0]}' belongs to no flag; remove it")
 
 
@@ -358,6 +392,10 @@ def _as_field(argument: str) -> str:
     name, equals, value = argument.removeprefix("--").partition("=")
     known = argument.startswith("--") and name.replace("-", "_") in _TYPES
     return f"--{name.replace('-', '_')}{equals}{value}" if known else argument
+
+
+def _renamed(old: str) -> str:
+    return f"'{old}' has a new name; write '{RENAMED[old]}'"
 
 
 def _unknown_field(name: str) -> str:

@@ -13,22 +13,22 @@ from ..errors import InputError, shown
 from ..files.documents import read_json
 from ..files.outputs import replace_folder, staged
 from ..files.working_folders import alone_in, is_own_folder, remove_folder, working_folder
-from .config import TrainConfig, defaults, to_json
+from .config import RENAMED, TrainConfig, defaults, old_name, to_json
 
 _STATE = "run.json"  # in every checkpoint, from its first moment on
 _RECIPE = "train.yaml"
 _LOCK_SECONDS = 10  # the workers of a killed run end, and let go of its folder, within five
 
 HARMLESS_ON_RESUME = {
-    "resume",
+    "resume_from_checkpoint",
     "output_dir",
     "eval_data",
     "eval_scale",
-    "num_workers",
-    "log_every",
-    "eval_every",
-    "save_every",
-    "tracker",
+    "dataloader_num_workers",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "report_to",
 }
 """Fields that may change between a run and its continuation, since no training step depends on them."""
 
@@ -79,7 +79,9 @@ class RunFolder:
         if not (saved or self._log.exists()) and (self.path / _RECIPE).exists():
             raise InputError(f"{self.path / _RECIPE} would be replaced by that of the run; name another output_dir")
         if (saved or self._log.exists()) and not resume:
-            raise InputError(f"{self.path} already holds a run; continue it with --resume or name another output_dir")
+            raise InputError(
+                f"{self.path} already holds a run; continue it with --resume_from_checkpoint or name another output_dir"
+            )
 
     def recover(self) -> None:
         """Puts the last checkpoint back if a run was killed while it exchanged two; clears the rest away."""
@@ -114,11 +116,15 @@ class RunFolder:
         for name, kinds in _STATE_TYPES.items():
             if not isinstance(state.get(name), kinds):
                 raise InputError(f"{self.checkpoint / _STATE} has {name} {shown(state.get(name))}; {remedy}")
-        saved = defaults() | read_json(self.checkpoint / "config.json", remedy)
+        recipe = read_json(self.checkpoint / "config.json", remedy)
+        old = old_name(recipe)
+        if old is not None:
+            raise InputError(f"{self.checkpoint} is of an earlier release: '{old}' is now '{RENAMED[old]}'; {remedy}")
+        saved = defaults() | recipe
         now = json.loads(to_json(config))
         for fields in (saved, now):  # a run may be prolonged where that leaves the learning rates as they were
-            fields["schedule_steps"] = fields["schedule_steps"] or fields.pop("steps")
-            fields.pop("steps", None)
+            fields["schedule_steps"] = fields["schedule_steps"] or fields["max_steps"]
+            del fields["max_steps"]
         saved["processes"], now["processes"] = state["processes"], processes
         for name in sorted(set(now) - HARMLESS_ON_RESUME):
             if saved.get(name) != now[name]:

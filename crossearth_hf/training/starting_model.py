@@ -99,10 +99,10 @@ def _is_peer(config: TrainConfig) -> bool:
         return False
     if FeaturePyramidSegmenter.__name__ not in (read_json(path, "save the model again").get("architectures") or []):
         return False
-    if (config.objective, config.adaptation) != ("masks", "full"):
+    if (config.objective, config.adaptation) != ("segmentation", "full"):
         raise InputError(
             f"'{config.model}' is the convolutional peer, which knows no objective '{config.objective}' with "
-            f"adaptation '{config.adaptation}'; train it with objective 'masks' and adaptation 'full'"
+            f"adaptation '{config.adaptation}'; train it with objective 'segmentation' and adaptation 'full'"
         )
     if config.gradient_checkpointing:
         raise InputError(f"'{config.model}' is the convolutional peer: leave gradient_checkpointing out, it has none")

@@ -80,7 +80,7 @@ def train(config: TrainConfig, scorer: Scorer | None = None) -> Path:
         if error.errno not in DISK_ERRORS:
             raise
         raise InputError(
-            f"{config.output_dir} cannot be written: {error}; make room and go on with --resume"
+            f"{config.output_dir} cannot be written: {error}; make room and go on with --resume_from_checkpoint"
         ) from error
     finally:
         if owns_state:  # else the next run of this process could not have another precision
@@ -95,7 +95,7 @@ class Trainer:
         self.folder = RunFolder(config.output_dir)
         self.label_set = get_label_set(config.label_set)
         self.accelerator = _accelerator(config)
-        self.folder.prepare(resume=config.resume)
+        self.folder.prepare(resume=config.resume_from_checkpoint)
         set_seed(config.seed)
         self.segmentation = build_model(config, self.label_set, tell=self.accelerator.print)
         with torch.device("meta"):  # without LoRA layers and FSDP's class, for saving
@@ -137,7 +137,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.folder.recover()
         self.accelerator.wait_for_everyone()
-        if self.config.resume and self.folder.checkpoint.is_dir():
+        if self.config.resume_from_checkpoint and self.folder.checkpoint.is_dir():
             self._load_checkpoint()
         if self.accelerator.is_main_process:
             self.folder.keep_log_until(self.step)
@@ -166,29 +166,29 @@ class Trainer:
     def _loop(self) -> None:
         config = self.config
         shown = self.accelerator.is_local_main_process
-        bar = progress_bar(desc="training", unit="step", total=config.steps, initial=self.step, shown=shown)
+        bar = progress_bar(desc="training", unit="step", total=config.max_steps, initial=self.step, shown=shown)
         self.model.train()
         started, losses, self.waited = time.monotonic(), [], 0.0
         for batches in self._batches():
             losses += self._train_step(batches)
             self.step += 1
             bar.update()
-            if self.step % config.log_every == 0 or self.step == config.steps:
+            if self.step % config.logging_steps == 0 or self.step == config.max_steps:
                 values = self._mean(losses)
                 waiting = round(self.waited / (time.monotonic() - started), 4)
                 state = {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.skipped, "waiting": waiting}
                 self._log({"train": values | state}, started)
                 bar.set_postfix({"loss": f"{values['loss']:.3f}"} if values else {"skipped": self.skipped})
                 started, losses, self.waited = time.monotonic(), [], 0.0
-            if self.skipped == config.steps:
+            if self.skipped == config.max_steps:
                 bar.close()
                 raise InputError(
                     f"all {self.skipped} steps were skipped, as no crop of train_data held a labelled pixel, and no "
                     "model is written; check masks, nodata and scale_range"
                 )
-            if self.step % config.eval_every == 0 or self.step == config.steps:
+            if self.step % config.eval_steps == 0 or self.step == config.max_steps:
                 self._evaluate()
-            if self.step % config.save_every == 0 or self.step == config.steps:
+            if self.step % config.save_steps == 0 or self.step == config.max_steps:
                 self._save_checkpoint()
         bar.close()
 
@@ -238,7 +238,8 @@ class Trainer:
     def _loader(self) -> DataLoader:
         """Batches of the crops that are still to be seen."""
         config, processor = self.config, self.processor
-        per_step = config.batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
+        per_pass = config.per_device_train_batch_size * self.accelerator.num_processes
+        per_step = per_pass * config.gradient_accumulation_steps
         settings = CropSettings(
             size=self.crop_size,
             scale_range=(config.scale_range[0], config.scale_range[1]),
@@ -250,12 +251,16 @@ class Trainer:
             std=tuple(processor.image_std),
             rescale_factor=processor.rescale_factor,
         )
-        crops = TrainingCrops(self.sources, config.train_weights, settings, config.seed, per_step * config.steps)
+        crops = TrainingCrops(self.sources, config.train_weights, settings, config.seed, per_step * config.max_steps)
         remaining = range(self.step * per_step, len(crops))
         # A generator of its own, so that starting the loader draws nothing from the global one.
         loader = DataLoader(
-            crops, config.batch_size, sampler=remaining, num_workers=config.num_workers, generator=torch.Generator(),
-        )  # fmt: skip
+            crops,
+            config.per_device_train_batch_size,
+            sampler=remaining,
+            num_workers=config.dataloader_num_workers,
+            generator=torch.Generator(),
+        )
         return self.accelerator.prepare(loader)
 
     def _evaluate(self) -> None:
@@ -367,10 +372,10 @@ class Trainer:
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
-    if config.tracker == "tensorboard" and not is_tensorboard_available():
+    if config.report_to == "tensorboard" and not is_tensorboard_available():
         raise InputError(
-            "tracker 'tensorboard' needs the package tensorboard; install it with pip install "
-            '"crossearth-hf[train]" or set tracker to none'
+            "report_to 'tensorboard' needs the package tensorboard; install it with pip install "
+            '"crossearth-hf[train]" or set report_to to none'
         )
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -378,7 +383,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=config.gradient_accumulation_steps, sync_with_dataloader=False
         ),
-        log_with=None if config.tracker == "none" else config.tracker,
+        log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.output_dir,
     )
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -387,7 +392,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     if sharded and config.frozen_dtype != "float32":
         raise InputError("frozen_dtype is bfloat16, but sharding wants one number format in a layer: leave it out")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks, since the loader is prepared later
-        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config
+        settings["train_micro_batch_size_per_gpu"] = config.per_device_train_batch_size
     return accelerator
 
 

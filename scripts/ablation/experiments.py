@@ -27,7 +27,7 @@ from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProce
 from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from crossearth_hf.styles.bank import embed_rasters, find_rasters
 from crossearth_hf.training import TrainConfig, build_train_config
-from crossearth_hf.training.config import defaults, to_json
+from crossearth_hf.training.config import RENAMED, defaults, old_name, to_json
 from crossearth_hf.training.run_folder import HARMLESS_ON_RESUME
 from crossearth_hf.training.trainer import train
 
@@ -64,7 +64,7 @@ class Experiment:
         validation: The source's own validation images, which choose a checkpoint and enter no mean.
         targets: Domains unseen in training; the headline is the mean over those named in `headline`.
         headline: Names of the targets whose mean is the generalisation score.
-        steps: Optimiser steps of every run: so many that a run takes some 20 minutes on two CPU cores.
+        max_steps: Optimizer steps of every run: so many that a run takes some 20 minutes on two CPU cores.
         settings: Fields of `TrainConfig` that all variants share.
     """
 
@@ -73,14 +73,14 @@ class Experiment:
     validation: Target
     targets: tuple[Target, ...]
     headline: tuple[str, ...]
-    steps: int
+    max_steps: int
     settings: dict[str, Any]
 
 
 LAND_COVER = ("land", "building", "road", "water", "vegetation")
 OBJECTS = LAND_COVER[1:]
 _SETTINGS: dict[str, Any] = {
-    "batch_size": 8,
+    "per_device_train_batch_size": 8,
     "learning_rate": 1e-3,
     "backbone_lr_multiplier": 0.1,
     "max_grad_norm": 1.0,
@@ -89,7 +89,11 @@ _SETTINGS: dict[str, Any] = {
     "rotate": True,
 }
 # Streets follow a city's grid, and every city's lies at another angle.
-_ROADS: dict[str, Any] = _SETTINGS | {"batch_size": 4, "scale_range": [0.6, 1.6], "rotation_degrees": 45.0}
+_ROADS: dict[str, Any] = _SETTINGS | {
+    "per_device_train_batch_size": 4,
+    "scale_range": [0.6, 1.6],
+    "rotation_degrees": 45.0,
+}
 _DRAWN = (
     ("synth:desert-city:24", 0.06),
     ("synth:mediterranean-coast:24", 0.04),
@@ -116,7 +120,7 @@ EXPERIMENTS = {
                 Target("Indonesia 1/2", "indonesia_bt", ("building", "vegetation"), 0.5),
             ),
             headline=("Dubai 7-8", "Harvey 1/4", "Indonesia 1/2"),
-            steps=300,
+            max_steps=300,
             settings=_SETTINGS | {"scale_range": [0.6, 3.0]},
         ),
         Experiment(
@@ -125,7 +129,7 @@ EXPERIMENTS = {
             validation=dataclasses.replace(EPFL, name="EPFL 90-99", source="epfl_roads:09*"),
             targets=(CIL,),
             headline=("CIL",),
-            steps=180,
+            max_steps=180,
             settings=_ROADS,
         ),
         Experiment(
@@ -134,7 +138,7 @@ EXPERIMENTS = {
             validation=dataclasses.replace(CIL, name="CIL 130-143", source="cil_roads:1[3-4]*"),
             targets=(EPFL,),
             headline=("EPFL",),
-            steps=180,
+            max_steps=180,
             settings=_ROADS,
         ),
     )
@@ -148,7 +152,7 @@ PRELIMINARY = {
             validation=Target("Dubai 1-3, part 9", "dubai:tile[1-3]_part009", LAND_COVER),
             targets=(Target("Dubai 4-6", "dubai:tile[4-6]_*", LAND_COVER),),
             headline=("Dubai 4-6",),
-            steps=300,
+            max_steps=300,
             settings=_SETTINGS | {"scale_range": [0.6, 3.0]},
         ),
         Experiment(
@@ -157,8 +161,8 @@ PRELIMINARY = {
             validation=dataclasses.replace(EPFL, name="EPFL 90-99", source="epfl_roads:09*"),
             targets=(CIL,),
             headline=("CIL",),
-            steps=150,
-            settings=_ROADS | {"batch_size": 8, "rotation_degrees": 0.0},
+            max_steps=150,
+            settings=_ROADS | {"per_device_train_batch_size": 8, "rotation_degrees": 0.0},
         ),
     )
 }
@@ -256,7 +260,9 @@ def plan(experiments: Sequence[str], variants: Sequence[str], seeds: Sequence[in
     ]
 
 
-def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, steps: int | None = None) -> TrainConfig:
+def run_config(
+    run: Run, *, data: Path, output: Path, start: Path, peer: Path, max_steps: int | None = None
+) -> TrainConfig:
     """The training run of a cell.
 
     Args:
@@ -265,10 +271,10 @@ def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, s
         output: Folder of the whole ablation.
         start: Model that all variants of CrossEarth start from.
         peer: Model that the convolutional peer starts from.
-        steps: Optimiser steps; by default those of the experiment.
+        max_steps: Optimizer steps; by default those of the experiment.
     """
-    steps = steps or run.experiment.steps
-    every = -(-steps // CHECKPOINTS)
+    max_steps = max_steps or run.experiment.max_steps
+    every = -(-max_steps // CHECKPOINTS)
     values: dict[str, Any] = run.experiment.settings | run.variant.settings
     values |= {
         "mixed_precision": "bf16" if fastest_dtype(resolve_device("auto")) is torch.bfloat16 else "no",
@@ -276,13 +282,13 @@ def run_config(run: Run, *, data: Path, output: Path, start: Path, peer: Path, s
         "output_dir": str(run.folder(output)),
         "train_data": [located(source, data) for source, _ in run.experiment.train],
         "train_weights": [weight for _, weight in run.experiment.train],
-        "steps": steps,
-        "warmup_steps": steps // 10,
+        "max_steps": max_steps,
+        "warmup_steps": max_steps // 10,
         "seed": run.seed,
-        "log_every": 10,
-        "eval_every": every,
-        "save_every": 10 * -(-every // 10),
-        "resume": True,
+        "logging_steps": 10,
+        "eval_steps": every,
+        "save_steps": 10 * -(-every // 10),
+        "resume_from_checkpoint": True,
     }
     if values.get("style_probability") and "style_bank" not in values:
         values["style_bank"] = str(output / run.experiment.name / "style_bank.safetensors")
@@ -366,6 +372,11 @@ def _digest(config: TrainConfig) -> str | None:
 
 def _require_same_settings(finished: dict[str, Any], config: TrainConfig, start: str | None, path: Path) -> None:
     now = json.loads(to_json(config)) | {"start": start}
+    old = old_name(finished["config"])
+    if old is not None:
+        raise InputError(
+            f"{path} is of an earlier release: '{old}' is now '{RENAMED[old]}'; remove it or choose another --out"
+        )
     before = defaults() | finished["config"] | {"start": finished.get("start")}
     for name in sorted(set(now) - HARMLESS_ON_RESUME - _OF_THE_MACHINE):
         if before[name] != now[name]:

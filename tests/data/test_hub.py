@@ -208,7 +208,7 @@ def test_a_stream_that_breaks_off_says_how_to_go_on():
             raise ConnectionError("no route to host")
 
     stream = hub_data.HubStream(Broken(), hub_data.RecordReader("hf-stream:far/away", None, LAND_COVER))
-    with pytest.raises(InputError, match=r"hf-stream:far/away broke off \(no route to host\); .* --resume"):
+    with pytest.raises(InputError, match=r"far/away broke off \(no route to host\); .* --resume_from_checkpoint"):
         stream.image(0, 0)
 
 

@@ -26,7 +26,7 @@ TRAINING = {
     "label_set": "isprs",
     "style_probability": 0.1,
     "objective": "multitask",
-    "steps": 2000,
+    "max_steps": 2000,
     "seed": 0,
 }
 
@@ -171,6 +171,21 @@ def test_training_is_told_without_paths_of_the_machine(tmp_path, saved, write_re
         assert f"), {use} |" in licence
         assert DATASETS[name].licence in licence
     assert row(text, "weights | not") == "| weights | not stated |  |"
+
+
+def test_a_recipe_of_an_earlier_release_is_told_as_one_of_today(tmp_path, saved, write_report):
+    today = TRAINING | {"objective": "segmentation", "per_device_train_batch_size": 2, "logging_steps": 10}
+    old = TRAINING | {"objective": "masks", "steps": 2000, "batch_size": 2, "log_every": 50, "seed": 1}
+    del old["max_steps"]
+    ours = write_report({"P(i)2V": entry()}, name="ours", training=old | {"seed": 0})
+    text, _ = read(write_model_card(saved[0], [ours], out=tmp_path / "old.md"))
+    assert row(text, "steps") == "| steps | 2000 of 2 crops a process |"
+    assert row(text, "objective") == "| objective | segmentation |"
+    reports = [
+        write_report({"P(i)2V": entry()}, name="today", training=today),
+        write_report({"P(i)2V": entry()}, name="seed", model=1, training=old),
+    ]
+    assert "(2 runs)" in read(write_model_card(saved[0], reports, out=tmp_path / "card.md"))[0]
 
 
 def test_unknown_training_is_called_unknown(tmp_path, saved, write_report):

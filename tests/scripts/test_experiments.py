@@ -53,7 +53,7 @@ def test_plan_refuses_unknown_names(experiments, variants):
 def test_variants_of_a_seed_differ_in_their_own_settings_alone():
     configs = {
         run.variant.name: run_config(
-            run, data=Path("data"), output=Path("out"), start=Path("start"), peer=Path("peer"), steps=300
+            run, data=Path("data"), output=Path("out"), start=Path("start"), peer=Path("peer"), max_steps=300
         )
         for run in plan(["dubai"], list(VARIANTS), [7])
     }
@@ -126,18 +126,18 @@ SMALL = Experiment(
     validation=Target("inside", "data:4", LAND_COVER.classes),
     targets=(Target("outside", "data:5", LAND_COVER.classes),),
     headline=("outside",),
-    steps=24,
-    settings={"batch_size": 2, "learning_rate": 1e-3},
+    max_steps=24,
+    settings={"per_device_train_batch_size": 2, "learning_rate": 1e-3},
 )
 
 
 def test_a_cell_goes_on_where_it_was_interrupted_and_is_not_repeated(tmp_path, monkeypatch):
     make_workplace(tmp_path)
 
-    def cell(name, steps=None, start="tiny.json"):
+    def cell(name, max_steps=None, start="tiny.json"):
         run = Run(SMALL, Variant("full", {"adaptation": "full"}), 1)
         places = {"output": tmp_path / name, "start": tmp_path / start, "peer": Path()}
-        return execute(run, run_config(run, data=tmp_path, steps=steps, **places), tmp_path)
+        return execute(run, run_config(run, data=tmp_path, max_steps=max_steps, **places), tmp_path)
 
     whole = cell("whole")
     scored = []
@@ -157,8 +157,16 @@ def test_a_cell_goes_on_where_it_was_interrupted_and_is_not_repeated(tmp_path, m
     assert resumed["checkpoints"] == whole["checkpoints"]
     monkeypatch.setattr("ablation.experiments.train", None)
     assert cell("killed") == resumed
-    with pytest.raises(InputError, match=r"result\.json is a finished run with steps 24 where 20 is asked for"):
-        cell("killed", steps=20)
+    with pytest.raises(InputError, match=r"result\.json is a finished run with max_steps 24 where 20 is asked for"):
+        cell("killed", max_steps=20)
+    path = tmp_path / "killed" / "small" / "full" / "seed1" / "result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"config": result["config"] | {"batch_size": 2}}))
+    with pytest.raises(
+        InputError, match=r"is of an earlier release: 'batch_size' is now 'per_device_train_batch_size'"
+    ):
+        cell("killed")
+    path.write_text(json.dumps(result))
     # The same from weights that somebody has trained: another start.
     assert resumed["start"] is None
     (tmp_path / "trained").mkdir()

@@ -155,7 +155,7 @@ def _conversion_configs(case: Case) -> int:
 
 
 def _training_configs(case: Case) -> int:
-    recipe = {"model": "tiny", "output_dir": "out", "train_data": ["town"], "steps": 3, "scale_range": [0.5, 2.0]}
+    recipe = {"model": "tiny", "output_dir": "out", "train_data": ["town"], "max_steps": 3, "scale_range": [0.5, 2.0]}
     Path("run.yaml").write_bytes(_document(case, recipe))
     return _parse_training(["--config", "run.yaml"])
 

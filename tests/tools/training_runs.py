@@ -46,8 +46,8 @@ def settings(workplace: Path, output: Path, **changes: object) -> TrainConfig:
     """Four steps of two crops on five of the images; everything is trained."""
     values = {
         "model": str(workplace / "tiny.json"), "output_dir": str(output), "train_data": f"{workplace / 'data'}:[0-4]",
-        "steps": 4, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1, "log_every": 1, "num_workers": 0,
-        "max_grad_norm": 1.0, "seed": 3, "adaptation": "full+rein",
+        "max_steps": 4, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1,
+        "logging_steps": 1, "dataloader_num_workers": 0, "max_grad_norm": 1.0, "seed": 3, "adaptation": "full+rein",
     }  # fmt: skip
     return build_train_config(values | changes)
 

@@ -132,8 +132,8 @@ def make_inputs(root: Path) -> None:
 
 _SCORING = ["--scenarios", "P(i)2V,P(r)2V", "--window", "64", "--device", "cpu", "--bootstrap", "20", "--examples", "2"]
 _TRAINING = {
-    "steps": 4, "batch_size": 1, "warmup_steps": 1, "log_every": 1, "eval_every": 2, "save_every": 1, "seed": 3,
-    "learning_rate": 1e-3, "adaptation": "full+rein", "output_dir": "run",
+    "max_steps": 4, "per_device_train_batch_size": 1, "warmup_steps": 1, "logging_steps": 1, "eval_steps": 2,
+    "save_steps": 1, "seed": 3, "learning_rate": 1e-3, "adaptation": "full+rein", "output_dir": "run",
 }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def _train(root: Path) -> int:
     places = {"model": root / "training/tiny.json", "train_data": f"{root}/training/data:[0-4]"}
     places["eval_data"] = f"{root}/training/data:5"
     flags = [f"--{name}={value}" for name, value in (_TRAINING | places).items()]
-    return _exit_code(train_script.main, [*flags, "--resume"])
+    return _exit_code(train_script.main, [*flags, "--resume_from_checkpoint"])
 
 
 def _exit_code(call: Callable[..., int], arguments: list[str]) -> int:

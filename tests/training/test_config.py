@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.training.config import TrainConfig, field_descriptions, parse_train_config, to_yaml
+from crossearth_hf.training.config import (
+    RENAMED,
+    TrainConfig,
+    build_train_config,
+    field_descriptions,
+    parse_train_config,
+    to_yaml,
+    with_new_names,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = ["--model", "tiny", "--output_dir", "run", "--train_data", "synth:desert-city:1"]
@@ -16,11 +24,16 @@ REQUIRED = ["--model", "tiny", "--output_dir", "run", "--train_data", "synth:des
 
 def test_flags_win_over_the_file(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("learning_rate: 3e-4\nsteps: 7\ntrain_data: some/folder\nrotate: true\nscale_range: [0.8, 2]\n")
-    arguments = ["--config", str(path), "--model", "tiny", "--output_dir", "run", "--steps", "9", "--no-rotate"]
+    path.write_text("learning_rate: 3e-4\nmax_steps: 7\ntrain_data: some/folder\nrotate: true\nscale_range: [0.8, 2]\n")
+    arguments = ["--config", str(path), "--model", "tiny", "--output_dir", "run", "--max_steps", "9", "--no-rotate"]
     config = parse_train_config(arguments)
     assert config == TrainConfig(
-        model="tiny", output_dir="run", train_data=["some/folder"], learning_rate=3e-4, steps=9, scale_range=[0.8, 2.0]
+        model="tiny",
+        output_dir="run",
+        train_data=["some/folder"],
+        learning_rate=3e-4,
+        max_steps=9,
+        scale_range=[0.8, 2.0],
     )
 
 
@@ -29,14 +42,14 @@ def test_flags_win_over_the_file(tmp_path):
     [
         (["--learning_rat", "1"], "'learning_rat' is no field of TrainConfig; did you mean 'learning_rate'"),
         (["--zzzzzz=1"], "'zzzzzz' is no field"),
-        (["--steps", "3", "stray"], "'stray' belongs to no flag"),
-        (["--steps", "many"], "steps is 'many'; it must be of type int"),
-        (["--steps", "0"], "steps is 0; it must be positive"),
-        (["--batch_size", "2.5"], "batch_size is '2.5'"),
+        (["--max_steps", "3", "stray"], "'stray' belongs to no flag"),
+        (["--max_steps", "many"], "max_steps is 'many'; it must be of type int"),
+        (["--max_steps", "0"], "max_steps is 0; it must be positive"),
+        (["--per_device_train_batch_size", "2.5"], "per_device_train_batch_size is '2.5'"),
         (["--mixed_precision", "fp8"], "must be one of no, bf16, fp16"),
         (["--frozen_dtype", "bfloat16"], "frozen_dtype is 'bfloat16'; it needs mixed_precision bf16"),
         (["--label_set", "moon"], "'moon' is no label set"),
-        (["--schedule_steps", "10", "--steps", "20"], "schedule_steps is 10"),
+        (["--schedule_steps", "10", "--max_steps", "20"], "schedule_steps is 10"),
         (["--scale_range", "2", "0.5"], "scale_range"),
         (["--crop_size", "100"], "crop_size is 100; it must be a multiple of 16"),
         (["--train_weights", "1", "2"], "train_weights"),
@@ -73,16 +86,44 @@ def test_values_without_data_come_from_flags_files_and_the_recipe_of_a_run(tmp_p
     [
         ("lerning_rate: 1", "did you mean 'learning_rate'"),
         ("rotate: 3", "rotate is 3; it must be of type bool"),
-        ("steps: true", "steps is True"),
+        ("max_steps: true", "max_steps is True"),
         ("train_data: [3]", "train_data is 3"),
-        ("- steps", "is no list of 'name: value' lines"),
-        ("steps: [", "cannot be read as YAML"),
+        ("- max_steps", "is no list of 'name: value' lines"),
+        ("max_steps: [", "cannot be read as YAML"),
     ],
 )
 def test_mistakes_in_the_file_are_named(tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         parse_train_config(["--config", str(tmp_path / "run.yaml"), *REQUIRED[: 4 if "train_data" in text else None]])
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_names_of_earlier_releases_are_refused_with_their_new_ones(tmp_path, old):
+    name, _, value = old.partition(" ")
+    (tmp_path / "run.yaml").write_text(f"{name}: {value or 3}")
+    sentence = f"'{old}' has a new name; write '{RENAMED[old]}'"
+    for flags in (
+        [f"--{name}", value or "3"],
+        [f"--{name.replace('_', '-')}={value}"],
+        ["--config", str(tmp_path / "run.yaml")],
+    ):
+        with pytest.raises(InputError) as refusal:
+            parse_train_config([*REQUIRED, *flags])
+        assert str(refusal.value) == sentence
+
+
+def test_flags_without_a_value_are_refused_too():
+    for flag in ("--resume", "--no-resume"):
+        with pytest.raises(InputError, match="'resume' has a new name; write 'resume_from_checkpoint'"):
+            parse_train_config([*REQUIRED, flag])
+
+
+def test_an_old_recipe_can_still_be_shown():
+    old = {"model": "tiny", "output_dir": "run", "train_data": "x", "objective": "masks", "steps": 7, "batch_size": 2}
+    config = build_train_config(with_new_names(old))
+    assert (config.objective, config.max_steps, config.per_device_train_batch_size) == ("segmentation", 7, 2)
+    assert with_new_names(with_new_names(old)) == with_new_names(old)
 
 
 def test_what_is_missing_is_named():
@@ -92,11 +133,11 @@ def test_what_is_missing_is_named():
 
 def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", *REQUIRED, "--stepz", "3"])
+    monkeypatch.setattr(sys, "argv", ["train.py", *REQUIRED, "--max_stepz", "3"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
     assert end.value.code == 2
-    sentence = "crossearth: error: 'stepz' is no field of TrainConfig; did you mean 'steps'?"
+    sentence = "crossearth: error: 'max_stepz' is no field of TrainConfig; did you mean 'max_steps'?"
     assert capsys.readouterr().err.strip() == sentence
     assert not list(tmp_path.iterdir())
 
@@ -105,8 +146,11 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
     ("changes", "message"),
     [
         ({"objective": "features", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'features'"),
-        ({"save_every": 75, "log_every": 50}, r"save_every is 75; it must be a multiple of log_every \(50\)"),
-        ({"objective": "pixels"}, "objective is 'pixels'; it must be one of masks, multitask, reconstruct, features"),
+        ({"save_steps": 75, "logging_steps": 50}, r"save_steps is 75; it must be a multiple of logging_steps \(50\)"),
+        (
+            {"objective": "pixels"},
+            "objective is 'pixels'; it must be one of segmentation, multitask, reconstruct, features",
+        ),
         ({"objective": "reconstruct", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'reconst"),
         ({"objective": "features", "style_probability": 0.1}, "style_probability is 0.1; it must be 0 with objective"),
         ({"objective": "features", "adaptation": "frozen"}, "adaptation is 'frozen'; it must be another"),
@@ -122,11 +166,17 @@ def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
         ({"lora_dropout": -0.5}, "lora_dropout is -0.5; it must lie between 0 and 1"),
         ({"rotation_degrees": -1.0}, "rotation_degrees is -1.0; it must lie between 0 and 180"),
         ({"rotation_degrees": float("inf")}, "rotation_degrees is inf; it must lie between 0 and 180"),
-        ({"fourier_probability": 0.5, "batch_size": 1}, "fourier_probability is 0.5; it needs a batch_size above 1"),
-        ({"mim_weight": 0.5}, "mim_weight is 0.5; it must be left out with objective 'masks', which hides no blocks"),
+        (
+            {"fourier_probability": 0.5, "per_device_train_batch_size": 1},
+            "fourier_probability is 0.5; it needs a per_device_train_batch_size above 1",
+        ),
+        (
+            {"mim_weight": 0.5},
+            "mim_weight is 0.5; it must be left out with objective 'segmentation', which hides no blocks",
+        ),
         ({"mim_mask_ratio": 2.0, "objective": "multitask"}, "mim_mask_ratio is 2.0; it must lie between 0 and 1"),
         ({"output_dir": "./tiny"}, "output_dir is './tiny'; it must be another folder than that of the model"),
-        ({"tracker": "abacus"}, "tracker is 'abacus'; it must be one of none, tensorboard"),
+        ({"report_to": "abacus"}, "report_to is 'abacus'; it must be one of none, tensorboard"),
     ],
 )
 def test_settings_that_contradict_each_other(changes, message):
@@ -143,7 +193,7 @@ def test_every_flag_is_described(capsys):
     texts = field_descriptions()
     assert texts.keys() == {item.name for item in dataclasses.fields(TrainConfig)}
     assert texts["seed"] == "Of weights, crops, styles, masks and the loss's random points."
-    assert texts["eval_every"] == texts["save_every"] == "Steps between log lines, evaluations and checkpoints."
+    assert texts["eval_steps"] == texts["save_steps"] == "Steps between log lines, evaluations and checkpoints."
     with pytest.raises(SystemExit):
         parse_train_config(["--help"])
     shown = " ".join(capsys.readouterr().out.split())

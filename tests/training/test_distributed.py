@@ -38,7 +38,7 @@ def workplace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(workplace):
     """A model that has learned enough for its matching to be clear: between equal costs rounding would decide."""
-    return training.train(settings(workplace, workplace / "start", steps=40, learning_rate=3e-3, save_every=40))
+    return training.train(settings(workplace, workplace / "start", max_steps=40, learning_rate=3e-3, save_steps=40))
 
 
 def run_in_two(monkeypatch, *configs, fsdp=None):
@@ -72,9 +72,9 @@ def assert_same_losses(two, one):
 
 
 def compare_losses(workplace, start, folder, monkeypatch, **changes):
-    changes = {"model": str(start), "steps": 3, "learning_rate": 1e-4, "warmup_steps": 0} | changes
-    training.train(settings(workplace, folder / "one", batch_size=4, **changes))
-    run_in_two(monkeypatch, settings(workplace, folder / "two", batch_size=2, **changes))
+    changes = {"model": str(start), "max_steps": 3, "learning_rate": 1e-4, "warmup_steps": 0} | changes
+    training.train(settings(workplace, folder / "one", per_device_train_batch_size=4, **changes))
+    run_in_two(monkeypatch, settings(workplace, folder / "two", per_device_train_batch_size=2, **changes))
     assert_same_losses(folder / "two", folder / "one")
 
 
@@ -126,11 +126,13 @@ def fsdp_environment():
 @pytest.mark.parametrize("adaptation", ["rein", pytest.param("rein+lora", marks=pytest.mark.slow)])
 def test_fsdp_trains_scores_saves_and_resumes(workplace, start, tmp_path, monkeypatch, adaptation):
     changes = {"model": str(start), "learning_rate": 1e-4, "warmup_steps": 0, "adaptation": adaptation}
-    changes |= {"eval_data": f"{workplace / 'data'}:[345]", "eval_every": 1, "save_every": 1, "schedule_steps": 3}
-    training.train(settings(workplace, tmp_path / "one", batch_size=4, steps=3, **changes))
-    first = settings(workplace, tmp_path / "two", batch_size=2, steps=2, **changes)
+    changes |= {"eval_data": f"{workplace / 'data'}:[345]", "eval_steps": 1, "save_steps": 1, "schedule_steps": 3}
+    training.train(settings(workplace, tmp_path / "one", per_device_train_batch_size=4, max_steps=3, **changes))
+    first = settings(workplace, tmp_path / "two", per_device_train_batch_size=2, max_steps=2, **changes)
     run_in_two(monkeypatch, first, fsdp=fsdp_environment())
-    last = settings(workplace, tmp_path / "two", batch_size=2, steps=3, resume=True, **changes)
+    last = settings(
+        workplace, tmp_path / "two", per_device_train_batch_size=2, max_steps=3, resume_from_checkpoint=True, **changes
+    )
     run_in_two(monkeypatch, last, fsdp=fsdp_environment())
     assert_same_losses(tmp_path / "two", tmp_path / "one")
     assert (tmp_path / "two" / "checkpoint" / "pytorch_model_fsdp_0" / "__1_0.distcp").is_file(), "sharded"
@@ -161,8 +163,17 @@ def test_the_layers_that_fsdp_wraps_are_in_the_model_of_the_paper():
 
 @pytest.mark.slow
 def test_torchrun_starts_the_script(workplace, tmp_path):
-    flags = ["--model", str(workplace / "tiny.json"), "--train_data", f"{workplace / 'data'}:[0-4]", "--steps", "3"]
-    flags += ["--log_every", "1", "--learning_rate", "1e-3", "--output_dir", str(tmp_path), "--batch_size", "1"]
+    flags = ["--model", str(workplace / "tiny.json"), "--train_data", f"{workplace / 'data'}:[0-4]", "--max_steps", "3"]
+    flags += [
+        "--logging_steps",
+        "1",
+        "--learning_rate",
+        "1e-3",
+        "--output_dir",
+        str(tmp_path),
+        "--per_device_train_batch_size",
+        "1",
+    ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "scripts/train.py", *flags]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

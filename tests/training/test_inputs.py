@@ -32,7 +32,7 @@ def maker(**changes):
 def test_every_objective_gets_its_own_arguments(crops):
     batch, _ = crops
     expected = {
-        "masks": {"pixel_values", "labels", "seeds"},
+        "segmentation": {"pixel_values", "labels", "seeds"},
         "multitask": {"pixel_values", "labels", "seeds"},
         "features": {"pixel_values", "seeds"},
         "reconstruct": {"pixel_values", "seeds"},

@@ -59,7 +59,7 @@ def test_the_learned_mask_image_does_not_decay():
 def test_schedule_is_polynomial_with_linear_warm_up():
     config = build_train_config(
         {"model": "tiny", "output_dir": "x", "train_data": "d", "learning_rate": 6e-5, "warmup_steps": 10_000}
-        | {"schedule_steps": 40_000, "steps": 30_000}
+        | {"schedule_steps": 40_000, "max_steps": 30_000}
     )
     assert learning_rate_at(0, config) == pytest.approx(6e-11)
     assert learning_rate_at(5_000, config) == pytest.approx(3e-5, rel=1e-5)

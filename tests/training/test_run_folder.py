@@ -30,7 +30,7 @@ def test_a_model_or_a_log_of_another_run_is_not_overwritten(tmp_path):
     folder = RunFolder(tmp_path)
     folder.log({"step": 1})
     folder.prepare(resume=True)  # of a run that was killed before its first checkpoint
-    with pytest.raises(InputError, match="already holds a run; continue it with --resume"):
+    with pytest.raises(InputError, match="already holds a run; continue it with --resume_from_checkpoint"):
         folder.prepare(resume=False)
     (tmp_path / "config.json").write_text("{}")
     for resume in (False, True):
@@ -70,7 +70,7 @@ def test_whenever_the_exchange_stops_a_complete_checkpoint_is_found(tmp_path, mo
         ({"seed": 4}, 1, "seed is 4 but .*checkpoint was trained with 3"),
         ({"adaptation": "lora"}, 1, r"adaptation is 'lora' but .* with 'full\+rein'"),
         ({}, 2, "processes is 2 but .* with 1"),
-        ({"steps": 9}, 1, "schedule_steps is 9 but .* with 4"),
+        ({"max_steps": 9}, 1, "schedule_steps is 9 but .* with 4"),
     ],
 )
 def test_another_run_is_refused(tmp_path, changes, processes, message):
@@ -81,7 +81,13 @@ def test_another_run_is_refused(tmp_path, changes, processes, message):
 
 def test_what_no_step_depends_on_may_change(tmp_path):
     folder = saved(RunFolder(tmp_path), 1, schedule_steps=9)
-    changes = {"schedule_steps": 9, "steps": 6, "tracker": "tensorboard", "num_workers": 2, "save_every": 7}
+    changes = {
+        "schedule_steps": 9,
+        "max_steps": 6,
+        "report_to": "tensorboard",
+        "dataloader_num_workers": 2,
+        "save_steps": 7,
+    }
     assert folder.saved_state(settings(tmp_path, "elsewhere", **changes), 1)["step"] == 1
 
 
@@ -95,6 +101,16 @@ def test_a_checkpoint_older_than_a_field_resumes_with_the_default(tmp_path):
     changes = {"frozen_dtype": "bfloat16", "mixed_precision": "bf16"}
     with pytest.raises(InputError, match="was trained with 'float32'"):
         folder.saved_state(settings(tmp_path, tmp_path, **changes), 1)
+
+
+def test_a_checkpoint_of_an_earlier_release_is_refused(tmp_path):
+    folder = saved(RunFolder(tmp_path), 1)
+    path = folder.checkpoint / "config.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"log_every": fields.pop("logging_steps")}))
+    sentence = "checkpoint is of an earlier release: 'log_every' is now 'logging_steps'; start in another output_dir"
+    with pytest.raises(InputError, match=sentence):
+        folder.saved_state(settings(tmp_path, tmp_path), 1)
 
 
 def test_the_log_keeps_what_the_checkpoint_knows(tmp_path):

@@ -32,7 +32,7 @@ def workplace(tmp_path_factory):
 def finished(workplace):
     """A run of four steps with evaluation, not interrupted."""
     output = workplace / "finished"
-    training.train(settings(workplace, output, eval_data=f"{workplace / 'data'}:5", eval_every=2, save_every=3))
+    training.train(settings(workplace, output, eval_data=f"{workplace / 'data'}:5", eval_steps=2, save_steps=3))
     return output
 
 
@@ -58,7 +58,7 @@ def test_the_saved_model_is_that_of_the_last_step(finished):
 
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_resumed_run_repeats_the_uninterrupted_one(workplace, finished, tmp_path, monkeypatch, stop):
-    evaluation = {"eval_data": f"{workplace / 'data'}:5", "eval_every": 2}
+    evaluation = {"eval_data": f"{workplace / 'data'}:5", "eval_steps": 2}
     original = training.Trainer._forward_backward
 
     def interrupted(self, batch, forward_pass):
@@ -68,45 +68,45 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(workplace, finished, tmp_pa
 
     monkeypatch.setattr(training.Trainer, "_forward_backward", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        training.train(settings(workplace, tmp_path, save_every=stop, **evaluation))
+        training.train(settings(workplace, tmp_path, save_steps=stop, **evaluation))
     monkeypatch.setattr(training.Trainer, "_forward_backward", original)
     torch.manual_seed(12345)
-    training.train(settings(workplace, tmp_path, save_every=stop, resume=True, **evaluation))
+    training.train(settings(workplace, tmp_path, save_steps=stop, resume_from_checkpoint=True, **evaluation))
     assert losses(tmp_path) == losses(finished)
     ours, theirs = load_file(tmp_path / "model.safetensors"), load_file(finished / "model.safetensors")
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_accumulated_gradients_resume_too(workplace, tmp_path):
-    changes = {"gradient_accumulation_steps": 2, "batch_size": 1, "steps": 2, "schedule_steps": 2}
+    changes = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1, "max_steps": 2, "schedule_steps": 2}
     training.train(settings(workplace, tmp_path / "whole", **changes))
-    training.train(settings(workplace, tmp_path / "parts", **changes | {"steps": 1}))
-    training.train(settings(workplace, tmp_path / "parts", resume=True, **changes))
+    training.train(settings(workplace, tmp_path / "parts", **changes | {"max_steps": 1}))
+    training.train(settings(workplace, tmp_path / "parts", resume_from_checkpoint=True, **changes))
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 def test_a_run_killed_between_two_checkpoints_resumes(workplace, finished, tmp_path):
-    training.train(settings(workplace, tmp_path, steps=2, schedule_steps=4))
+    training.train(settings(workplace, tmp_path, max_steps=2, schedule_steps=4))
     (tmp_path / "checkpoint").rename(tmp_path / ".checkpoint.old")
     with pytest.raises(InputError, match="already holds a run"):
         training.train(settings(workplace, tmp_path))
-    training.train(settings(workplace, tmp_path, resume=True))
+    training.train(settings(workplace, tmp_path, resume_from_checkpoint=True))
     assert losses(tmp_path) == losses(finished)
 
 
 def test_workers_change_nothing(workplace, finished, tmp_path):
-    training.train(settings(workplace, tmp_path, num_workers=1))
+    training.train(settings(workplace, tmp_path, dataloader_num_workers=1))
     assert losses(tmp_path) == losses(finished)
 
 
 def test_training_learns(workplace, tmp_path):
-    training.train(settings(workplace, tmp_path, steps=60, log_every=10, learning_rate=1e-2, warmup_steps=3))
+    training.train(settings(workplace, tmp_path, max_steps=60, logging_steps=10, learning_rate=1e-2, warmup_steps=3))
     values = [loss for _, loss, _ in losses(tmp_path)]
     assert values[-1] < 0.9 * values[0]
 
 
 def test_a_frozen_backbone_stays_as_it_was(workplace, finished, tmp_path):
-    training.train(settings(workplace, tmp_path, model=str(finished), adaptation="rein", steps=2))
+    training.train(settings(workplace, tmp_path, model=str(finished), adaptation="rein", max_steps=2))
     before, after = load_file(finished / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed
@@ -123,7 +123,7 @@ def test_other_classes_get_a_new_classifier(workplace, finished):
 
 
 def test_half_precision_weights_load_in_full(workplace, tmp_path):
-    training.train(settings(workplace, tmp_path, steps=1, warmup_steps=0, save_dtype="float16"))
+    training.train(settings(workplace, tmp_path, max_steps=1, warmup_steps=0, save_dtype="float16"))
     assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.float16}
     full = load_file(tmp_path / "checkpoint" / "model.safetensors")
     half = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
@@ -142,7 +142,7 @@ def test_a_loss_that_is_no_number_stops_the_run(workplace, tmp_path, monkeypatch
 
     monkeypatch.setattr(CrossEarthForSemanticSegmentation, "forward", diverging)
     with pytest.raises(FloatingPointError, match=r"loss of step 3 is nan; the last good state is .*checkpoint"):
-        training.train(settings(workplace, tmp_path, save_every=2))
+        training.train(settings(workplace, tmp_path, save_steps=2))
     kept = load_file(tmp_path / "checkpoint" / "model.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in kept.values())
 
@@ -152,7 +152,7 @@ def test_a_folder_with_a_run_is_not_overwritten(workplace, finished):
     with pytest.raises(InputError, match="already holds a run"):
         training.train(settings(workplace, finished))
     with pytest.raises(InputError, match="seed is 4 but"):
-        training.train(settings(workplace, finished, resume=True, seed=4))
+        training.train(settings(workplace, finished, resume_from_checkpoint=True, seed=4))
     assert (finished / "log.jsonl").read_bytes() == before
 
 
@@ -164,7 +164,7 @@ def test_models_that_do_not_exist(workplace, tmp_path, model, monkeypatch):
 
 
 def test_the_recipe_lies_beside_the_model(workplace, tmp_path):
-    config = settings(workplace, tmp_path / "run", steps=2, style_block_size=16)
+    config = settings(workplace, tmp_path / "run", max_steps=2, style_block_size=16)
     recipe = read_yaml(training.train(config) / "train.yaml")
     assert recipe["style_block_size"] == 16
     assert "output_dir" not in recipe
@@ -183,16 +183,16 @@ def test_a_full_disk_is_one_sentence(workplace, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(training.Trainer, "_save_checkpoint", full)
-    with pytest.raises(InputError, match=r"No space left on device.*--resume"):
+    with pytest.raises(InputError, match=r"No space left on device.*--resume_from_checkpoint"):
         training.train(settings(workplace, tmp_path / "run"))
 
 
 def test_a_log_line_that_a_kill_cut_short_does_not_stop_a_resume(workplace, tmp_path):
-    folder = training.train(settings(workplace, tmp_path / "run", steps=2, schedule_steps=4))
+    folder = training.train(settings(workplace, tmp_path / "run", max_steps=2, schedule_steps=4))
     whole = losses(folder)
     with open(folder / "log.jsonl", "a") as log:
         log.write('{"step": 3, "lo')
-    training.train(settings(workplace, tmp_path / "run", steps=4, schedule_steps=4, resume=True))
+    training.train(settings(workplace, tmp_path / "run", max_steps=4, schedule_steps=4, resume_from_checkpoint=True))
     assert losses(folder)[:2] == whole
     assert [step for step, *_ in losses(folder)] == [1, 2, 3, 4]
 
@@ -221,9 +221,9 @@ def killed_after(lines, seconds, config):
 
 
 def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(workplace, tmp_path):
-    changes = {"steps": 8, "save_every": 1, "eval_data": f"{workplace / 'data'}:5", "eval_every": 3}
+    changes = {"max_steps": 8, "save_steps": 1, "eval_data": f"{workplace / 'data'}:5", "eval_steps": 3}
     training.train(settings(workplace, tmp_path / "whole", **changes))
-    config = settings(workplace, tmp_path / "killed", resume=True, **changes)
+    config = settings(workplace, tmp_path / "killed", resume_from_checkpoint=True, **changes)
     moments = random.Random(5)
     kills = sum(killed_after(lines, moments.uniform(0, 0.1), config) for lines in (0, 1, 3, 6))
     assert kills >= 3
@@ -249,11 +249,11 @@ def test_a_checkpoint_of_another_architecture_names_its_first_keys(workplace, tm
 def test_a_checkpoint_that_its_model_does_not_fit_any_more(workplace, tmp_path):
     sizes = json.loads((workplace / "tiny.json").read_text())
     (tmp_path / "tiny.json").write_text(json.dumps(sizes))
-    changes = {"model": str(tmp_path / "tiny.json"), "steps": 1, "schedule_steps": 2}
+    changes = {"model": str(tmp_path / "tiny.json"), "max_steps": 1, "schedule_steps": 2}
     training.train(settings(workplace, tmp_path / "run", **changes))
     (tmp_path / "tiny.json").write_text(json.dumps(sizes | {"rein_rank": 2}))
     with pytest.raises(InputError, match=r"checkpoint does not fit the model .*tokens_a.*start in another output_dir"):
-        training.train(settings(workplace, tmp_path / "run", resume=True, **changes | {"steps": 2}))
+        training.train(settings(workplace, tmp_path / "run", resume_from_checkpoint=True, **changes | {"max_steps": 2}))
 
 
 def test_the_log_shows_the_share_of_time_spent_waiting_for_crops(workplace, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def binary_data(root, values=(0, 255)):
 
 
 def test_the_labels_of_training_and_validation_are_shown_once(workplace, tmp_path, capsys):
-    train(settings(workplace, tmp_path / "run", steps=1, warmup_steps=0, eval_data=f"{workplace / 'data'}:5"))
+    train(settings(workplace, tmp_path / "run", max_steps=1, warmup_steps=0, eval_data=f"{workplace / 'data'}:5"))
     lines = capsys.readouterr().err.splitlines()
     assert lines.count("labels of train_data, in 5 images:") == 1
     start = lines.index("labels of eval_data, in 1 image:")
@@ -50,7 +50,17 @@ def test_the_labels_of_training_and_validation_are_shown_once(workplace, tmp_pat
 def test_black_and_white_masks_end_with_a_sentence_and_train_with_its_remedy(workplace, tmp_path, capsys):
     data = binary_data(tmp_path / "data")
     run = ["--model", workplace / "tiny.json", "--output_dir", tmp_path / "run", "--train_data", data]
-    run = [*map(str, run), "--label-set", "building", "--steps", "1", "--batch_size", "1", "--adaptation", "full+rein"]
+    run = [
+        *map(str, run),
+        "--label-set",
+        "building",
+        "--max_steps",
+        "1",
+        "--per_device_train_batch_size",
+        "1",
+        "--adaptation",
+        "full+rein",
+    ]
     assert main(run) == 2
     assert "add --mask-values 0,255" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.json").exists()
@@ -97,7 +107,7 @@ def test_a_run_that_skipped_every_step_writes_no_model(workplace, tmp_path, leav
     write_unseen_labels(data, 0)
     run = tmp_path / "run"
     with pytest.raises(InputError, match="all 2 steps were skipped, as no crop of train_data held a labelled pixel"):
-        train(settings(workplace, run, train_data=str(data), steps=2, **leaving_out))
+        train(settings(workplace, run, train_data=str(data), max_steps=2, **leaving_out))
     assert not (run / "config.json").exists()
     assert not (run / "checkpoint").exists()
     assert [line["skipped"] for line in log_lines(run)] == [1, 2]
@@ -107,7 +117,11 @@ def test_a_run_that_skipped_some_steps_ends_well(workplace, tmp_path, leaving_ou
     data = tmp_path / "data"
     write_unseen_labels(data, 0)
     both = [str(data), f"{workplace / 'data'}:0"]
-    train(settings(workplace, tmp_path / "run", train_data=both, batch_size=1, steps=6, **leaving_out))
+    train(
+        settings(
+            workplace, tmp_path / "run", train_data=both, per_device_train_batch_size=1, max_steps=6, **leaving_out
+        )
+    )
     assert 0 < log_lines(tmp_path / "run")[-1]["skipped"] < 6
     assert (tmp_path / "run" / "config.json").exists()
 
@@ -121,7 +135,7 @@ def test_undeclared_fill_is_told_once_unless_a_person_has_decided(workplace, tmp
         write_raster(data / part / "0.tif", values)
     sources = {"train_data": [str(data), f"{workplace / 'data'}:0"], "eval_data": [f"{workplace / 'data'}:5"]}
     for name, extra in (("found", {}), ("kept", {"nodata": "none"})):
-        train(settings(workplace, tmp_path / name, steps=1, warmup_steps=0, **sources, **extra))
+        train(settings(workplace, tmp_path / name, max_steps=1, warmup_steps=0, **sources, **extra))
         lines = [line for line in capsys.readouterr().err.splitlines() if "-9999" in line]
         assert len(lines) == (name == "found")
     assert "nodata: none" in (tmp_path / "kept" / "train.yaml").read_text()

@@ -42,9 +42,9 @@ def unlabelled(tmp_path_factory):
 
 def test_the_count_of_skipped_steps_goes_on_after_a_resume(unlabelled, tmp_path):
     mixed = {"train_data": [f"{unlabelled / 'data'}:[0-2]", f"{unlabelled / 'data'}:3"], "train_weights": [1, 1]}
-    mixed |= {"batch_size": 1, "schedule_steps": 8, "seed": 1}
-    training.train(settings(unlabelled, tmp_path / "some", steps=4, **mixed))
-    training.train(settings(unlabelled, tmp_path / "some", steps=8, resume=True, **mixed))
+    mixed |= {"per_device_train_batch_size": 1, "schedule_steps": 8, "seed": 1}
+    training.train(settings(unlabelled, tmp_path / "some", max_steps=4, **mixed))
+    training.train(settings(unlabelled, tmp_path / "some", max_steps=8, resume_from_checkpoint=True, **mixed))
     lines = log_lines(tmp_path / "some")
     counts = [line["skipped"] for line in lines]
     assert 0 < counts[3] < counts[7] < 8
@@ -58,7 +58,7 @@ def test_the_faithful_mode_learns_no_object_from_images_without_labels(unlabelle
     monkeypatch.setattr("crossearth_hf.training.trainer.load_sources", load_sources_unkept)
     config = json.loads((unlabelled / "tiny.json").read_text()) | {"ignore_unlabelled_pixels": False}
     (tmp_path / "faithful.json").write_text(json.dumps(config))
-    changes = {"model": str(tmp_path / "faithful.json"), "train_data": f"{unlabelled / 'data'}:[0-2]", "steps": 2}
+    changes = {"model": str(tmp_path / "faithful.json"), "train_data": f"{unlabelled / 'data'}:[0-2]", "max_steps": 2}
     training.train(settings(unlabelled, tmp_path / "run", **changes))
     for line in log_lines(tmp_path / "run"):
         assert line["loss_mask"] == line["loss_dice"] == line["skipped"] == 0
@@ -66,9 +66,13 @@ def test_the_faithful_mode_learns_no_object_from_images_without_labels(unlabelle
 
 
 def test_accumulated_passes_of_equal_counts_are_one_larger_batch(unlabelled, tmp_path):
-    one_class = {"train_data": f"{unlabelled / 'data'}:[3-5]", "steps": 3, "warmup_steps": 0}
-    training.train(settings(unlabelled, tmp_path / "large", batch_size=4, **one_class))
-    training.train(settings(unlabelled, tmp_path / "parts", batch_size=1, gradient_accumulation_steps=4, **one_class))
+    one_class = {"train_data": f"{unlabelled / 'data'}:[3-5]", "max_steps": 3, "warmup_steps": 0}
+    training.train(settings(unlabelled, tmp_path / "large", per_device_train_batch_size=4, **one_class))
+    training.train(
+        settings(
+            unlabelled, tmp_path / "parts", per_device_train_batch_size=1, gradient_accumulation_steps=4, **one_class
+        )
+    )
     large, parts = losses(tmp_path / "large"), losses(tmp_path / "parts")
     assert len(large) == len(parts) == 3
     for (_, ours, _), (_, theirs, _) in zip(parts, large, strict=True):
@@ -76,7 +80,7 @@ def test_accumulated_passes_of_equal_counts_are_one_larger_batch(unlabelled, tmp
 
 
 def test_the_next_run_of_a_process_may_have_another_precision(workplace, tmp_path):
-    changes = {"steps": 1, "warmup_steps": 0}
+    changes = {"max_steps": 1, "warmup_steps": 0}
     for run, precision in enumerate(("bf16", "no", "bf16")):
         training.train(settings(workplace, tmp_path / str(run), mixed_precision=precision, **changes))
     first, second, third = (losses(tmp_path / str(run)) for run in range(3))
@@ -105,10 +109,10 @@ def test_frozen_layers_in_bfloat16_make_the_same_steps(workplace, tmp_path):
 
 def test_lora_leaves_a_plain_model_and_an_adapter_and_resumes(workplace, finished, tmp_path, capsys):
     changes = {"model": str(finished), "adaptation": "rein+lora", "lora_rank": 2, "learning_rate": 1e-2}
-    changes |= {"eval_data": f"{workplace / 'data'}:5", "steps": 2, "schedule_steps": 2}
-    training.train(settings(workplace, tmp_path / "run", **changes | {"steps": 1}))
+    changes |= {"eval_data": f"{workplace / 'data'}:5", "max_steps": 2, "schedule_steps": 2}
+    training.train(settings(workplace, tmp_path / "run", **changes | {"max_steps": 1}))
     assert "adaptation 'rein+lora' trains" in capsys.readouterr().out
-    training.train(settings(workplace, tmp_path / "run", resume=True, **changes))
+    training.train(settings(workplace, tmp_path / "run", resume_from_checkpoint=True, **changes))
     training.train(settings(workplace, tmp_path / "whole", **changes))
     before = load_file(finished / "model.safetensors")
     after = load_file(tmp_path / "run" / "model.safetensors")
@@ -136,13 +140,13 @@ def test_reconstruction_needs_no_labels_and_warms_up_a_multitask_run(workplace, 
     for index in range(3):
         image = Image.open(workplace / "data" / "images" / f"{index}.png")
         image.save(tmp_path / "bare" / f"{index}.png")
-    changes = {"objective": "reconstruct", "train_data": str(tmp_path / "bare"), "steps": 30, "log_every": 10}
-    warm = training.train(settings(workplace, tmp_path / "warm", learning_rate=3e-3, **changes, save_every=30))
+    changes = {"objective": "reconstruct", "train_data": str(tmp_path / "bare"), "max_steps": 30, "logging_steps": 10}
+    warm = training.train(settings(workplace, tmp_path / "warm", learning_rate=3e-3, **changes, save_steps=30))
     values = [line["loss_reconstruct_masked"] for line in log_lines(warm)]
     assert values[-1] < 0.9 * values[0]
     assert "loss_class" not in log_lines(warm)[0]
     changes = {"model": str(warm), "objective": "multitask", "style_probability": 0.5, "style_block_size": 16}
-    changes |= {"eval_data": f"{workplace / 'data'}:5", "steps": 2, "mim_mask_ratio": 0.3, "mim_weight": 0.5}
+    changes |= {"eval_data": f"{workplace / 'data'}:5", "max_steps": 2, "mim_mask_ratio": 0.3, "mim_weight": 0.5}
     run = training.train(settings(workplace, tmp_path / "run", **changes))
     parts = {"loss_class", "loss_mask", "loss_dice", "loss_reconstruct_masked", "loss_reconstruct_styled"}
     first = log_lines(run)[0]
@@ -159,8 +163,8 @@ def test_reconstruction_needs_no_labels_and_warms_up_a_multitask_run(workplace, 
 def test_styles_change_the_loss_and_a_resume_repeats_them(workplace, finished, tmp_path):
     changes = {"style_probability": 0.7, "style_block_size": 16, "style_alpha": 1.0}
     training.train(settings(workplace, tmp_path / "whole", **changes))
-    training.train(settings(workplace, tmp_path / "parts", steps=2, schedule_steps=4, **changes))
-    training.train(settings(workplace, tmp_path / "parts", resume=True, **changes))
+    training.train(settings(workplace, tmp_path / "parts", max_steps=2, schedule_steps=4, **changes))
+    training.train(settings(workplace, tmp_path / "parts", resume_from_checkpoint=True, **changes))
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert losses(tmp_path / "whole") != losses(finished)
 
@@ -188,7 +192,7 @@ def test_a_scorer_takes_the_place_of_the_validation_images(workplace, tmp_path):
             seen.append(model(torch.zeros(1, 3, 64, 64)).logits.dtype)
         return {"elsewhere": {"mean_iou": 0.25}}
 
-    changes = {"objective": "multitask", "mixed_precision": "bf16", "eval_every": 2}
+    changes = {"objective": "multitask", "mixed_precision": "bf16", "eval_steps": 2}
     training.train(settings(workplace, tmp_path, **changes), scorer=scorer)
     scored = [(line["step"], line["eval"]) for line in log_lines(tmp_path) if "eval" in line]
     assert scored == [(2, {"elsewhere": {"mean_iou": 0.25}}), (4, {"elsewhere": {"mean_iou": 0.25}})]
@@ -201,7 +205,7 @@ def test_a_scorer_takes_the_place_of_the_validation_images(workplace, tmp_path):
 
 def test_tensorboard_shows_every_step_once_after_a_resume(workplace, finished, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
-    changes = {"tracker": "tensorboard", "eval_data": f"{workplace / 'data'}:5", "eval_every": 2}
+    changes = {"report_to": "tensorboard", "eval_data": f"{workplace / 'data'}:5", "eval_steps": 2}
     original = training.Trainer._train_step
 
     def interrupted(self, batches):
@@ -212,8 +216,8 @@ def test_tensorboard_shows_every_step_once_after_a_resume(workplace, finished, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.Trainer, "_train_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            training.train(settings(workplace, tmp_path, save_every=2, **changes))
-    training.train(settings(workplace, tmp_path, save_every=2, resume=True, **changes))
+            training.train(settings(workplace, tmp_path, save_steps=2, **changes))
+    training.train(settings(workplace, tmp_path, save_steps=2, resume_from_checkpoint=True, **changes))
     events = accumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {"train/loss", "train/lr", "train/skipped", "eval/mean_iou"} <= set(events.Tags()["scalars"])
@@ -224,4 +228,4 @@ def test_tensorboard_shows_every_step_once_after_a_resume(workplace, finished, t
 def test_a_tracker_that_is_not_installed(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "is_tensorboard_available", lambda: False)
     with pytest.raises(InputError, match="needs the package tensorboard; install it"):
-        training.train(settings(workplace, tmp_path, tracker="tensorboard"))
+        training.train(settings(workplace, tmp_path, report_to="tensorboard"))
