@@ -17,7 +17,7 @@ def add_scenarios(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "scenarios",
         help="list the benchmark",
-        description="Lists the benchmark's scenarios, or shows one of them in full: data, recipe, licences, citations.",
+        description="Lists the benchmark's scenarios, or shows one of them in full: data, recipe, licenses, citations.",
     )
     parser.set_defaults(run=_scenarios)
     parser.add_argument("code", metavar="CODE", nargs="?", help="such as 'P(i)2V'; default: the table of all")

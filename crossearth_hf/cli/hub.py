@@ -10,7 +10,7 @@ def add_card(subparsers: Any) -> None:
         "card",
         help="write a model's card",
         description="Writes the card of the model in MODEL, a folder: what it is, how it was trained, what its report "
-        "says, licences. In a card that is there, only the parts between its marks are written anew.",
+        "says, licenses. In a card that is there, only the parts between its marks are written anew.",
     )
     parser.set_defaults(run=_card)
     parser.add_argument("model", metavar="MODEL", help="folder with config.json and model.safetensors")
@@ -24,7 +24,7 @@ def add_card(subparsers: Any) -> None:
     )
     parser.add_argument("--out", metavar="FILE.md", help="default: README.md in the model's folder")
     parser.add_argument("--template", metavar="FILE.md", help="where a new card begins; default: the bundled one")
-    parser.add_argument("--licence", metavar="ID", help="of the weights, as the Hub names it, such as cc-by-4.0")
+    parser.add_argument("--license", metavar="ID", help="of the weights, as the Hub names it, such as cc-by-4.0")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that was written by hand")
 
 

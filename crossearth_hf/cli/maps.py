@@ -46,7 +46,7 @@ def add_predict(subparsers: Any) -> None:
         "--bands", metavar="R,G,B", type=numbers, help="band numbers from 1, as many as the model has channels"
     )
     add_reading(parser)
-    parser.add_argument("--resolution", metavar="METRES", type=float, help="resample to this pixel size and back")
+    parser.add_argument("--resolution", metavar="METERS", type=float, help="resample to this pixel size and back")
     parser.add_argument("--window", metavar="N", type=int, help="side of the sliding window in pixels")
     step = parser.add_mutually_exclusive_group()
     step.add_argument("--stride", metavar="N", type=int, help="step between windows in pixels")

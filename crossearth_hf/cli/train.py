@@ -35,6 +35,6 @@ def _train(arguments: argparse.Namespace) -> None:
         complain("crossearth", str(error))
         raise SystemExit(1) from error
     except KeyboardInterrupt:
-        print("crossearth: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print("crossearth: interrupted; --resume_from_checkpoint goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
     print(f"wrote the model, its log and its last checkpoint to {folder}")

@@ -40,7 +40,7 @@ tags: [crossearth, remote-sensing, semantic-segmentation]
 # {title}
 
 [CrossEarth](https://arxiv.org/abs/2410.22629) (Gong et al., IEEE TPAMI 2026), converted for transformers.
-The weights keep the licence of their source.
+The weights keep the license of their source.
 
 {items}
 

@@ -28,7 +28,7 @@ class CardFacts:
         training: Settings of its training; None where they are not known.
         report: On this model.
         seeds: That report, first, and those of runs that differ in their seed, as one model.
-        licence: Of the weights; None where it is not stated.
+        license: Of the weights; None where it is not stated.
     """
 
     name: str
@@ -37,7 +37,7 @@ class CardFacts:
     training: Mapping[str, Any] | None
     report: Report
     seeds: Comparison
-    licence: str | None
+    license: str | None
 
     @property
     def entries(self) -> list[Entry]:
@@ -58,7 +58,7 @@ def card_sections(facts: CardFacts) -> dict[str, str]:
         "scores": _scores(facts),
         "limits": _limits(facts),
         "use": _use(facts.name, facts.config.ground_sampling_distance),
-        "licences": _licences(facts),
+        "licences": _licenses(facts),
     }
 
 
@@ -126,7 +126,7 @@ def _method(config: TrainConfig) -> list[list[str]]:
             "steps",
             f"{config.max_steps} of {crops} crops a process" + f" of {config.crop_size} px" * bool(config.crop_size),
         ],
-        ["optimiser", f"AdamW, learning rate {config.learning_rate:g}, warm-up of {config.warmup_steps} steps"],
+        ["optimizer", f"AdamW, learning rate {config.learning_rate:g}, warm-up of {config.warmup_steps} steps"],
         ["scales", f"{low:g} to {high:g}" + " of the crop" * config.relative_to_crop + ", turned" * config.rotate],
         ["precision", f"{config.mixed_precision} in training, {config.save_dtype} in the file"],
         ["seed", str(config.seed)],
@@ -238,19 +238,19 @@ def _limits(facts: CardFacts) -> str:
     return "\n".join(f"- {point}" for point in points)
 
 
-def _licences(facts: CardFacts) -> str:
+def _licenses(facts: CardFacts) -> str:
     """Of the weights, of the code in the folder and of every benchmark data set in training or scores."""
-    rows = [["weights", facts.licence or "not stated", ""], ["code in this folder", "apache-2.0", ""]]
+    rows = [["weights", facts.license or "not stated", ""], ["code in this folder", "apache-2.0", ""]]
     trained = _training_datasets(facts.training)
     targets = {dataset_of(entry) for entry in facts.entries} - {None}
     for name, dataset in DATASETS.items():
         use = " and ".join(["training"] * (name in trained) + ["scores"] * (name in targets))
         if use:
-            rows.append([f"[{dataset.title}]({dataset.homepage}), {use}", dataset.licence, dataset.licence_source])
+            rows.append([f"[{dataset.title}]({dataset.homepage}), {use}", dataset.license, dataset.license_source])
     folders = [entry.name for entry in facts.entries if dataset_of(entry) is None]
     if folders:
         rows.append([", ".join(folders), "as their owners state: no benchmark data sets", ""])
-    return _table(["", "licence", "stated at"], rows)
+    return _table(["", "license", "stated at"], rows)
 
 
 def _training_datasets(training: Mapping[str, Any] | None) -> set[str]:

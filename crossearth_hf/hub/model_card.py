@@ -39,7 +39,7 @@ def write_model_card(
     *,
     out: str | os.PathLike[str] | None = None,
     template: str | os.PathLike[str] | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes a model's card, or anew the generated parts of the card that is there.
@@ -49,7 +49,7 @@ def write_model_card(
         reports: Folders that `crossearth evaluate` wrote: one of this model, others of runs that differ in their seed.
         out: Card to write; README.md in the model's folder if not given.
         template: Markdown with marks, for a new card; `TEMPLATE` if not given.
-        licence: Identifier of the weights' licence on the Hub, such as "cc-by-4.0"; that of the card if not given.
+        license: Identifier of the weights' license on the Hub, such as "cc-by-4.0"; that of the card if not given.
         overwrite: Whether a card without marks, written by hand, may be replaced.
 
     Returns:
@@ -67,8 +67,8 @@ def write_model_card(
     card = _existing_card(target, overwrite) or _new_card(folder.resolve().name, template)
     data = cast(ModelCardData, card.data)
     name = data.model_name = data.model_name or folder.resolve().name
-    if licence and licence != data.license:
-        data.license, data.license_name, data.license_link = licence, None, None  # the latter two told of the former
+    if license and license != data.license:
+        data.license, data.license_name, data.license_link = license, None, None  # the latter two told of the former
     report, seeds = gather(folder, reports, name)
     facts = CardFacts(
         name=name,
@@ -77,7 +77,7 @@ def write_model_card(
         training=report.training,
         report=report,
         seeds=seeds,
-        licence=data.license_name or data.license,
+        license=data.license_name or data.license,
     )
     data.eval_results = eval_results(facts)
     card.text = fill(card.text, card_sections(facts))

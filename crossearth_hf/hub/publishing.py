@@ -74,7 +74,7 @@ def publish(
         api: The Hub's client; that of `huggingface_hub` with the person's own login if not given.
 
     Raises:
-        InputError: a folder that does not load or has no card, a data set whose licence forbids publishing, a
+        InputError: a folder that does not load or has no card, a data set whose license forbids publishing, a
             repository that is public although `private`, a refusal of the Hub.
     """
     check_repository(repo_id)
@@ -147,7 +147,7 @@ def _check_model(upload: Upload) -> list[str]:
         _check_code(upload, name, names)
     metadata = _read_card(upload.folder / CARD)
     load_model(upload.folder, device="cpu")
-    return [] if metadata.get("license") else [f"{CARD} states no licence; add one with `crossearth card --licence`"]
+    return [] if metadata.get("license") else [f"{CARD} states no license; add one with `crossearth card --license`"]
 
 
 def _check_code(upload: Upload, name: str, names: set[str]) -> None:
@@ -176,7 +176,7 @@ def _check_dataset(upload: Upload, private: bool) -> list[str]:
     if Path(CARD) not in upload.files:
         raise InputError(f"{upload.folder} has no {CARD}; `crossearth build-dataset` writes it")
     metadata = _read_card(upload.folder / CARD)
-    notes = [] if metadata.get("license") else [f"{CARD} states no licence"]
+    notes = [] if metadata.get("license") else [f"{CARD} states no license"]
     for file in upload.files:
         if file.name == "build.json":
             notes += _check_build(upload.folder / file, private)
@@ -185,7 +185,7 @@ def _check_dataset(upload: Upload, private: bool) -> list[str]:
 
 
 def _check_build(path: Path, private: bool) -> list[str]:
-    """Notes on a built domain; `InputError` if its licence forbids to publish it."""
+    """Notes on a built domain; `InputError` if its license forbids to publish it."""
     build = read_json(path, "build the data set again")
     try:
         dataset, incomplete = DATASETS.get(build["dataset"]), build["incomplete"]
@@ -193,7 +193,7 @@ def _check_build(path: Path, private: bool) -> list[str]:
         raise InputError(f"{path} cannot be read ({reason_of(error)}); build the data set again") from error
     if dataset is not None and dataset.may_be_shared is False and not private:
         raise InputError(
-            f"the licence of {dataset.title} does not let others publish it ({dataset.licence_source}); add --private"
+            f"the license of {dataset.title} does not let others publish it ({dataset.license_source}); add --private"
         )
     return [f"{path.parent.name} is incomplete"] * bool(incomplete)
 

@@ -1,4 +1,4 @@
-"""The public data sets that the benchmark is cut from: where they are, under which licence, how they are cited.
+"""The public data sets that the benchmark is cut from: where they are, under which license, how they are cited.
 
 What could not be confirmed is called "not stated" or "assumed". `source` fields say where a fact was read; citations
 are those that the authors ask for.
@@ -19,11 +19,11 @@ class SourceDataset:
         name: Key in `DATASETS` and name for `crossearth build-dataset`.
         title: As its authors call it.
         homepage: Where the archives are to be had.
-        licence: In words, as its authors state it; "not stated" where they state none.
-        licence_source: Where the licence was read.
+        license: In words, as its authors state it; "not stated" where they state none.
+        license_source: Where the license was read.
         citation: BibTeX.
         archives: Names of the files to download, or of the folders in them, as published.
-        may_be_shared: Whether the licence lets others publish the images anew; None where it does not say.
+        may_be_shared: Whether the license lets others publish the images anew; None where it does not say.
         layout: "confirmed" by the authors' documentation or by public code that reads the archives, else "assumed".
         layout_source: Where the layout was read.
     """
@@ -31,8 +31,8 @@ class SourceDataset:
     name: str
     title: str
     homepage: str
-    licence: str
-    licence_source: str
+    license: str
+    license_source: str
     citation: str
     archives: tuple[str, ...]
     may_be_shared: bool | None
@@ -133,8 +133,8 @@ DATASETS = {
             "potsdam",
             "ISPRS 2D Semantic Labeling Contest, Potsdam",
             homepage="https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-potsdam.aspx",
-            licence="research use only, no distribution to third parties (ISPRS)",
-            licence_source="the conditions of ISPRS WG III/4 for its urban benchmarks, as quoted by users of the data",
+            license="research use only, no distribution to third parties (ISPRS)",
+            license_source="the conditions of ISPRS WG III/4 for its urban benchmarks, as quoted by users of the data",
             citation=_ISPRS_CITATION,
             archives=("3_Ortho_RGB.zip", "3_Ortho_IRRG.zip", "5_Labels_all_noBoundary.zip"),
             may_be_shared=False,
@@ -145,8 +145,8 @@ DATASETS = {
             "vaihingen",
             "ISPRS 2D Semantic Labeling Contest, Vaihingen",
             homepage="https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-vaihingen.aspx",
-            licence="research use only, no distribution to third parties (ISPRS, DGPF)",
-            licence_source="the conditions of the DGPF for the Vaihingen test data, as quoted by users of the data",
+            license="research use only, no distribution to third parties (ISPRS, DGPF)",
+            license_source="the conditions of the DGPF for the Vaihingen test data, as quoted by users of the data",
             citation=f"{_ISPRS_CITATION}\n\n{_DGPF_CITATION}",
             archives=(
                 "ISPRS_semantic_labeling_Vaihingen.zip",
@@ -160,8 +160,8 @@ DATASETS = {
             "loveda",
             "LoveDA",
             homepage="https://github.com/Junjue-Wang/LoveDA",
-            licence="CC BY-NC-SA 4.0",
-            licence_source="https://github.com/Junjue-Wang/LoveDA (README)",
+            license="CC BY-NC-SA 4.0",
+            license_source="https://github.com/Junjue-Wang/LoveDA (README)",
             citation=_LOVEDA_CITATION,
             archives=("Train.zip", "Val.zip"),
             may_be_shared=True,
@@ -172,8 +172,8 @@ DATASETS = {
             "deepglobe-roads",
             "DeepGlobe Road Extraction Challenge 2018",
             homepage="https://competitions.codalab.org/competitions/18467",
-            licence=NOT_STATED,
-            licence_source="none found in public; the terms shown at the download on the homepage hold",
+            license=NOT_STATED,
+            license_source="none found in public; the terms shown at the download on the homepage hold",
             citation=_DEEPGLOBE_CITATION,
             archives=("train/",),
             may_be_shared=None,
@@ -184,8 +184,8 @@ DATASETS = {
             "massachusetts-roads",
             "Massachusetts Roads",
             homepage="https://www.cs.toronto.edu/~vmnih/data/",
-            licence=NOT_STATED,
-            licence_source="none found on the homepage or in the thesis",
+            license=NOT_STATED,
+            license_source="none found on the homepage or in the thesis",
             citation=_MASSACHUSETTS_CITATION,
             archives=("tiff/",),
             may_be_shared=None,
@@ -196,8 +196,8 @@ DATASETS = {
             "rescuenet",
             "RescueNet",
             homepage="https://github.com/BinaLab/RescueNet-A-High-Resolution-Post-Disaster-UAV-Dataset-for-Semantic-Segmentation",
-            licence="CDLA-Permissive-1.0",
-            licence_source="the README of the authors' repository (homepage)",
+            license="CDLA-Permissive-1.0",
+            license_source="the README of the authors' repository (homepage)",
             citation=_RESCUENET_CITATION,
             archives=("train/", "val/", "test/"),
             may_be_shared=True,
@@ -208,8 +208,8 @@ DATASETS = {
             "whu-building",
             "WHU Building Dataset",
             homepage="https://gpcv.whu.edu.cn/data/building_dataset.html",
-            licence=NOT_STATED,
-            licence_source="none found; see the homepage",
+            license=NOT_STATED,
+            license_source="none found; see the homepage",
             citation=_WHU_CITATION,
             archives=(
                 "3. The cropped aerial image tiles and raster labels.zip",
@@ -223,8 +223,8 @@ DATASETS = {
             "casid",
             "CASID",
             homepage="https://github.com/Linwei-Chen/CASID",
-            licence="CC BY 4.0",
-            licence_source="https://huggingface.co/datasets/Linwei-Chen/CASID",
+            license="CC BY 4.0",
+            license_source="https://huggingface.co/datasets/Linwei-Chen/CASID",
             citation=_CASID_CITATION,
             archives=("all_train/", "all_test/"),
             may_be_shared=True,
@@ -235,8 +235,8 @@ DATASETS = {
             "spacenet-roads",
             "SpaceNet 3: Road Network Detection",
             homepage="https://spacenet.ai/spacenet-roads-dataset/",
-            licence="CC BY-SA 4.0",
-            licence_source="https://github.com/radiantearth/data-registry (datasets/spacenet_3.yaml)",
+            license="CC BY-SA 4.0",
+            license_source="https://github.com/radiantearth/data-registry (datasets/spacenet_3.yaml)",
             citation=_SPACENET_CITATION,
             archives=tuple(f"SN3_roads_train_{city}.tar.gz" for city in _CITIES),
             may_be_shared=True,
@@ -247,8 +247,8 @@ DATASETS = {
             "spacenet-buildings",
             "SpaceNet 2: Building Detection v2",
             homepage="https://spacenet.ai/spacenet-buildings-dataset-v2/",
-            licence="CC BY-SA 4.0",
-            licence_source="https://github.com/radiantearth/data-registry (datasets/spacenet_2.yaml)",
+            license="CC BY-SA 4.0",
+            license_source="https://github.com/radiantearth/data-registry (datasets/spacenet_2.yaml)",
             citation=_SPACENET_CITATION,
             archives=tuple(f"SN2_buildings_train_{city}.tar.gz" for city in _CITIES),
             may_be_shared=True,

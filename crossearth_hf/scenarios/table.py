@@ -102,7 +102,7 @@ def _describe_dataset(name: str) -> str:
     sharing = {True: "may be shared", False: "must not be shared", None: "sharing: not stated"}[dataset.may_be_shared]
     lines = [
         f"homepage  {dataset.homepage}",
-        f"licence   {dataset.licence}; {sharing}; source: {dataset.licence_source}",
+        f"license   {dataset.license}; {sharing}; source: {dataset.license_source}",
         f"archives  {', '.join(dataset.archives)}",
         f"layout    {dataset.layout}; source: {dataset.layout_source}",
     ]

@@ -130,7 +130,7 @@ def row(text, start):
 
 def test_the_index_has_the_numbers_of_the_report(tmp_path, saved, write_report):
     scored = {"P(i)2V": entry(), "harbour": folder_entry(mean_iou=0.25)}
-    text, data = read(write_model_card(saved[0], [write_report(scored)], out=tmp_path / "card.md", licence="mit"))
+    text, data = read(write_model_card(saved[0], [write_report(scored)], out=tmp_path / "card.md", license="mit"))
     assert (data["license"], data["library_name"], data["pipeline_tag"]) == (
         "mit",
         "transformers",
@@ -167,9 +167,9 @@ def test_training_is_told_without_paths_of_the_machine(tmp_path, saved, write_re
     assert "10% of the images, alpha 0.1" in row(text, "Earth-Style Injection")
     assert "masked image modelling" in row(text, "Multi-Task Training")
     for name, use in (("potsdam", "training"), ("vaihingen", "scores")):
-        licence = row(text, f"[{DATASETS[name].title}]")
-        assert f"), {use} |" in licence
-        assert DATASETS[name].licence in licence
+        license = row(text, f"[{DATASETS[name].title}]")
+        assert f"), {use} |" in license
+        assert DATASETS[name].license in license
     assert row(text, "weights | not") == "| weights | not stated |  |"
 
 
@@ -249,7 +249,7 @@ def test_two_scenarios_with_one_target_are_one_result(tmp_path, saved, write_rep
 
 
 def test_a_persons_text_survives(tmp_path, saved, write_report):
-    out = write_model_card(saved[0], [write_report({"P(i)2V": entry(0.5)})], out=tmp_path / "card.md", licence="mit")
+    out = write_model_card(saved[0], [write_report({"P(i)2V": entry(0.5)})], out=tmp_path / "card.md", license="mit")
     first = out.read_text()
     assert write_model_card(saved[0], [tmp_path / "report"], out=out).read_text() == first
     mine = first.replace("## Intended use\n", "## Intended use\n\nFor harbours, by hand.\n")
@@ -265,16 +265,16 @@ def test_a_persons_text_survives(tmp_path, saved, write_report):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.md", "new", "report"]
 
 
-def test_another_licence_takes_the_name_of_the_old_one_with_it(tmp_path, saved, write_report):
+def test_another_license_takes_the_name_of_the_old_one_with_it(tmp_path, saved, write_report):
     report, out = write_report({"P(i)2V": entry()}), tmp_path / "card.md"
-    write_model_card(saved[0], [report], out=out, licence="other")
+    write_model_card(saved[0], [report], out=out, license="other")
     own = "license: other\nlicense_name: see-card\nlicense_link: https://example.org/terms\n"
     out.write_text(out.read_text().replace("license: other\n", own))
     for same in (None, "other"):
-        text, data = read(write_model_card(saved[0], [report], out=out, licence=same))
+        text, data = read(write_model_card(saved[0], [report], out=out, license=same))
         assert (data["license"], data["license_name"]) == ("other", "see-card")
         assert "weights | see-card" in text
-    text, data = read(write_model_card(saved[0], [report], out=out, licence="cc-by-4.0"))
+    text, data = read(write_model_card(saved[0], [report], out=out, license="cc-by-4.0"))
     assert data["license"] == "cc-by-4.0"
     assert not {"license_name", "license_link"} & data.keys()
     assert "weights | cc-by-4.0" in text

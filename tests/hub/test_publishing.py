@@ -160,10 +160,10 @@ def test_code_that_strangers_would_miss_is_asked_for(model):
     assert "names no code" in refusal(publish, model, "someone/model")
 
 
-def test_a_card_needs_yaml_and_better_a_licence(model):
+def test_a_card_needs_yaml_and_better_a_license(model):
     (model / "README.md").write_text("---\nlibrary_name: transformers\n---\n# model\n")
     assert publish(model, "someone/model").notes == (
-        "README.md states no licence; add one with `crossearth card --licence`",
+        "README.md states no license; add one with `crossearth card --license`",
     )
     (model / "README.md").write_text("# model\n")
     assert "no YAML" in refusal(publish, model, "someone/model")

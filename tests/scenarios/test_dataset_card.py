@@ -58,7 +58,7 @@ def test_domains_of_several_builds_share_a_card(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}])
-def test_a_folder_holds_one_data_set_for_its_card_states_one_licence(built, tmp_path, flags):
+def test_a_folder_holds_one_data_set_for_its_card_states_one_license(built, tmp_path, flags):
     potsdam(tmp_path / "other", tiles=("2_10",), size=(40, 50))
     card = (built.out_dir / "README.md").read_text()
     with pytest.raises(InputError, match=r"holds loveda_urban of the data set loveda.*a folder per data set"):

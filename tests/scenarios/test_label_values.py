@@ -28,7 +28,7 @@ def test_strange_colours_are_counted_and_the_first_is_named(tmp_path):
     colors[600, 7] = 9, 8, 7
     colors[1050:1052, 3] = 1, 0, 0
     with pytest.raises(
-        InputError, match=r"has 3 pixels of colours .* the first 9, 8, 7 at row 600, column 7; known are"
+        InputError, match=r"has 3 pixels of colors .* the first 9, 8, 7 at row 600, column 7; known are"
     ):
         palette_ids(raw(tmp_path, tiff(colors)), PALETTE)
 

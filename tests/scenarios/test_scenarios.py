@@ -106,9 +106,9 @@ def test_data_sets_are_described(name):
     dataset = get_dataset(name)
     assert dataset.name == name
     assert dataset.homepage.startswith("https://")
-    assert dataset.licence
-    assert dataset.licence_source
-    assert (dataset.licence == NOT_STATED) == (dataset.may_be_shared is None)
+    assert dataset.license
+    assert dataset.license_source
+    assert (dataset.license == NOT_STATED) == (dataset.may_be_shared is None)
     assert dataset.layout in ("confirmed", "assumed")
     assert dataset.layout_source
     assert dataset.archives

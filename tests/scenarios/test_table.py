@@ -31,7 +31,7 @@ def test_a_scenario_in_full(code):
         assert name in text
         assert f"crossearth build-dataset {DOMAINS[name].dataset}" in text
     assert text.count("@") >= len({DOMAINS[scenario.source].dataset, DOMAINS[scenario.target].dataset})
-    assert "licence" in text
+    assert "license" in text
 
 
 def test_forbidden_sharing_is_told():

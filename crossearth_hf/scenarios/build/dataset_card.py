@@ -18,7 +18,7 @@ from .mosaic import COLUMNS, Block, draw_mosaic
 
 CARD_FILE, PICTURE_FILE = "README.md", "preview.png"
 _MARK = "<!-- written by crossearth build-dataset -->"
-_HUB_LICENCES = {
+_HUB_LICENSES = {
     "CC BY 4.0": "cc-by-4.0",
     "CC BY-SA 4.0": "cc-by-sa-4.0",
     "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0",
@@ -30,13 +30,13 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 def check_card(folder: Path, dataset: str, *, overwrite: bool) -> None:
     """Raises `InputError` if a folder cannot get the card of a data set.
 
-    It holds a domain of another one, for a card states one licence; or a README.md that was written by hand, unless it
+    It holds a domain of another one, for a card states one license; or a README.md that was written by hand, unless it
     may be replaced.
     """
     for name, domain in DOMAINS.items():
         if domain.dataset != dataset and (folder / name / BUILD_FILE).is_file():
             raise InputError(
-                f"{folder} holds {name} of the data set {domain.dataset}, and a card states the licence of one; name a "
+                f"{folder} holds {name} of the data set {domain.dataset}, and a card states the license of one; name a "
                 f"folder per data set, such as {folder / dataset}"
             )
     card, picture = folder / CARD_FILE, folder / PICTURE_FILE
@@ -70,7 +70,7 @@ def card_text(dataset: SourceDataset, builds: Mapping[str, Mapping[str, Any]]) -
         f"![Tiles of every domain with their labels]({PICTURE_FILE})",
         _usage(dataset, builds),
         *(_domain_section(DOMAINS[name], dataset, build) for name, build in builds.items()),
-        _licence_section(dataset),
+        _license_section(dataset),
         f"## Citation\n\n```bibtex\n{dataset.citation}\n```" if dataset.citation else "",
         _software_section(builds),
     ]
@@ -78,7 +78,7 @@ def card_text(dataset: SourceDataset, builds: Mapping[str, Mapping[str, Any]]) -
 
 
 def _card_data(dataset: SourceDataset, builds: Mapping[str, Mapping[str, Any]]) -> DatasetCardData:
-    known = _HUB_LICENCES.get(dataset.licence)
+    known = _HUB_LICENSES.get(dataset.license)
     total = sum(facts["images"] for build in builds.values() for facts in build["splits"].values())
     return DatasetCardData(
         license=known or "other",
@@ -175,7 +175,7 @@ def _class_table(domain: Domain, build: Mapping[str, Any]) -> str:
     """Classes with colour and share of the pixels of each split."""
     splits = build["splits"]
     lines = [
-        ["id", "class", "colour", *(f"pixels of {split}" for split in splits)],
+        ["id", "class", "color", *(f"pixels of {split}" for split in splits)],
         ["-", "-", "-", *("-:" for _ in splits)],
     ]
     colors = [*("#{:02x}{:02x}{:02x}".format(*color) for color in domain.labels.colors), ""]
@@ -188,14 +188,14 @@ def _class_table(domain: Domain, build: Mapping[str, Any]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _licence_section(dataset: SourceDataset) -> str:
-    source = f" (read in: {dataset.licence_source})" if dataset.licence_source else ""
+def _license_section(dataset: SourceDataset) -> str:
+    source = f" (read in: {dataset.license_source})" if dataset.license_source else ""
     sharing = {
         True: "It allows passing the images on under its terms.",
         False: "It does not allow passing the images on: keep repositories with them private.",
         None: "Whether the images may be passed on is not stated: ask the authors before publishing them.",
     }[dataset.may_be_shared]
-    return f"## Licence\n\n{dataset.licence}{source}. {sharing}"
+    return f"## License\n\n{dataset.license}{source}. {sharing}"
 
 
 def _software_section(builds: Mapping[str, Mapping[str, Any]]) -> str:

@@ -38,7 +38,7 @@ def palette_ids(
         return table[codes]
 
     strips = ((row, values if repair is None else repair(values)) for row, values in label_strips(file, 3))
-    return _converted(file, strips, look_up, "colours", _listed(palette))
+    return _converted(file, strips, look_up, "colors", _listed(palette))
 
 
 def mapped_ids(file: RawFile, table: Mapping[int, int]) -> np.ndarray:
