@@ -13,7 +13,11 @@ ARGUMENTS = ["train", "--model", "tiny.json", "--train_data", "data", "--output_
     ("error", "code", "sentence"),
     [
         (FloatingPointError("the loss is no number"), 1, "crossearth: error: the loss is no number"),
-        (KeyboardInterrupt(), 130, "crossearth: interrupted; --resume goes on from the last checkpoint"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "crossearth: interrupted; --resume_from_checkpoint goes on from the last checkpoint",
+        ),
     ],
 )
 def test_a_run_that_ends_early(monkeypatch, capsys, error, code, sentence):

@@ -48,7 +48,7 @@ def workplace(tmp_path_factory):
 
 def run(workplace, output, **changes):
     values = {
-        "model": str(workplace / "rgb"), "steps": 2, "warmup_steps": 0, "bands": BANDS, "adaptation": "rein",
+        "model": str(workplace / "rgb"), "max_steps": 2, "warmup_steps": 0, "bands": BANDS, "adaptation": "rein",
         "train_data": f"{workplace / 'data'}:[0-2]",
     }  # fmt: skip
     return training.train(settings(workplace, output, **values | changes))
@@ -57,7 +57,7 @@ def run(workplace, output, **changes):
 @pytest.fixture(scope="module")
 def trained(workplace):
     """An RGB model after two steps on four bands, scored on another image."""
-    return run(workplace, workplace / "trained", eval_data=f"{workplace / 'data'}:3", eval_every=2)
+    return run(workplace, workplace / "trained", eval_data=f"{workplace / 'data'}:3", eval_steps=2)
 
 
 def test_training_extends_the_model_and_learns_from_the_new_band(workplace, trained):
@@ -76,9 +76,9 @@ def test_training_extends_the_model_and_learns_from_the_new_band(workplace, trai
 
 
 def test_the_extension_is_told(workplace, tmp_path, capsys):
-    run(workplace, tmp_path / "a", steps=1)
+    run(workplace, tmp_path / "a", max_steps=1)
     assert f"'{workplace / 'rgb'}' is extended from 3 to 4 channels" in capsys.readouterr().out
-    run(workplace, tmp_path / "b", steps=1, model=str(tmp_path / "a"))
+    run(workplace, tmp_path / "b", max_steps=1, model=str(tmp_path / "a"))
     assert "is extended" not in capsys.readouterr().out
 
 
@@ -92,9 +92,9 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(workplace, trained, tmp_pat
 
     monkeypatch.setattr(training.Trainer, "_forward_backward", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(workplace, tmp_path, save_every=1)
+        run(workplace, tmp_path, save_steps=1)
     monkeypatch.setattr(training.Trainer, "_forward_backward", original)
-    run(workplace, tmp_path, save_every=1, resume=True)
+    run(workplace, tmp_path, save_steps=1, resume_from_checkpoint=True)
     assert losses(tmp_path) == losses(trained)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path, trained))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -115,7 +115,7 @@ def test_every_way_of_training_takes_four_bands(workplace, tmp_path, changes):
         changes = changes | {"model": str(workplace / changes["model"])}
     elif changes["adaptation" if "adaptation" in changes else "objective"] == "lora":
         pytest.importorskip("peft")
-    folder = run(workplace, tmp_path / "run", steps=1, **changes)
+    folder = run(workplace, tmp_path / "run", max_steps=1, **changes)
     assert CrossEarthForSemanticSegmentation.from_pretrained(folder).config.num_channels == 4
     assert load_file(folder / "model.safetensors")[KERNEL].shape == (64, 4, 16, 16)
     assert np.isfinite(losses(folder)[0][1])

@@ -228,7 +228,7 @@ def test_two_processes_on_one_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0.2)
     (tmp_path / "run").mkdir()
     with alone_in(tmp_path / "run", "-"), pytest.raises(InputError, match="another run is writing"):
-        train(settings(workplace, tmp_path / "run", steps=2, schedule_steps=2))
+        train(settings(workplace, tmp_path / "run", max_steps=2, schedule_steps=2))
     monkeypatch.setattr(report_folder, "_LOCK_SECONDS", 0.2)
     report = report_folder.ReportFolder(tmp_path / "report", {"name": "x"}, report_folder.Protocol("last", "f", "cpu"))
     (tmp_path / "report").mkdir()

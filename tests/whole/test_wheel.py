@@ -113,7 +113,7 @@ def flags(tmp_path):
     """Those of a run of two steps of two crops, in its folder."""
     make_workplace(tmp_path)
     data = ("--model", "tiny.json", "--train_data", "data:[0-4]", "--output_dir", "run")
-    return (*data, "--steps", "2", "--batch_size", "1", "--gradient_accumulation_steps", "2")
+    return (*data, "--max_steps", "2", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2")
 
 
 def test_a_model_is_trained_scored_and_described(done, flags, tmp_path):
