@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(WRONG_INPUT)
 
     def _own(self, texts: Sequence[str]) -> Iterable[str]:
-        """The arguments that are no sub-command's and stand before any `--`."""
+        """The arguments that are not sub-command's and stand before any `--`."""
         with_commands = any(action.nargs == argparse.PARSER for action in self._actions)
         for text in texts:
             if text == "--" or (with_commands and not text.startswith("-")):

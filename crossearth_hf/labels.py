@@ -1,4 +1,4 @@
-"""Label sets: the only place where class ids, names and colours exist."""
+"""Label sets: the only place where class ids, names and colors exist."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class LabelSet:
     Attributes:
         name: Key of the set in `LABEL_SETS`.
         classes: K class names.
-        colors: K colours as (red, green, blue) in 0..255.
+        colors: K colors as (red, green, blue) in 0..255.
     """
 
     name: str
@@ -54,7 +54,7 @@ class LabelSet:
     def check(
         self, labels: np.ndarray, source: str, remedy: str = "remap the file or choose another label set"
     ) -> None:
-        """Raises `InputError`, with a `remedy`, if integer `labels` of `source` hold an id that is no class."""
+        """Raises `InputError`, with a `remedy`, if integer `labels` of `source` hold an id that is not a class."""
         unknown = sorted(set(np.unique(labels).tolist()) - set(range(len(self.classes))) - {IGNORE_INDEX})
         if unknown:
             raise InputError(
@@ -63,8 +63,8 @@ class LabelSet:
             )
 
 
-# Colours of "land-cover": ours, from the colour-blind-safe palette of Okabe and Ito (2008).
-# The other sets carry the classes and colours of their benchmarks.
+# Colors of "land-cover": ours, from the color-blind-safe palette of Okabe and Ito (2008).
+# The other sets carry the classes and colors of their benchmarks.
 LABEL_SETS = {
     label_set.name: label_set
     for label_set in (
@@ -110,12 +110,12 @@ LABEL_SETS = {
 def get_label_set(name: str) -> LabelSet:
     """The label set called `name`; raises `InputError` naming the known ones."""
     if name not in LABEL_SETS:
-        raise InputError(f"'{name}' is no label set; the known ones are {', '.join(LABEL_SETS)}")
+        raise InputError(f"'{name}' is not a label set; the known ones are {', '.join(LABEL_SETS)}")
     return LABEL_SETS[name]
 
 
 def label_set_for(id2label: dict[int, str]) -> LabelSet:
-    """The label set of a model: the known one with the same class names, else those names in colours of our choice."""
+    """The label set of a model: the known one with the same class names, else those names in colors of our choice."""
     # Printable and short, for they end up on terminals, in pages and in tags of maps.
     classes = tuple(on_one_line(str(id2label[index]), LONGEST_CLASS_NAME) for index in sorted(id2label))
     for label_set in LABEL_SETS.values():
@@ -125,7 +125,7 @@ def label_set_for(id2label: dict[int, str]) -> LabelSet:
 
 
 def _distinct_colors(count: int) -> Iterable[tuple[int, int, int]]:
-    """`count` colours spread over the RGB cube by the bits of their index, as in PASCAL VOC's colour map."""
+    """`count` colors spread over the RGB cube by the bits of their index, as in PASCAL VOC's color map."""
     for index in range(1, count + 1):
         channels = [0, 0, 0]
         for bit in range(8):

@@ -16,7 +16,7 @@ class Legend:
     """Entries of a legend, set for a page.
 
     Args:
-        entries: Colour and text of each, at least one.
+        entries: Color and text of each, at least one.
         width: Of the page, in pixels.
         font_size: In pixels.
 
@@ -30,7 +30,7 @@ class Legend:
         self.height = self._places[-1][1] + 2 * font_size
 
     def _flow(self, entries: Sequence[tuple[Color, str]], page: int) -> Iterator[tuple[int, int, Color, str]]:
-        """(x, y, colour, text), y from the top of the legend."""
+        """(x, y, color, text), y from the top of the legend."""
         x, y = MARGIN, 0
         for color, text in entries:
             width = int(self._font.getlength(text)) + 2 * self._size + MARGIN

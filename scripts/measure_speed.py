@@ -57,7 +57,7 @@ def contestant(text: str) -> str:
 def positive(text: str) -> int:
     """A number of 1 or more; raises `argparse.ArgumentTypeError` for others."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of 1 or more")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of 1 or more")
     return int(text)
 
 

@@ -54,7 +54,7 @@ def _draw(example: Example, domain: str, side: int) -> None:
         bands.append(generate_scene("irrg-summer", _SEED, side, side).image[..., 0])
     pixels = np.stack(bands)
     with staged([example.scene, example.thumbnail]) as (scene_file, thumbnail):
-        # A fourth band is no transparency.
+        # A fourth band is not transparency.
         write_geotiff(
             scene_file, pixels, crs=scene.crs, transform=scene.transform, photometric="RGB", alpha="unspecified"
         )

@@ -110,7 +110,7 @@ def _is_foreign(headers: Headers) -> bool:
 
 
 def host_name(address: str) -> str:
-    """The host of an address in lower case; empty where there is none."""
+    """The host of an address in lower case, or empty."""
     try:
         return urlsplit(address).hostname or ""
     except ValueError:

@@ -26,7 +26,7 @@ def uploaded_file(value: Any, folder: Path) -> Path | None:
         return None
     path = Path(os.path.normpath(value["path"]))
     if path.parent.parent != Path(os.path.realpath(folder)):
-        raise InputError("This is no file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box.")
+        raise InputError("This is not a file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box.")
     return path
 
 
@@ -66,7 +66,7 @@ def band_numbers(value: Any) -> list[int] | None:
         typed = _typed(value)
         return [int(number) for number in typed.split(",")] if typed else None
     except ValueError as error:
-        raise InputError(f"{_shown(value)} is no list of bands; give numbers such as 4,3,2.") from error
+        raise InputError(f"{_shown(value)} is not a list of bands; give numbers such as 4,3,2.") from error
 
 
 def nodata_values(value: Any) -> list[float] | None:
@@ -81,7 +81,9 @@ def nodata_values(value: Any) -> list[float] | None:
         if not all(map(math.isfinite, values)):
             raise ValueError
     except ValueError as error:
-        raise InputError(f"{_shown(value)} is no value without data; give numbers such as 0,-9999, or none.") from error
+        raise InputError(
+            f"{_shown(value)} is not a value without data; give numbers such as 0,-9999, or none."
+        ) from error
     return values if typed else None
 
 

@@ -16,10 +16,10 @@ UNCERTAIN = 0.5
 """A pixel is uncertain where the best class holds less than this share of its scores: less than all others together."""
 
 ORANGE = (230, 159, 0)
-"""Marks uncertain pixels over shades of grey; from the palette of Okabe and Ito (2008)."""
+"""Marks uncertain pixels over shades of gray; from the palette of Okabe and Ito (2008)."""
 
-_NO_DATA = 225  # grey level
-_DARKEST, _LIGHTEST = 40, 245  # grey levels of the least and the most certain
+_NO_DATA = 225  # gray level
+_DARKEST, _LIGHTEST = 40, 245  # gray levels of the least and the most certain
 
 
 @dataclass(frozen=True)
@@ -60,28 +60,28 @@ def save_version(
 ) -> list[Path]:
     """Draws a version of a scene, its map, and the map pale where (H, W) `original` has the same class."""
     files = [folder / f"version-{index}.{ending}" for ending in ("jpg", "map.png", "changes.png")]
-    colours, shown = label_set.colorize(labels), labels != IGNORE_INDEX
-    pale = (0.15 * colours + 0.85 * 255).astype(np.uint8)
+    colors, shown = label_set.colorize(labels), labels != IGNORE_INDEX
+    pale = (0.15 * colors + 0.85 * 255).astype(np.uint8)
     rgb_image(raster.pixels, raster.valid).save(files[0], quality=90)
-    with_alpha(colours, shown).save(files[1])
-    with_alpha(np.where((labels != original)[..., None], colours, pale), shown).save(files[2])
+    with_alpha(colors, shown).save(files[1])
+    with_alpha(np.where((labels != original)[..., None], colors, pale), shown).save(files[2])
     return files
 
 
 def rgb_image(pixels: np.ndarray, valid: np.ndarray) -> Image.Image:
-    """(3, H, W) uint8 as a picture, light grey where (H, W) `valid` is False."""
+    """(3, H, W) uint8 as a picture, light gray where (H, W) `valid` is False."""
     return Image.fromarray(np.where(valid[..., None], pixels.transpose(1, 2, 0), np.uint8(_NO_DATA)))
 
 
-def with_alpha(colours: np.ndarray, shown: np.ndarray) -> Image.Image:
+def with_alpha(colors: np.ndarray, shown: np.ndarray) -> Image.Image:
     """(H, W, 3) uint8 as a picture, transparent where (H, W) `shown` is False."""
-    return Image.fromarray(np.dstack([colours, np.where(shown, np.uint8(255), np.uint8(0))]))
+    return Image.fromarray(np.dstack([colors, np.where(shown, np.uint8(255), np.uint8(0))]))
 
 
 def paint_confidence(confidence: np.ndarray) -> np.ndarray:
     """(H, W) share of the best class's score -> (H, W, 3) uint8: the lighter the surer, orange where uncertain."""
     share = np.nan_to_num(confidence).clip(UNCERTAIN, 1)
-    grey = _DARKEST + (_LIGHTEST - _DARKEST) * (share - UNCERTAIN) / (1 - UNCERTAIN)
-    painted = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
+    gray = _DARKEST + (_LIGHTEST - _DARKEST) * (share - UNCERTAIN) / (1 - UNCERTAIN)
+    painted = np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, axis=2)
     painted[np.nan_to_num(confidence, nan=1.0) < UNCERTAIN] = ORANGE
     return painted

@@ -109,7 +109,7 @@ def _advice(remedy: str, with_fields: bool) -> str:
 
 
 def _check_bytes(upload: Path, limits: Limits) -> None:
-    """Raises `InputError` for what is no file, an empty file and one that is too large."""
+    """Raises `InputError` for what is not a file, an empty file and one that is too large."""
     size = _size(upload)
     if size == 0:
         raise InputError("the file is empty (0 bytes); export it again and drop it here")
@@ -127,7 +127,7 @@ def _size(path: Path) -> int:
     except (OSError, ValueError) as error:  # the second: a name that holds a zero
         raise InputError("the file is no longer here, uploads are deleted after a while; drop it here again") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError("this is no file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box")
+        raise InputError("this is not a file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box")
     return status.st_size
 
 

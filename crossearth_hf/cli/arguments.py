@@ -10,7 +10,7 @@ def numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of band numbers such as 1,2,3") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of band numbers such as 1,2,3") from error
 
 
 def nodata_values(text: str) -> tuple[float, ...]:
@@ -18,7 +18,7 @@ def nodata_values(text: str) -> tuple[float, ...]:
     try:
         return () if text.strip().lower() == "none" else tuple(float(number) for number in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no value such as 0 or -9999, and not 'none'") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is not a value such as 0 or -9999, and not 'none'") from error
 
 
 def add_nodata(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def values(text: str) -> list[int]:
     """Whole numbers from 0 separated by commas."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of values such as 0,255")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of values such as 0,255")
     return [int(part) for part in parts]
 
 
@@ -52,7 +52,7 @@ def names(text: str) -> list[str]:
     """Names separated by commas."""
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of names such as building,vegetation")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of names such as building,vegetation")
     return names
 
 
@@ -60,7 +60,7 @@ def pairs(text: str) -> dict[str, str]:
     """Pairs such as road=impervious_surface, separated by commas."""
     pairs = [[side.strip() for side in pair.split("=")] for pair in text.split(",")]
     if not all(len(pair) == 2 and all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
-        raise argparse.ArgumentTypeError(f"'{text}' is no map such as road=impervious_surface,water=clutter")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a map such as road=impervious_surface,water=clutter")
     return {pair[0]: pair[1] for pair in pairs}
 
 
@@ -76,7 +76,7 @@ def group(text: str) -> tuple[str, list[str]]:
     """A name and the report folders of its seeds."""
     name, _, members = text.partition("=")
     if not name.strip() or not all(members.split(",")):
-        raise argparse.ArgumentTypeError(f"'{text}' is no group such as NAME=REPORT,REPORT")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a group such as NAME=REPORT,REPORT")
     return name.strip(), members.split(",")
 
 

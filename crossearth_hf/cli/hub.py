@@ -45,7 +45,7 @@ def add_publish(subparsers: Any) -> None:
     )
     parser.set_defaults(run=_publish)
     parser.add_argument("folder", metavar="FOLDER", help="a model with its card, or a data set of build-dataset")
-    parser.add_argument("repo_id", metavar="REPO", help="ORGANISATION/NAME on the Hub")
+    parser.add_argument("repo_id", metavar="REPO", help="ORGANIZATION/NAME on the Hub")
     parser.add_argument("--dataset", action="store_true", help="FOLDER is a data set")
     parser.add_argument("--private", action="store_true", help="only its owners see the repository")
     parser.add_argument("--really", action="store_true", help="push; without it nothing is sent")

@@ -17,12 +17,12 @@ _COMPUTING = (
 )
 
 _PREDICT = """\
-Maps SCENE, any raster that GDAL reads, to a Cloud-Optimised GeoTIFF on the same grid.
+Maps SCENE, any raster that GDAL reads, to a Cloud-Optimized GeoTIFF on the same grid.
 
 Several scenes, a folder, a list (NAME.txt, a path per line) or STAC items (NAME.json, NAME.geojson with links to
 files on this machine) are mapped into the folder MAP, each under its own name: north/a.jp2 of a folder to
 MAP/north/a.tif, a STAC item to MAP/ID.tif. A folder is searched for files that end in .jpg, .jpeg, .png, .tif, .tiff,
-.vrt, .jp2 or .img. --confidence, --probabilities and --preview then name folders too. Maps that stand are skipped, so
+.vrt, .jp2 or .img. --confidence, --probabilities and --preview then name folders too. Existing maps are skipped, so
 that the same command finishes a job that was interrupted; a scene that fails does not stop the others."""
 
 
@@ -104,7 +104,7 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     folders.check_inputs(scenes)
     waiting = scenes if arguments.overwrite else folders.unfinished(scenes)
     if len(waiting) < len(scenes):
-        say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps stand already and are skipped")
+        say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps already exist and are skipped")
     if not waiting:
         return
     problems: list[str] = []
@@ -171,7 +171,7 @@ def add_synth(subparsers: Any) -> None:
     """Arguments of `crossearth synth`."""
     parser = subparsers.add_parser(
         "synth",
-        help="draw a labelled SynthEarth scene",
+        help="draw a labeled SynthEarth scene",
         description="Draws a SynthEarth scene with its labels: for demos, tests and first steps in training.",
     )
     parser.set_defaults(run=_synth)

@@ -18,7 +18,7 @@ OVERRIDES = {
     "group_norm_groups": "groups of the pixel decoder's norms; default: 32 for a head of width 256",
     "image_size": "crop in pixels, where a DINOv2 file is resampled; default: that of its positions if /16, else 512",
     "window_stride": "step between windows in pixels; default: two thirds of the crop",
-    "ground_sampling_distance": "metres per pixel of the training imagery; default: unknown",
+    "ground_sampling_distance": "meters per pixel of the training imagery; default: unknown",
     "training_only": "modules inside the network that only training used, such as 'decode_head.reconstruction'",
 }
 """What shapes cannot show: the fields of a `--config` file."""

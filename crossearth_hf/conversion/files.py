@@ -89,7 +89,7 @@ def read_weights(path: Path) -> WeightFile:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; download it again")
     if not path.is_file():
-        raise InputError(f"{path} is no regular file; name a file of weights")
+        raise InputError(f"{path} is not a regular file; name a file of weights")
     if path.suffix == ".safetensors":
         tensor_shapes(path, "download it again")
         try:
@@ -106,7 +106,7 @@ def read_weights(path: Path) -> WeightFile:
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
     reason = reason_of(error)
-    return InputError(f"{path} is no weight file or is incomplete ({reason}); download it again or check its type")
+    return InputError(f"{path} is not a weight file or is incomplete ({reason}); download it again or check its type")
 
 
 def _read_pickle(path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -199,7 +199,7 @@ def _checked(path: Path, tensors: dict[Any, Any]) -> dict[str, Tensor]:
             kind = on_one_line(f"{type(value).__module__}.{type(value).__qualname__}", _LONGEST_NAME)
             raise InputError(f"{path}: {shown(name)} is a {kind}, not a tensor; save it as a plain tensor or remove it")
         if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise InputError(f"{path}: {shown(name)} is sparse, quantised or without data; save it as a dense tensor")
+            raise InputError(f"{path}: {shown(name)} is sparse, quantized or without data; save it as a dense tensor")
     return {name: value.detach() for name, value in tensors.items()}
 
 

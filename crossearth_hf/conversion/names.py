@@ -107,7 +107,7 @@ def published_name(ours: str) -> str:
         InputError: no published tensor does.
     """
     if (published := _find_published(ours)) is None:
-        raise InputError(f"'{ours}' is no parameter of CrossEarth; give names of CrossEarthForSemanticSegmentation")
+        raise InputError(f"'{ours}' is not a parameter of CrossEarth; give names of CrossEarthForSemanticSegmentation")
     return published
 
 

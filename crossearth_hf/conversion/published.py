@@ -181,7 +181,7 @@ def _is_training_only(name: str, declared: Iterable[str]) -> bool:
 
     Published files hold modules of training code that was never released, so their names are unknown. Whole modules
     beside the network's own (at the top level, and among the adapters) are taken for such: the released network has
-    none there, and a misspelt one of its own leaves a hole that is refused. Inside its own modules nothing is dropped
+    none there, and a misspelled one of its own leaves a hole that is refused. Inside its own modules nothing is dropped
     unless `declared`.
     """
     if any(name == module or name.startswith(f"{module}.") for module in declared):
@@ -205,7 +205,7 @@ def _sort_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], de
             unknown.append(name)
     if unknown:
         raise InputError(
-            f"the checkpoint has tensors that are no part of this architecture: {some(unknown)}; correct their names, "
+            f"the checkpoint has tensors that are not part of this architecture: {some(unknown)}; correct their names, "
             "or list their modules under training_only in a --config file if only training used them"
         )
     if missing := expected.keys() - tensors.keys():
@@ -263,7 +263,7 @@ def resample_vit(vit: Mapping[str, Tensor], image_size: int | None) -> tuple[dic
         The tensors, and what was resampled in words, `None` if nothing was.
 
     Raises:
-        InputError: one of both tensors is missing or of another form, or `image_size` is no multiple of 16.
+        InputError: one of both tensors is missing or of another form, or `image_size` is not a multiple of 16.
     """
     sizes = Sizes({name: tensor.shape for name, tensor in vit.items()})
     old_patch = sizes("backbone.patch_embed.proj.weight", 3)
@@ -311,7 +311,7 @@ def _check_target(output_dir: str | os.PathLike[str], overwrite: bool) -> Path:
     """Where the folder will be; `InputError` if it cannot be written there without losing something."""
     target = check_place(Path(output_dir).expanduser(), overwrite=overwrite)
     if target.exists() and not _is_model_folder(target):
-        raise InputError(f"{output_dir} exists and is no model folder, so it is not replaced; choose another name")
+        raise InputError(f"{output_dir} exists and is not a model folder, so it is not replaced; choose another name")
     return target
 
 

@@ -1,4 +1,4 @@
-"""Labelled images: from the text that names a source to what training and evaluation read."""
+"""Labeled images: from the text that names a source to what training and evaluation read."""
 
 from .sources import Source, all_images, load_source, load_sources, source_folder
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..raster.fill import Fill
 from .hub import HubStream
-from .labelled_images import LabelledImage
+from .labeled_images import LabeledImage
 
 SAMPLED, STREAMED = 64, 16
 """Images of a source, and records of a stream, that are looked at. Our choice."""
@@ -13,7 +13,7 @@ SHOWN = 3
 """Values that a line names."""
 
 
-def fill_notices(what: str, source: Sequence[LabelledImage] | HubStream) -> list[str]:
+def fill_notices(what: str, source: Sequence[LabeledImage] | HubStream) -> list[str]:
     """A line on fill that is taken as no data, and one on values that stay data; each only where there are some.
 
     Args:

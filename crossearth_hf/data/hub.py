@@ -1,4 +1,4 @@
-"""Labelled images of Hugging Face `datasets`: map-style ones, and streams that are read once through.
+"""Labeled images of Hugging Face `datasets`: map-style ones, and streams that are read once through.
 
 Columns: "image", and "label", "annotation" or "mask" with maps of class ids. Images and masks are `Image` features or
 bytes of image files of any kind, 16-bit and multi-band rasters included; masks may also be two-dimensional arrays.
@@ -31,7 +31,7 @@ from .image_files import (
     read_mask_values,
     undeclared_fills,
 )
-from .labelled_images import ArrayPair, no_labels
+from .labeled_images import ArrayPair, no_labels
 from .mask_values import MaskValues, check_masks, check_palette, to_ids
 
 MAP_PREFIX, STREAM_PREFIX = "hf:", "hf-stream:"
@@ -136,7 +136,7 @@ class HubImage:
     open = decode
 
     def undeclared_fills(self) -> tuple[Fill, ...]:
-        """Of the image, see `LabelledImage`; `InputError` if it cannot be decoded."""
+        """Of the image, see `LabeledImage`; `InputError` if it cannot be decoded."""
         return self.reader.undeclared_fills(self.dataset[self.index], self.index)
 
     def label_counts(self) -> Mapping[int, int] | None:
@@ -173,7 +173,7 @@ class HubStream:
 
         Raises:
             InputError: a record cannot be read, or the masks cannot be meant, see `check_masks`; all of them being
-                ignored is no mistake in a part of the data.
+                ignored is not a mistake in a part of the data.
         """
         reader, counted = self.reader, []
         for index, record in enumerate(islice(_records(self.dataset), records)):
@@ -244,7 +244,7 @@ def _records(dataset: Any) -> Iterator[dict[str, Any]]:
 
 
 def load_map(
-    source: str, label_set: LabelSet, reading: Reading, labelled: bool, mask_values: MaskValues = None
+    source: str, label_set: LabelSet, reading: Reading, labeled: bool, mask_values: MaskValues = None
 ) -> list[HubImage]:
     """The records of `hf:PATH_OR_ID[:CONFIG[:SPLIT]]`; every mask is decoded once to check it.
 
@@ -253,19 +253,19 @@ def load_map(
             id. SPLIT is "train" by default.
         label_set: Classes of the labels.
         reading: Bands of the images and values without data.
-        labelled: Whether labels are read; otherwise all are 255.
+        labeled: Whether labels are read; otherwise all are 255.
         mask_values: Values of the classes in the masks; None where they are ids.
 
     Raises:
         InputError: `datasets` is missing; nothing there; columns of other names; records or masks that do not fit.
     """
     dataset = _open(source, MAP_PREFIX, streaming=False)
-    dataset, reader = _prepare(dataset, source, label_set, reading, labelled, mask_values)
+    dataset, reader = _prepare(dataset, source, label_set, reading, labeled, mask_values)
     if not len(dataset):
         raise InputError(f"{source} holds no record; name another data set, config or split")
     checked = [reader.check(record, index) for index, record in enumerate(dataset)]
     counts: list[dict[int, int]] | list[None] = [None] * len(checked)
-    if labelled:
+    if labeled:
         values = [(reader.name(index), pixels) for index, (_, pixels) in enumerate(checked)]
         counts = check_masks(source, values, label_set, mask_values)
     return [
@@ -275,11 +275,11 @@ def load_map(
 
 
 def load_stream(
-    source: str, label_set: LabelSet, reading: Reading, labelled: bool, mask_values: MaskValues = None
+    source: str, label_set: LabelSet, reading: Reading, labeled: bool, mask_values: MaskValues = None
 ) -> HubStream:
     """The stream `hf-stream:PATH_OR_ID[:CONFIG[:SPLIT]]`; arguments and errors as in `load_map`."""
     dataset = _open(source, STREAM_PREFIX, streaming=True)
-    return HubStream(*_prepare(dataset, source, label_set, reading, labelled, mask_values))
+    return HubStream(*_prepare(dataset, source, label_set, reading, labeled, mask_values))
 
 
 def _open(source: str, prefix: str, *, streaming: bool) -> Any:
@@ -340,7 +340,7 @@ def _prepare(
     source: str,
     label_set: LabelSet,
     reading: Reading,
-    labelled: bool,
+    labeled: bool,
     mask_values: MaskValues,
 ) -> tuple[Any, RecordReader]:
     """The data set cut down to its image and label columns, undecoded, and the reader of its records."""
@@ -348,11 +348,11 @@ def _prepare(
     columns = dataset.column_names or list(next(iter(dataset), {}))
     features = dataset.features or {}
     maps = [name for name in LABEL_COLUMNS if name in columns and _may_hold_maps(features.get(name), datasets)]
-    if IMAGE_COLUMN not in columns or (labelled and not maps):
-        wanted = f"'{IMAGE_COLUMN}'" + (f" and one of {', '.join(LABEL_COLUMNS)} with maps of ids" if labelled else "")
+    if IMAGE_COLUMN not in columns or (labeled and not maps):
+        wanted = f"'{IMAGE_COLUMN}'" + (f" and one of {', '.join(LABEL_COLUMNS)} with maps of ids" if labeled else "")
         raise InputError(f"{source} has the columns {', '.join(columns)}; it needs {wanted}: rename_column does it")
-    reader = RecordReader(source, maps[0] if labelled else None, label_set, reading, mask_values)
-    dataset = dataset.select_columns([IMAGE_COLUMN, *maps[: int(labelled)]])
+    reader = RecordReader(source, maps[0] if labeled else None, label_set, reading, mask_values)
+    dataset = dataset.select_columns([IMAGE_COLUMN, *maps[: int(labeled)]])
     for name in dataset.column_names or ():
         if isinstance(features.get(name), datasets.Image):
             dataset = dataset.cast_column(name, datasets.Image(decode=False))  # it cannot decode every raster

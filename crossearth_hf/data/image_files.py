@@ -111,7 +111,7 @@ def raster_grid(path: Path) -> Grid | None:
 
 
 def pixel_size(path: Path) -> float | None:
-    """Metres on the ground per pixel of an image, the mean of both axes; None where it has no georeference."""
+    """Meters on the ground per pixel of an image, the mean of both axes; None where it has no georeference."""
     grid = raster_grid(path)
     sides = None if grid is None else grid.pixel_size()
     return None if sides is None else (sides[0] * sides[1]) ** 0.5
@@ -130,7 +130,7 @@ def read_mask(file: File, name: str, mask_values: MaskValues = None) -> np.ndarr
     """(H, W) uint8 ids of a single-band mask, 255 ignored.
 
     Raises:
-        InputError: it cannot be read, is in colour, holds fractions, values outside 0..255 or without a class, or
+        InputError: it cannot be read, is in color, holds fractions, values outside 0..255 or without a class, or
             others than ignored ones where it declares no data.
     """
     return to_ids(read_mask_values(file, name, mask_values), mask_values, name)
@@ -231,7 +231,7 @@ def as_values(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _no_label_map(name: str) -> str:
-    return f"{name} is no label map; a mask holds one band of class ids from 0 to 255, not colours or fractions"
+    return f"{name} is not a label map; a mask holds one band of class ids from 0 to 255, not colors or fractions"
 
 
 def _picture(raster: Raster) -> Picture:
@@ -246,7 +246,7 @@ def _is_plain(file: File) -> bool:
     """Whether Pillow shows what GDAL would: 8 bits, no transparency."""
     try:
         with Image.open(_source(file)) as image:
-            # Pillow shortens the numbers of 16-bit colour without a word.
+            # Pillow shortens the numbers of 16-bit color without a word.
             shortened = image.format == "PNG" and "16" in str(image.tile[0][3])
             plain = image.format in _PLAIN_FORMATS and image.mode in _PLAIN_MODES
             return plain and not shortened and "transparency" not in image.info

@@ -1,4 +1,4 @@
-"""What is labelled, before the work: pixels and images of every class, as a table."""
+"""What is labeled, before the work: pixels and images of every class, as a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -106,13 +106,13 @@ def _check_known(name: str, values: np.ndarray, found: set[int], label_set: Labe
 
 
 def _check_informative(source: str, found: set[int], label_set: LabelSet, mask_values: MaskValues) -> None:
-    """Refuses masks of which nothing is labelled, or probably half."""
+    """Refuses masks of which nothing is labeled, or probably half."""
     last = label_set.classes[-1]
     ignored = {value for value in found if _table(mask_values)[value] == IGNORE_INDEX}
     binary = len(label_set.classes) == 2 and mask_values is None
     as_classes = _flag((0, IGNORE_INDEX))
     if ignored == found:
-        remedy = f"if it means '{last}', add {as_classes}" if binary else "give the labelled pixels their class"
+        remedy = f"if it means '{last}', add {as_classes}" if binary else "give the labeled pixels their class"
         raise InputError(f"every pixel of the masks of {source} is {IGNORE_INDEX}, which is ignored; {remedy}")
     if binary and found == {0, IGNORE_INDEX}:
         raise InputError(

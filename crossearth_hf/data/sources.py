@@ -1,4 +1,4 @@
-"""From the text of a source to its labelled images, checked before anything is trained or scored."""
+"""From the text of a source to its labeled images, checked before anything is trained or scored."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ from .image_files import (
     pixel_size,
     raster_grid,
 )
-from .labelled_images import ArrayPair, DrawnScene, FilePair, LabelledImage
+from .labeled_images import ArrayPair, DrawnScene, FilePair, LabeledImage
 from .mask_values import MaskValues, check_masks, check_palette, checked_values
 
 CACHE_BYTES = 1_000_000_000
@@ -34,7 +34,7 @@ LARGEST_SHIFT = 0.5
 """Pixels by which the georeferences of an image and its mask may differ."""
 SYNTHETIC_LABELS, SYNTHETIC_COUNT = "land-cover", 64
 
-Source = Sequence[LabelledImage] | HubStream
+Source = Sequence[LabeledImage] | HubStream
 
 
 def load_sources(
@@ -42,7 +42,7 @@ def load_sources(
     label_set: LabelSet,
     *,
     reading: Reading = DEFAULT_READING,
-    labelled: bool = True,
+    labeled: bool = True,
     mask_values: Sequence[int] | None = None,
     cache_bytes: int = CACHE_BYTES,
     tell: Callable[[str], object] | None = None,
@@ -54,7 +54,7 @@ def load_sources(
     """
     loaded: list[Source] = []
     for text in sources:
-        source = load_source(text, label_set, reading=reading, labelled=labelled, mask_values=mask_values)
+        source = load_source(text, label_set, reading=reading, labeled=labeled, mask_values=mask_values)
         if tell is not None:
             for line in fill_notices(text, source):
                 tell(line)
@@ -64,9 +64,9 @@ def load_sources(
     return loaded
 
 
-def all_images(sources: Iterable[Source]) -> list[LabelledImage]:
+def all_images(sources: Iterable[Source]) -> list[LabeledImage]:
     """The images of several sources in one list, as evaluation reads them; `InputError` for a stream."""
-    images: list[LabelledImage] = []
+    images: list[LabeledImage] = []
     for source in sources:
         if isinstance(source, HubStream):
             raise InputError(f"{source.name} has no end and cannot be scored; name it with {hub.MAP_PREFIX}")
@@ -79,17 +79,17 @@ def load_source(
     label_set: LabelSet,
     *,
     reading: Reading = DEFAULT_READING,
-    labelled: bool = True,
+    labeled: bool = True,
     mask_values: Sequence[int] | None = None,
 ) -> Source:
-    """Labelled images of a source.
+    """Labeled images of a source.
 
     Args:
         source: `FOLDER` or `FOLDER:GLOB` (a pattern on names), see `load_pairs`; `hf:PATH_OR_ID[:CONFIG[:SPLIT]]` or
             `hf-stream:` with the same, see `data.hub`; `synth:DOMAIN[:COUNT]`.
         label_set: Classes of the labels.
         reading: Bands of rasters and values without data; by default as `crossearth predict` finds them.
-        labelled: False for images alone: every label is 255, and a folder needs no masks.
+        labeled: False for images alone: every label is 255, and a folder needs no masks.
         mask_values: Value of class 0, 1, ... in the masks; by default the ids. 255 is ignored unless it is listed.
 
     Raises:
@@ -100,13 +100,13 @@ def load_source(
         if reading.num_channels > 3:
             channels = reading.num_channels
             raise InputError(f"'{source}' is drawn in three bands, not {channels}; leave it out or give three bands")
-        return _synthetic(source, label_set, labelled)
+        return _synthetic(source, label_set, labeled)
     if source.startswith(hub.MAP_PREFIX):
-        return hub.load_map(source, label_set, reading, labelled, values)
+        return hub.load_map(source, label_set, reading, labeled, values)
     if source.startswith(hub.STREAM_PREFIX):
-        return hub.load_stream(source, label_set, reading, labelled, values)
+        return hub.load_stream(source, label_set, reading, labeled, values)
     folder, pattern = _folder_and_pattern(source)
-    return load_pairs(folder, pattern, label_set, reading=reading, labelled=labelled, mask_values=values)
+    return load_pairs(folder, pattern, label_set, reading=reading, labeled=labeled, mask_values=values)
 
 
 def source_folder(source: str) -> Path | None:
@@ -132,7 +132,7 @@ def load_pairs(
     label_set: LabelSet,
     *,
     reading: Reading = DEFAULT_READING,
-    labelled: bool = True,
+    labeled: bool = True,
     mask_values: MaskValues = None,
 ) -> list[FilePair]:
     """The pairs `folder`/images/NAME.* and `folder`/masks/NAME.{png,tif} whose NAME matches `pattern`, by name.
@@ -146,11 +146,11 @@ def load_pairs(
             that do not fit `label_set`.
     """
     root = Path(folder)
-    files = _image_files(_image_folder(root, labelled), pattern)
+    files = _image_files(_image_folder(root, labeled), pattern)
     for first, second in pairwise(files):
         if first.stem == second.stem:
             raise InputError(f"{first} and {second} have one name; give every image a name of its own")
-    if not labelled:
+    if not labeled:
         return [
             FilePair(path.stem, path, None, image_size(path, str(path), reading), reading, pixel_size(path))
             for path in files
@@ -166,10 +166,10 @@ def load_pairs(
 
 
 def in_memory(
-    images: Sequence[LabelledImage], cache_bytes: int, num_channels: int = 3
-) -> tuple[list[LabelledImage], int]:
+    images: Sequence[LabeledImage], cache_bytes: int, num_channels: int = 3
+) -> tuple[list[LabeledImage], int]:
     """The same images, decoded in their order as long as `cache_bytes` last; and the bytes that are left."""
-    kept: list[LabelledImage] = []
+    kept: list[LabeledImage] = []
     for image in images:
         if (num_channels + 1) * image.size[0] * image.size[1] <= cache_bytes and not isinstance(image, ArrayPair):
             image = image.decode()
@@ -178,13 +178,13 @@ def in_memory(
     return kept, max(cache_bytes, 0)
 
 
-def _image_folder(root: Path, labelled: bool) -> Path:
+def _image_folder(root: Path, labeled: bool) -> Path:
     """The folder of the images; `InputError` if it or the masks' one is missing."""
-    if not labelled and not (root / "images").is_dir():
+    if not labeled and not (root / "images").is_dir():
         if not root.is_dir():
-            raise InputError(f"{root} is no folder; name one that holds images")
+            raise InputError(f"{root} is not a folder; name one that holds images")
         return root
-    for part in ("images", "masks") if labelled else ("images",):
+    for part in ("images", "masks") if labeled else ("images",):
         if not (root / part).is_dir():
             raise InputError(
                 f"{root} holds no folder '{part}'; a data folder holds images/NAME.jpg (.png, .tif) and masks/NAME.png"
@@ -240,13 +240,13 @@ def _check_place(image: Path, mask: Path) -> None:
         )
 
 
-def _synthetic(source: str, label_set: LabelSet, labelled: bool) -> list[DrawnScene]:
+def _synthetic(source: str, label_set: LabelSet, labeled: bool) -> list[DrawnScene]:
     """Scenes of `synth:DOMAIN[:COUNT]`, seeds 0 to COUNT-1."""
     _, domain, *rest = source.split(":")
     if domain not in DOMAINS:
         raise InputError(f"'{source}' names no SynthEarth domain; write synth: and one of {', '.join(DOMAINS)}")
     if len(rest) > 1 or not all(text.isdecimal() and int(text) > 0 for text in rest):
-        raise InputError(f"'{source}' is no synth:DOMAIN[:COUNT]; COUNT is a whole number above 0")
-    if labelled and label_set.name != SYNTHETIC_LABELS:
+        raise InputError(f"'{source}' is not of the form synth:DOMAIN[:COUNT]; COUNT is a whole number above 0")
+    if labeled and label_set.name != SYNTHETIC_LABELS:
         raise InputError(f"'{source}' has the label set '{SYNTHETIC_LABELS}', not '{label_set.name}'; train them apart")
-    return [DrawnScene(domain, seed, labelled=labelled) for seed in range(int(rest[0]) if rest else SYNTHETIC_COUNT)]
+    return [DrawnScene(domain, seed, labeled=labeled) for seed in range(int(rest[0]) if rest else SYNTHETIC_COUNT)]

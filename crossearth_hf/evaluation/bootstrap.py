@@ -1,7 +1,7 @@
 """Confidence intervals of scores by drawing images with replacement.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13, percentile intervals. Images are
-drawn, not pixels: neighbouring pixels are no independent cases. Tiles cut from one scene are not quite either, so that
+drawn, not pixels: neighboring pixels are not independent cases. Tiles cut from one scene are not quite either, so that
 intervals of tiled sets are rather too narrow.
 """
 

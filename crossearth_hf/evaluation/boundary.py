@@ -34,7 +34,7 @@ class BoundaryCounts:
         authors' repeated erosion by 3x3). Ignored pixels belong to no class, in the truth as in the prediction.
 
         Args:
-            predictions: (H, W) integer class ids, 0 to K-1 wherever a pixel is labelled.
+            predictions: (H, W) integer class ids, 0 to K-1 wherever a pixel is labeled.
             labels: (H, W) integer class ids, 255 ignored.
             share: Width of the band over the diagonal.
         """
@@ -51,7 +51,7 @@ class BoundaryCounts:
         self.counts += other.counts
 
     def iou(self) -> np.ndarray:
-        """(K,) boundary IoU over all images; NaN for a class that is neither labelled nor predicted anywhere."""
+        """(K,) boundary IoU over all images; NaN for a class that is neither labeled nor predicted anywhere."""
         both, truth, predicted = self.counts
         return ratio(both, truth + predicted - both)
 

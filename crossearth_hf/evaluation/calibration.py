@@ -17,7 +17,7 @@ class CalibrationCounts:
     """Confidence and hits per bin, to which images and processes add.
 
     Attributes:
-        pixels: (bins,) int64 labelled pixels; bin i holds confidences above i / bins up to (i + 1) / bins, the first
+        pixels: (bins,) int64 labeled pixels; bin i holds confidences above i / bins up to (i + 1) / bins, the first
             one 0 too.
         hits: (bins,) int64, those that are right.
         confidence: (bins,) float64 sum of their confidences.
@@ -28,18 +28,18 @@ class CalibrationCounts:
         self.confidence = np.zeros(bins)
 
     def add(self, confidence: np.ndarray, predictions: np.ndarray, labels: np.ndarray) -> None:
-        """Counts the labelled pixels of an image.
+        """Counts the labeled pixels of an image.
 
         Args:
             confidence: (H, W) numbers in 0..1.
             predictions: (H, W) integer class ids.
             labels: (H, W) integer class ids, 255 ignored.
         """
-        labelled, bins = labels != IGNORE_INDEX, len(self.pixels)
-        sure = confidence[labelled].astype(np.float64)
+        labeled, bins = labels != IGNORE_INDEX, len(self.pixels)
+        sure = confidence[labeled].astype(np.float64)
         index = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
         self.pixels += np.bincount(index, minlength=bins)
-        self.hits += np.bincount(index[predictions[labelled] == labels[labelled]], minlength=bins)
+        self.hits += np.bincount(index[predictions[labeled] == labels[labeled]], minlength=bins)
         self.confidence += np.bincount(index, weights=sure, minlength=bins)
 
     def merge(self, other: "CalibrationCounts") -> None:

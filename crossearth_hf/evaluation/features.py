@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ..data.labelled_images import LabelledImage, scale_to
+from ..data.labeled_images import LabeledImage, scale_to
 from ..inference.windows import PATCH
 from ..labels import IGNORE_INDEX
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
@@ -34,14 +34,14 @@ def domain_features(
     model: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
     task: Task,
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, C) float16 features and (N,) uint8 class ids of a domain, the same on every process and in one order.
 
     Args:
         model, processor: In eval mode.
-        task: Its labelled classes alone are pooled; other labels say nothing of the ground.
-        images: Of the task's target or of its source, labelled in the task's set.
+        task: Its labeled classes alone are pooled; other labels say nothing of the ground.
+        images: Of the task's target or of its source, labeled in the task's set.
     """
     state, sample = PartialState(), example_indices(len(images), LARGEST_SAMPLE)
     pooled = [
@@ -57,9 +57,9 @@ def domain_features(
 
 @torch.inference_mode()
 def image_features(
-    model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor, task: Task, image: LabelledImage
+    model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor, task: Task, image: LabeledImage
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, C) float16 features and (n,) uint8 ids of the labelled classes in the middle window of an image."""
+    """(n, C) float16 features and (n,) uint8 ids of the labeled classes in the middle window of an image."""
     pixels, labels = image.read()
     pixels = resize_pixels(pixels, task.scale_of(image) * scale_to(image, model.config.ground_sampling_distance))
     height, width = pixels.shape[:2]
@@ -76,7 +76,7 @@ def image_features(
 
 
 def mask_features(model: CrossEarthForSemanticSegmentation, pixel_values: Tensor) -> Tensor:
-    """(B, C, H/4, W/4) float32 mask features of (B, 3, H, W) normalised images, H and W multiples of 16."""
+    """(B, C, H/4, W/4) float32 mask features of (B, 3, H, W) normalized images, H and W multiples of 16."""
     return model.pixel_decoder(model.model(pixel_values).feature_maps).mask_features.float()
 
 

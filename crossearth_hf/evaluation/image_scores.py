@@ -1,4 +1,4 @@
-"""Scores of a model on labelled images, by sliding windows that overlap and weigh the same."""
+"""Scores of a model on labeled images, by sliding windows that overlap and weigh the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..data.image_files import resize_bands
-from ..data.labelled_images import LabelledImage, scale_to
+from ..data.labeled_images import LabeledImage, scale_to
 from ..errors import InputError
 from ..inference.arrays import image_scores
 from ..labels import IGNORE_INDEX, LabelSet
@@ -47,7 +47,7 @@ class Prediction:
 def predict_confusion(
     model: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
     label_set: LabelSet,
     *,
     window: int,
@@ -82,7 +82,7 @@ def predict_confusion(
 def predict_image(
     model: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
-    image: LabelledImage,
+    image: LabeledImage,
     *,
     window: int,
     stride: int,
@@ -125,14 +125,14 @@ def resize_pixels(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 
 def scored_ids(label_set: LabelSet, classes: Sequence[str]) -> np.ndarray:
-    """How ids are read where only some classes are labelled: any other class counts as the first one.
+    """How ids are read where only some classes are labeled: any other class counts as the first one.
 
     Args:
         label_set: All classes.
-        classes: Names of the labelled ones.
+        classes: Names of the labeled ones.
 
     Returns:
-        (256,) uint8: the id to count for every id; labelled classes, the first class and 255 stand for themselves.
+        (256,) uint8: the id to count for every id; labeled classes, the first class and 255 stand for themselves.
     """
     table = np.zeros(IGNORE_INDEX + 1, dtype=np.uint8)
     ids = [label_set.label2id[name] for name in classes]
@@ -140,16 +140,16 @@ def scored_ids(label_set: LabelSet, classes: Sequence[str]) -> np.ndarray:
     return table
 
 
-def labelled_scores(confusion: np.ndarray, label_set: LabelSet, classes: Sequence[str]) -> dict[str, Any]:
-    """IoU of the labelled classes of a set in which only some are labelled.
+def labeled_scores(confusion: np.ndarray, label_set: LabelSet, classes: Sequence[str]) -> dict[str, Any]:
+    """IoU of the labeled classes of a set in which only some are labeled.
 
     Args:
         confusion: (K, K) counts, rows true, columns predicted.
         label_set: The K classes.
-        classes: Names of the labelled ones. Any other counts as the first class of the set, see `scored_ids`.
+        classes: Names of the labeled ones. Any other counts as the first class of the set, see `scored_ids`.
 
     Returns:
-        `mean_iou` over `classes`, `iou` per class; a class neither labelled nor predicted anywhere is left out.
+        `mean_iou` over `classes`, `iou` per class; a class neither labeled nor predicted anywhere is left out.
     """
     table = scored_ids(label_set, classes)[: len(confusion)]
     merged = np.zeros_like(confusion)
@@ -163,7 +163,7 @@ def report(confusion: np.ndarray, label_set: LabelSet) -> dict[str, Any]:
     """Scores of a confusion matrix as plain numbers, ready for JSON.
 
     Returns:
-        `mean_iou` and `mean_f1` over the classes labelled or predicted anywhere, `accuracy`, `pixels` (labelled ones),
+        `mean_iou` and `mean_f1` over the classes labeled or predicted anywhere, `accuracy`, `pixels` (labeled ones),
         `iou` and `f1` per class name (None for an absent class) and `confusion_matrix` (rows true).
     """
     scores = {"iou": metrics.iou(confusion), "f1": metrics.f1(confusion)}
@@ -184,5 +184,5 @@ def by_class(values: np.ndarray, label_set: LabelSet) -> dict[str, float | None]
 
 
 def number(value: float) -> float | None:
-    """A float, or None where there is none: NaN is not JSON."""
+    """A float, or None if there is none: NaN is not JSON."""
     return None if np.isnan(value) else float(value)

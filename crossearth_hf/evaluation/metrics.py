@@ -1,7 +1,7 @@
 """Segmentation scores: counts first (the confusion matrix), then ratios as pure functions of it.
 
 Confusion matrices are (K, K) int64, rows the true class, columns the predicted one. Matrices of images, windows or
-processes add up; ratios do not. A class that is neither labelled nor predicted anywhere has no score: NaN, left out of
+processes add up; ratios do not. A class that is neither labeled nor predicted anywhere has no score: NaN, left out of
 means, as in the `mean_iou` of Hugging Face's `evaluate`. Ratios also take a batch of matrices, (..., K, K).
 """
 
@@ -30,10 +30,10 @@ class ConfusionMatrix:
 
 
 def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts pixels by true and predicted class; pixels labelled 255 never count.
+    """Counts pixels by true and predicted class; pixels labeled 255 never count.
 
     Args:
-        predictions: Integer class ids of any shape, 0 to K-1 wherever a pixel is labelled.
+        predictions: Integer class ids of any shape, 0 to K-1 wherever a pixel is labeled.
         labels: Integer class ids of the same shape, 255 ignored.
         num_classes: K.
 
@@ -45,8 +45,8 @@ def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: i
     """
     if predictions.shape != labels.shape:
         raise ValueError(f"predictions {predictions.shape} and labels {labels.shape} must have the same shape")
-    labelled = labels != IGNORE_INDEX
-    truth, predicted = labels[labelled].astype(np.int64), predictions[labelled].astype(np.int64)
+    labeled = labels != IGNORE_INDEX
+    truth, predicted = labels[labeled].astype(np.int64), predictions[labeled].astype(np.int64)
     for name, ids in (("label", truth), ("prediction", predicted)):
         if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
             raise ValueError(f"a {name} lies outside 0 to {num_classes - 1}: {ids.min()} to {ids.max()}")
@@ -54,23 +54,23 @@ def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: i
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """(K,) intersection over union; NaN for a class that is neither labelled nor predicted anywhere."""
+    """(K,) intersection over union; NaN for a class that is neither labeled nor predicted anywhere."""
     hits = _hits(confusion)
     return ratio(hits, confusion.sum(-2) + confusion.sum(-1) - hits)
 
 
 def f1(confusion: np.ndarray) -> np.ndarray:
-    """(K,) harmonic mean of precision and recall (Dice); NaN for a class neither labelled nor predicted."""
+    """(K,) harmonic mean of precision and recall (Dice); NaN for a class neither labeled nor predicted."""
     return ratio(2 * _hits(confusion), confusion.sum(-2) + confusion.sum(-1))
 
 
 def recall(confusion: np.ndarray) -> np.ndarray:
-    """(K,) share of each class's pixels that is found, also called class accuracy; NaN for a class never labelled."""
+    """(K,) share of each class's pixels that is found, also called class accuracy; NaN for a class never labeled."""
     return ratio(_hits(confusion), confusion.sum(-1))
 
 
 def accuracy(confusion: np.ndarray) -> float:
-    """Share of all labelled pixels that are right; NaN where no pixel is labelled."""
+    """Share of all labeled pixels that are right; NaN where no pixel is labeled."""
     return float(ratio(np.trace(confusion), confusion.sum()))
 
 
@@ -85,7 +85,7 @@ def mean_of_present(scores: np.ndarray) -> float:
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """Mean IoU over the classes that are labelled or predicted anywhere; uniform over classes."""
+    """Mean IoU over the classes that are labeled or predicted anywhere; uniform over classes."""
     return mean_of_present(iou(confusion))
 
 

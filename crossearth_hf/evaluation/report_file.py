@@ -103,7 +103,7 @@ class Entry:
         assumed: Whether the layout of the raw archives is assumed rather than confirmed.
         window, stride, scale: Of the sliding window.
         scores: By `METRICS` and `class_key`: fractions, None where undefined.
-        intervals: Confidence intervals by the same keys; None where there is none.
+        intervals: Confidence intervals by the same keys, or None.
         level: Of the intervals.
         reliability: None where the report has none.
         published: Percent by method, from the paper: another harness.
@@ -318,9 +318,9 @@ def _read_entry(name: str, entries: Fields) -> Entry:
         published={method: published.number(method, 0, 100) for method in published.values},
     )
     if not re.fullmatch(r"(?!\.)[\w.()+-]+", entry.slug, re.ASCII):
-        raise InputError(f"{fields.place}: the slug {entry.slug!r} is no plain file name; evaluate again")
+        raise InputError(f"{fields.place}: the slug {entry.slug!r} is not a plain file name; evaluate again")
     if len(entry.colors) != len(classes) or not set(entry.scored_classes) <= set(classes):
-        raise InputError(f"{fields.place}: classes, colours and scored classes do not fit together; evaluate again")
+        raise InputError(f"{fields.place}: classes, colors and scored classes do not fit together; evaluate again")
     return entry
 
 
@@ -353,7 +353,7 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > _LARGEST_ARRAY:
-                raise InputError(f"{path} unpacks to more than {_LARGEST_ARRAY >> 20} MiB; it is no part of a report")
+                raise InputError(f"{path} unpacks to more than {_LARGEST_ARRAY >> 20} MiB; it is not part of a report")
         with np.load(path, allow_pickle=False) as content:
             return [content[name] for name in names]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -233,7 +233,7 @@ def _head(model: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
 
 
 def means(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean IoU over unseen targets, and over in-domain ones apart; a source that is no target enters neither."""
+    """Mean IoU over unseen targets, and over in-domain ones apart; a source that is not a target enters neither."""
     result = {}
     for key, unseen in (("unseen", True), ("in_domain", False)):
         scores = {name: entry["scores"]["mean_iou"] for name, entry in entries.items() if entry["unseen"] is unseen}

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from ..data.fill_notices import fill_notices
-from ..data.labelled_images import LabelledImage
+from ..data.labeled_images import LabeledImage
 from ..errors import InputError
 from ..files.outputs import check_apart
 from ..inference.loading import BUNDLED_MODEL, load_model
@@ -81,12 +81,12 @@ def evaluate(
         The report with all its entries: `report["Harvey"]["mean_iou"]` is a fraction, or None where it is undefined.
 
     Raises:
-        InputError: a model or data that do not fit; a number or name that is none; a report among their files, or of
+        InputError: a model or data that do not fit; an invalid number or name; a report among their files, or of
             another model, protocol or version of the benchmark; an entry that was scored in another way or on other
             data, without `overwrite`; a target without labels.
     """
     if selection not in SELECTIONS:
-        raise InputError(f"'{selection}' is no way of choosing; the known ones are {', '.join(SELECTIONS)}")
+        raise InputError(f"'{selection}' is not a way of choosing; the known ones are {', '.join(SELECTIONS)}")
     if not targets:
         raise InputError("targets is empty, and there is nothing to score; name a folder or a scenario")
     if features and out is None:
@@ -118,7 +118,7 @@ def evaluate(
     return read_report(out)
 
 
-def _images(task: Task, state: PartialState) -> list[LabelledImage]:
+def _images(task: Task, state: PartialState) -> list[LabeledImage]:
     """The images to score; the main process comes first, for it prepares what `datasets` keeps on disk."""
     with state.main_process_first():
         return task.images()
@@ -128,7 +128,7 @@ def _scored(
     network: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
     task: Task,
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
     settings: EvaluationSettings,
 ) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
     """An entry of the report and its examples; the table of the labels is shown first."""
@@ -152,7 +152,7 @@ def _finished(report: ReportFolder, task: Task, settings: EvaluationSettings) ->
     return report.finished(task, resamples=settings.resamples, features=settings.features, examples=settings.examples)
 
 
-def _check_data(entry: dict[str, Any], task: Task, images: Sequence[LabelledImage]) -> None:
+def _check_data(entry: dict[str, Any], task: Task, images: Sequence[LabeledImage]) -> None:
     """Refuses a finished entry of data that have changed since."""
     now_there = fingerprint(label_digest(task.image_name(image), image.read()[1]) for image in images)
     if now_there != entry["data"]["fingerprint"]:
@@ -166,7 +166,7 @@ def _entry(
     model: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
     task: Task,
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
     settings: EvaluationSettings,
 ) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
     """An entry of the report and the examples that belong to it."""
@@ -210,7 +210,7 @@ def _features(
     model: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
     task: Task,
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
 ) -> dict[str, np.ndarray]:
     """Features of target and source, the latter without any where its images are not known."""
     target, target_classes = domain_features(model, processor, task, images)

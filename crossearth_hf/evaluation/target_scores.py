@@ -9,7 +9,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from ..data.labelled_images import LabelledImage
+from ..data.labeled_images import LabeledImage
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..progress import progress_bar
@@ -50,7 +50,7 @@ def count_images(
     model: CrossEarthForSemanticSegmentation,
     processor: CrossEarthImageProcessor,
     task: Task,
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
     *,
     batch_size: int,
     examples: int,
@@ -99,7 +99,7 @@ def fingerprint(digests: Iterable[str]) -> str:
 def summarize(counts: Sequence[ImageCounts], task: Task, resamples: int) -> dict[str, Any]:
     """Scores, intervals, reliability and images of a report's entry; see `report_folder` for the form.
 
-    Means are over the scored classes that are labelled or predicted anywhere.
+    Means are over the scored classes that are labeled or predicted anywhere.
     """
     classes, scored = len(task.label_set.classes), [task.label_set.label2id[name] for name in task.scored]
     confusion, boundary, calibration = ConfusionMatrix(classes), BoundaryCounts(classes), CalibrationCounts()
@@ -130,7 +130,7 @@ def summarize(counts: Sequence[ImageCounts], task: Task, resamples: int) -> dict
     }
 
 
-def _count(task: Task, index: int, image: LabelledImage, predicted: Prediction, *, keep: bool) -> ImageCounts:
+def _count(task: Task, index: int, image: LabeledImage, predicted: Prediction, *, keep: bool) -> ImageCounts:
     """What an image adds; with `keep` also its pixels."""
     classes, name = len(task.label_set.classes), task.image_name(image)
     truth = task.label_ids()[predicted.labels]  # (H, W)
@@ -173,7 +173,7 @@ def _image_scores(counts: ImageCounts, scored: Sequence[int]) -> dict[str, Any]:
 
 
 def _of_scored(values: np.ndarray, task: Task) -> dict[str, float | None]:
-    """(K,) values by class name; None for a class that is not labelled."""
+    """(K,) values by class name; None for a class that is not labeled."""
     named = by_class(values, task.label_set)
     return {name: value if name in task.scored else None for name, value in named.items()}
 

@@ -1,4 +1,4 @@
-"""What a model is scored on: scenarios of the benchmark or any labelled images, checked before the work."""
+"""What a model is scored on: scenarios of the benchmark or any labeled images, checked before the work."""
 
 import math
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from ..data import all_images, load_source, source_folder
 from ..data.image_files import DEFAULT_READING, Reading
 from ..data.label_counts import LabelCounts, count_labels
-from ..data.labelled_images import LabelledImage
+from ..data.labeled_images import LabeledImage
 from ..data.mask_values import MaskValues, checked_values
 from ..errors import InputError
 from ..inference.windows import resolve_window
@@ -44,10 +44,10 @@ class Task:
 
     Attributes:
         name: Of the report's entry.
-        data: Source of the labelled images, see `data.load_source`.
+        data: Source of the labeled images, see `data.load_source`.
         target: How the report calls the data: a domain, or folder and pattern without the path that leads there.
         label_set: Classes of the labels.
-        scored: The classes that are labelled; any other counts as the first one.
+        scored: The classes that are labeled; any other counts as the first one.
         model_classes: Classes of the model in the order of its ids.
         class_map: Class of the set for every class of the model; None where both are the same.
         window, stride: Of the sliding window in pixels.
@@ -56,7 +56,7 @@ class Task:
         fit: Images are resized so that the longer side has this many pixels; None for their own size.
         scenario: The scenario, for one of the benchmark.
         build: How its data were built.
-        source_data: Labelled images of the domain that the model learned from, where they are asked for.
+        source_data: Labeled images of the domain that the model learned from, where they are asked for.
         mask_values: Value of each class in the masks; None where values are ids.
         reading: Bands of the images and values without data.
         root: Folder of this machine that all its data are in; None for data from elsewhere.
@@ -81,7 +81,7 @@ class Task:
     reading: Reading = DEFAULT_READING
     root: Path | None = None
 
-    def images(self) -> list[LabelledImage]:
+    def images(self) -> list[LabeledImage]:
         """The images to score; `InputError` where a file does not fit."""
         images = self._load(self.data)
         if self.build is not None and len(images) != self.build.images:
@@ -91,27 +91,27 @@ class Task:
             )
         return images
 
-    def source_images(self) -> list[LabelledImage]:
+    def source_images(self) -> list[LabeledImage]:
         """The images of the source; none where they are not known."""
         return [] if self.source_data is None else self._load(self.source_data)
 
-    def label_counts(self, images: Sequence[LabelledImage]) -> LabelCounts:
+    def label_counts(self, images: Sequence[LabeledImage]) -> LabelCounts:
         """What the images hold; `InputError` where that is nothing to score."""
         counts = count_labels([images])
         counts.check(self.name, self.scored, self.label_set)
         return counts
 
-    def _load(self, source: str) -> list[LabelledImage]:
+    def _load(self, source: str) -> list[LabeledImage]:
         # What `crossearth build-dataset` wrote holds ids: 0 and 255 alone are a split without the second class.
         built = tuple(range(len(self.label_set.classes)))
         values = self.mask_values if self.scenario is None else built
         return all_images([load_source(source, self.label_set, reading=self.reading, mask_values=values)])
 
-    def image_name(self, image: LabelledImage) -> str:
+    def image_name(self, image: LabeledImage) -> str:
         """Name of an image without the path that leads to its data set."""
         return image.name.replace(self.data, self.target)
 
-    def scale_of(self, image: LabelledImage) -> float:
+    def scale_of(self, image: LabeledImage) -> float:
         """Factor by which an image is enlarged."""
         return self.scale * (1 if self.fit is None else self.fit / max(image.size))
 
@@ -205,7 +205,7 @@ class FolderTarget:
             data=folder,
             target="".join(c if c.isprintable() else "?" for c in os.path.basename(os.path.abspath(folder))),
             label_set=labels,
-            scored=_labelled(self.classes, labels),
+            scored=_labeled(self.classes, labels),
             model_classes=of_model.classes,
             class_map=resolve_class_map(of_model.classes, labels, self.class_map, name),
             window=side,
@@ -249,7 +249,7 @@ class ScenarioTarget:
 
         Raises:
             InputError: no such scenario, another name, data that are missing or of another version of the benchmark,
-                classes that do not fit, a window that is none.
+                classes that do not fit, an invalid window.
         """
         scenario, data = get_scenario(self.code), Path(self.data)
         if name != self.code:
@@ -316,11 +316,11 @@ def resolve_class_map(
     return resolved
 
 
-def _labelled(classes: Sequence[str] | None, label_set: LabelSet) -> tuple[str, ...]:
-    """The labelled classes in the order of their ids."""
+def _labeled(classes: Sequence[str] | None, label_set: LabelSet) -> tuple[str, ...]:
+    """The labeled classes in the order of their ids."""
     for name in classes or ():
         if name not in label_set.classes:
-            raise InputError(f"'{name}' is no class of '{label_set.name}'; those are {', '.join(label_set.classes)}")
+            raise InputError(f"'{name}' is not a class of '{label_set.name}'; those are {', '.join(label_set.classes)}")
     return tuple(name for name in label_set.classes if not classes or name in classes)
 
 

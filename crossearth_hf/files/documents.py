@@ -54,7 +54,7 @@ def tensor_shapes(path: str | os.PathLike[str], remedy: str) -> dict[str, tuple[
         header.pop("__metadata__", None)
         return {name: _shape(name, entry) for name, entry in header.items()}
     except _Unreadable as error:
-        raise InputError(f"{path} is no weight file or is incomplete ({error}); {remedy}") from error
+        raise InputError(f"{path} is not a weight file or is incomplete ({error}); {remedy}") from error
 
 
 class _Unreadable(Exception):
@@ -78,10 +78,10 @@ def _yaml_mapping(text: str) -> dict[str, Any]:
         value = yaml.load(text, _PlainLoader)
     except RecursionError:
         raise _Unreadable("it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # dates that are none, lists as keys
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # invalid dates, lists as keys
         raise _Unreadable(reason_of(error)) from error
     if not isinstance(value, dict):
-        raise _Unreadable("it holds no fields, is no list of 'name: value' lines")
+        raise _Unreadable("it holds no fields, is not a list of 'name: value' lines")
     return value
 
 
@@ -110,7 +110,7 @@ def _text(path: Path, limit: int) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _Unreadable("it is no text in UTF-8") from error
+        raise _Unreadable("it is not text in UTF-8") from error
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     """A regular file: a pipe would never end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise _Unreadable("it is no regular file")
+            raise _Unreadable("it is not a regular file")
         with open(path, "rb") as file:
             yield file
     except OSError as error:

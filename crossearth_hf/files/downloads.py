@@ -27,12 +27,12 @@ _EXTRAS = (PROCESSOR, "processor_config.json", "earth_style.safetensors", "train
 
 
 def check_repository(repo_id: str) -> None:
-    """Raises `InputError` for what is no name of a repository on the Hub."""
+    """Raises `InputError` for what is not a name of a repository on the Hub."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise InputError(
-            f"'{on_one_line(repo_id, 200)}' is no name of a repository; write ORGANISATION/NAME"
+            f"'{on_one_line(repo_id, 200)}' is not a name of a repository; write ORGANIZATION/NAME"
         ) from error
 
 
@@ -116,8 +116,8 @@ def _fetched(repo_id: str, name: str, revision: str | None) -> Path | None:
         if revision is not None and not online:  # of a repository that was loaded before, perhaps without this file
             return None
         raise InputError(
-            f"'{repo_id}' is no path on this machine and cannot be had from the Hub ({constants.ENDPOINT} does not "
-            "answer); check the spelling, or the network"
+            f"'{repo_id}' is not a path on this machine and cannot be downloaded from the Hub ({constants.ENDPOINT} does "
+            "not answer); check the spelling, or the network"
         ) from error
     except EntryNotFoundError:
         return None
@@ -125,7 +125,10 @@ def _fetched(repo_id: str, name: str, revision: str | None) -> Path | None:
         raise InputError(f"'{repo_id}' on the Hub is open to accepted users only; ask for access and log in") from error
     except RepositoryNotFoundError as error:
         raise InputError(
-            f"'{repo_id}' is no path on this machine and no public repository of the Hub; check the spelling, or log in"
+            f"'{repo_id}' is neither a path on this machine nor a public repository of the Hub; check the spelling, or log "
+            "in"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise InputError(f"{name} of '{repo_id}' cannot be had from the Hub ({reason_of(error)}); try later") from error
+        raise InputError(
+            f"{name} of '{repo_id}' cannot be downloaded from the Hub ({reason_of(error)}); try later"
+        ) from error

@@ -134,7 +134,7 @@ def _is_working_folder(folder: Path) -> bool:
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """A file descriptor that holds the folder's lock, which ends with the process; None where there is none to have."""
+    """A file descriptor that holds the folder's lock, which ends with the process, or None."""
     if sys.platform == "win32":
         return None
     with suppress(OSError):  # held by a living process, or a file system without locks

@@ -58,7 +58,7 @@ def card_sections(facts: CardFacts) -> dict[str, str]:
         "scores": _scores(facts),
         "limits": _limits(facts),
         "use": _use(facts.name, facts.config.ground_sampling_distance),
-        "licences": _licenses(facts),
+        "licenses": _licenses(facts),
     }
 
 
@@ -110,7 +110,7 @@ def _method(config: TrainConfig) -> list[list[str]]:
     if config.fourier_probability:
         fourier = f"{config.fourier_probability:.0%} of the images"
     if config.objective == "multitask":
-        tasks = "masked image modelling beside segmentation"
+        tasks = "masked image modeling beside segmentation"
     crops = config.per_device_train_batch_size * config.gradient_accumulation_steps
     low, high = config.scale_range
     return [
@@ -150,7 +150,7 @@ def _scores(facts: CardFacts) -> str:
     if len(shared) > 1 and average is not None:
         parts.append(f"Mean over {', '.join(shared)}: mean IoU {average}.")
     if known:
-        parts += ["### In-domain: no measure of generalisation", _overall(facts, known)]
+        parts += ["### In-domain: no measure of generalization", _overall(facts, known)]
     return "\n\n".join([*parts, "### Classes", *_class_tables(facts.entries)])
 
 
@@ -227,13 +227,13 @@ def _class_tables(entries: Sequence[Entry]) -> list[str]:
 def _limits(facts: CardFacts) -> str:
     points = ["Nothing was measured but the targets above: of other regions, seasons and sensors nothing is known."]
     if not any(facts.seeds.is_unseen(entry.name) for entry in facts.entries):
-        points.append("No unseen target was scored: nothing here tells how the model generalises.")
+        points.append("No unseen target was scored: nothing here tells how the model generalizes.")
     if len(facts.seeds.models[0].reports) == 1:
         points.append("One training run: how much scores vary from seed to seed is not known.")
     for entry in facts.entries:
         notes = [NOTES[key] for key in facts.seeds.notes[entry.name] if key in ("incomplete", "assumed", "binary")]
         if set(entry.scored_classes) != set(entry.classes):
-            notes.append(f"Only {_classes_in_words(entry.scored_classes)} are labelled; the means are over these.")
+            notes.append(f"Only {_classes_in_words(entry.scored_classes)} are labeled; the means are over these.")
         points += [f"{entry.name}: {note}" for note in notes]
     return "\n".join(f"- {point}" for point in points)
 

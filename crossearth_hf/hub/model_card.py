@@ -197,7 +197,7 @@ def fill(text: str, sections: Mapping[str, str]) -> str:
 
 
 def _existing_card(target: Path, overwrite: bool) -> ModelCard | None:
-    """The card to keep the hand-written text of; None where there is none, or none to keep."""
+    """The card to keep the hand-written text of, or None if there is nothing to keep."""
     if not target.exists():
         return None
     try:

@@ -67,7 +67,7 @@ def publish(
 
     Args:
         folder: A model with its card and code, or, if `dataset`, a data set as `crossearth build-dataset` writes it.
-        repo_id: "organisation/name" on the Hub.
+        repo_id: "organization/name" on the Hub.
         dataset: Whether `folder` is a data set.
         private: Whether the repository is, or will be, for its owners alone.
         really: Whether to push; otherwise nothing leaves this machine and the network is not used.
@@ -91,7 +91,7 @@ def plan_upload(folder: str | os.PathLike[str]) -> Upload:
     """Sorts the files of a folder into those that may go to the Hub and those that stay; `InputError` if none may."""
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{folder} is no folder; name the folder of a model or of a data set")
+        raise InputError(f"{folder} is not a folder; name the folder of a model or of a data set")
     files, left_out = [], {}
     for path in _walk(root):
         reason = _folder_stays(path) if path.is_dir() else _file_stays(path, root)

@@ -40,7 +40,7 @@ def load_model(
         dtype: "float32", "bfloat16", "float16", or "auto": what the device computes fastest, see [`fastest_dtype`].
 
     Raises:
-        InputError: for an unknown id, a folder without a CrossEarth model, weights that are no numbers in this
+        InputError: for an unknown id, a folder without a CrossEarth model, weights that are not numbers in this
             precision, a device that is not there.
     """
     target = resolve_device(device)
@@ -164,7 +164,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _model_name(name_or_dir: str | os.PathLike[str] | None) -> str:
-    """Folder or Hub id as a string; raises `InputError` for a folder that is none or lacks config.json."""
+    """Folder or Hub id as a string; raises `InputError` for something that is not a folder or lacks config.json."""
     if name_or_dir is None:
         if not (BUNDLED_MODEL / CONFIG).is_file():
             raise InputError("no model comes with this installation; name a folder or a Hub id with --model")

@@ -16,7 +16,7 @@ def normalize_pixels(
     std: Sequence[float],
     rescale_factor: float = 1 / 255,
 ) -> Tensor:
-    """Rescales and normalises images as the image processor does; pixels without data become 0, the mean.
+    """Rescales and normalizes images as the image processor does; pixels without data become 0, the mean.
 
     Args:
         pixels: (..., C, H, W) in 0..255, any type.

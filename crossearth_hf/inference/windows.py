@@ -81,7 +81,7 @@ def sliding_window_scores(
 
     Args:
         model: A `CrossEarthForSemanticSegmentation`, in eval mode.
-        pixel_values: (B, C, H, W) normalised images of any size, on the model's device.
+        pixel_values: (B, C, H, W) normalized images of any size, on the model's device.
         window: Side of the window in pixels, a multiple of 16.
         stride: Step between windows in pixels.
         batch_size: Windows per forward pass.
@@ -113,7 +113,7 @@ def sliding_window_scores(
 
 
 def normalize(raster: Raster, processor: CrossEarthImageProcessor) -> Tensor:
-    """(C, H, W) float32 as the processor normalises; 0, the image mean, where the raster holds no data."""
+    """(C, H, W) float32 as the processor normalizes; 0, the image mean, where the raster holds no data."""
     return normalize_windows(torch.from_numpy(raster.pixels), torch.from_numpy(raster.valid), processor)
 
 
@@ -137,16 +137,16 @@ class WindowScorer:
         self._largest: int | None = None  # windows per forward pass, once more did not fit
 
     def __call__(self, crops: Tensor) -> Tensor:
-        """(b, K, H, W) float32 scores of (b, 3, H, W) normalised windows, in memory of their own.
+        """(b, K, H, W) float32 scores of (b, 3, H, W) normalized windows, in memory of their own.
 
         Raises:
-            InputError: where half a batch does not fit into memory either; for scores that are no numbers.
+            InputError: where half a batch does not fit into memory either; for scores that are not numbers.
         """
         scores = self._averaged(crops)
         if not bool(torch.isfinite(scores.sum())):
             dtype = str(self._model.dtype).removeprefix("torch.")
             remedy = "convert or train it again" if dtype == "float32" else "compute in float32 (--dtype float32)"
-            raise InputError(f"the scores of the model are no numbers (NaN) in {dtype}; {remedy}")
+            raise InputError(f"the scores of the model are not numbers (NaN) in {dtype}; {remedy}")
         return scores
 
     def _averaged(self, crops: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class CrossEarthConfig(Mask2FormerConfig):
         convolutional_stem (`bool`, *optional*, defaults to `False`):
             Whether EfficientNet-Lite0 stands in for the patch kernel: its maps at strides 16 and 32 become the
             patches, those at strides 4 to 32 are added to the pyramid. A hybrid ViT (Dosovitskiy et al., ICLR 2021,
-            section 3.1); our choice for small models, of which no pretrained ViT is to be had.
+            section 3.1); our choice for small models, for which no pretrained ViT exists.
         freeze_backbone (`bool`, *optional*, defaults to `True`):
             Whether the ViT is built without gradients; adapters and head are always trained, and so are, with more
             than three channels, the kernels that read the pixels: no pretrained ones know the other bands.
@@ -90,7 +90,7 @@ class CrossEarthConfig(Mask2FormerConfig):
         window_stride (`int`, *optional*, defaults to 341):
             Step between sliding windows in pixels; the window is `image_size`.
         ground_sampling_distance (`float`, *optional*):
-            Metres per pixel of the training imagery, where it is known.
+            Meters per pixel of the training imagery, where it is known.
         mim_mask_ratio (`float`, *optional*, defaults to 0.7):
             Multi-Task Training: probability that a block of an image is hidden.
         mim_block_size (`int`, *optional*, defaults to 64):
@@ -206,13 +206,15 @@ class CrossEarthConfig(Mask2FormerConfig):
             raise ValueError(f"id2label {self.id2label} must map ids to names")
         if type(self.window_stride) is not int or self.window_stride < 1:
             raise ValueError(f"window_stride {self.window_stride!r} must be a whole number of pixels, 1 or more")
-        metres = self.ground_sampling_distance
-        if metres is not None and not (type(metres) in (int, float) and 0 < metres < math.inf):
-            raise ValueError(f"ground_sampling_distance {metres!r} must be a positive number of metres, or None")
+        meters = self.ground_sampling_distance
+        if meters is not None and not (type(meters) in (int, float) and 0 < meters < math.inf):
+            raise ValueError(f"ground_sampling_distance {meters!r} must be a positive number of meters, or None")
 
     def _check_multitask(self) -> None:
         if not 0 <= self.mim_mask_ratio <= 1:
-            raise ValueError(f"mim_mask_ratio {self.mim_mask_ratio} is no probability; choose one from 0 to 1, as 0.7")
+            raise ValueError(
+                f"mim_mask_ratio {self.mim_mask_ratio} is not a probability; choose one from 0 to 1, as 0.7"
+            )
         if self.mim_block_size < 1:
             raise ValueError(f"mim_block_size {self.mim_block_size} must be positive; 64 pixels is the default")
         if not 0 <= self.mim_weight < math.inf:
@@ -222,7 +224,7 @@ class CrossEarthConfig(Mask2FormerConfig):
             raise ValueError(f"mim_extractor_channels {tuple(channels)} must be four positive widths, or None")
         if width is not None and (width < 1 or width % 4):
             raise ValueError(
-                f"mim_reconstruction_width {width} is no positive multiple of 4, as its four branches need; "
+                f"mim_reconstruction_width {width} is not a positive multiple of 4, as its four branches need; "
                 "choose one, or None"
             )
 
@@ -230,7 +232,7 @@ class CrossEarthConfig(Mask2FormerConfig):
     def from_preset(cls, name: str, **overrides: Any) -> "CrossEarthConfig":
         """Configuration called `name` in `PRESETS`, with fields replaced by `overrides`; `ValueError` if unknown."""
         if name not in PRESETS:
-            raise ValueError(f"'{name}' is no preset; the known ones are {', '.join(PRESETS)}")
+            raise ValueError(f"'{name}' is not a preset; the known ones are {', '.join(PRESETS)}")
         return cls(**(PRESETS[name] | overrides))
 
 
@@ -244,7 +246,7 @@ def _check_sizes(values: dict[str, Any], limits: dict[str, int]) -> None:
 def _check_channels(number: Any) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number < 3:
         raise ValueError(
-            f"num_channels {number!r} must be a whole number, 3 or more; repeat grey images as red, green and blue"
+            f"num_channels {number!r} must be a whole number, 3 or more; repeat gray images as red, green and blue"
         )
     if number > MOST_CHANNELS:
         raise ValueError(f"num_channels {number} must be at most {MOST_CHANNELS}; correct it")

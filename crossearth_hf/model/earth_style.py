@@ -50,7 +50,7 @@ class StyleSettings:
                 raise ValueError(f"style {name} {value} is not a number from 0 to 1; choose one such as {usual}")
         if not isinstance(self.block_size, int | np.integer) or self.block_size < 1:
             raise ValueError(
-                f"style block_size {self.block_size} is no whole number of pixels above 0; choose one such as 64"
+                f"style block_size {self.block_size} is not a whole number of pixels above 0; choose one such as 64"
             )
 
 
@@ -102,7 +102,7 @@ class StyleBank:
         architecture: The networks whose predictor embedded them, see `style_networks`.
 
     Raises:
-        ValueError: wrong shapes, numbers that are not finite, a covariance that is none.
+        ValueError: wrong shapes, numbers that are not finite, an invalid covariance.
     """
 
     mean: Tensor
@@ -196,7 +196,7 @@ class EarthStyle(nn.Module):
     Attributes:
         predictor: P_s, images (B, 3, H, W) to styles (B, 100).
         transfer: P_t, images and styles to images.
-        provenance: Licence and origin of the networks, as their file states them.
+        provenance: License and origin of the networks, as their file states them.
         architecture: "mobile" or "original", see `style_networks`.
     """
 
@@ -229,7 +229,7 @@ class EarthStyle(nn.Module):
         """
         path = Path(__file__).with_name(STYLE_FILE) if path is None else path
         tensors, metadata = _read(path)
-        provenance: dict[str, str] = {name: metadata[name] for name in ("licence", "origin") if name in metadata}
+        provenance: dict[str, str] = {name: metadata[name] for name in ("license", "origin") if name in metadata}
         architecture = metadata.get("architecture", "mobile")
         style = cls(StyleBank.from_file(path if bank is None else bank), provenance, architecture)
         state = {name: tensor for name, tensor in tensors.items() if not name.startswith("bank.")}
@@ -292,7 +292,7 @@ class EarthStyle(nn.Module):
         """Styles some of the images in blocks; the others are returned as they came and cost nothing.
 
         Args:
-            images: (B, 3, H, W) RGB in [0, 1], not normalised, on the device of this module.
+            images: (B, 3, H, W) RGB in [0, 1], not normalized, on the device of this module.
             settings: How.
             seeds: One number >= 0 per image (see `image_seed`): an image's draw depends on nothing else.
 
@@ -324,12 +324,12 @@ class EarthStyle(nn.Module):
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file."""
     if not Path(path).is_file():
-        raise ValueError(f"{path} does not exist or is no file; give one that EarthStyle or StyleBank saved")
+        raise ValueError(f"{path} does not exist or is not a file; give one that EarthStyle or StyleBank saved")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file ({error}); give one that crossearth_hf wrote") from error
+        raise ValueError(f"{path} is not a safetensors file ({error}); give one that crossearth_hf wrote") from error
 
 
 def _write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -75,7 +75,7 @@ class CrossEarthLoss(nn.Module):
         scores = semantic_scores(classes, masks, (masks.shape[-2], masks.shape[-1]))  # (B, K, h, w)
         shares = (scores + SCORE_FLOOR) / (scores + SCORE_FLOOR).sum(dim=1, keepdim=True)
         cells = F.interpolate(labels[:, None].float(), size=scores.shape[-2:], mode="nearest-exact")[:, 0].long()
-        # A sum over labelled cells, so that a batch without any gives 0 rather than a division by nothing.
+        # A sum over labeled cells, so that a batch without any gives 0 rather than a division by nothing.
         loss = F.nll_loss(shares.log(), cells, ignore_index=self.config.ignore_value, reduction="sum")
         return loss / process_mean((cells != self.config.ignore_value).sum().float()).clamp(min=1)
 

@@ -212,7 +212,7 @@ class CrossEarthRein(GradientCheckpointingLayer):
 
 
 class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
-    """Initialisation and loading, common to all CrossEarth models."""
+    """Initialization and loading, common to all CrossEarth models."""
 
     config_class = CrossEarthConfig
     base_model_prefix = "model"
@@ -326,7 +326,7 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
         """Features of a batch.
 
         Args:
-            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16. Shorter sides than
+            pixel_values: (B, num_channels, H, W) normalized; H and W multiples of 16. Shorter sides than
                 `config.least_side` are padded to it: tokens and maps are those of the padded images.
             output_hidden_states: also return the tokens after every block.
             return_dict: `False` for a plain tuple.
@@ -336,7 +336,7 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
                 projects them before it resamples.
 
         Raises:
-            ValueError: H or W is no multiple of 16, or the images have another number of channels than the model.
+            ValueError: H or W is not a multiple of 16, or the images have another number of channels than the model.
         """
         channels, height, width = pixel_values.shape[1:]
         if channels != self.config.num_channels:
@@ -405,7 +405,7 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         """Segments a batch.
 
         Args:
-            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16.
+            pixel_values: (B, num_channels, H, W) normalized; H and W multiples of 16.
             labels: (B, H, W) int64 class ids, 255 ignored; with them the loss is computed.
             seeds: (B,) int64 for the loss's random points, see [`CrossEarthLoss`].
             output_hidden_states, return_dict: As in [`CrossEarthModel`].

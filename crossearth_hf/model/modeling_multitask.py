@@ -1,4 +1,4 @@
-"""Multi-Task Training of CrossEarth (Gong et al., IEEE TPAMI 2026): segmentation and masked image modelling.
+"""Multi-Task Training of CrossEarth (Gong et al., IEEE TPAMI 2026): segmentation and masked image modeling.
 
 What training alone needs is one submodule, `multitask`; the models for inference drop it when they load. The training
 code of the paper is not public: [`CrossEarthForMultiTaskTraining`] names the choices that are ours.
@@ -224,18 +224,18 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
         """Losses of a batch.
 
         Args:
-            pixel_values: (B, C, H, W) normalised; H and W multiples of 16; the styled image where styling fired.
+            pixel_values: (B, C, H, W) normalized; H and W multiples of 16; the styled image where styling fired.
             labels: (B, H, W) int64 class ids, 255 ignored. Without them there is only the reconstruction: the head is
                 not used, see [`~CrossEarthForMultiTaskTraining.freeze_head`].
             seeds: (B,) int64 >= 0: an image's mask and the loss's random points then depend on its own seed alone.
                 Without them PyTorch's global generator draws.
-            clean_pixel_values: (B, C, H, W) normalised, before styling; `pixel_values` if not given.
+            clean_pixel_values: (B, C, H, W) normalized, before styling; `pixel_values` if not given.
             styled: (B,) bool, which images were styled; given with `clean_pixel_values` or not at all.
             visible: (B, H, W) bool, False where pixels are hidden; drawn at random if not given.
             return_dict: `False` for a plain tuple.
 
         Raises:
-            ValueError: H or W is no multiple of 16; a label is neither a class nor 255; tensors do not fit together.
+            ValueError: H or W is not a multiple of 16; a label is neither a class nor 255; tensors do not fit together.
         """
         clean = pixel_values if clean_pixel_values is None else clean_pixel_values
         _check_styled(pixel_values, clean_pixel_values, styled)

@@ -167,12 +167,12 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
-        centred = x - x.mean(dim=(2, 3), keepdim=True)
-        return centred * inverse_deviation(centred)
+        centered = x - x.mean(dim=(2, 3), keepdim=True)
+        return centered * inverse_deviation(centered)
 
 
 class StyleNorm(nn.Module):
-    """Instance normalisation whose scale and shift are linear in the style embedding."""
+    """Instance normalization whose scale and shift are linear in the style embedding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -180,15 +180,15 @@ class StyleNorm(nn.Module):
         self.shift = nn.Linear(STYLE_SIZE, channels)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """(B, C, H, W) normalised over H and W, scaled and shifted by (B, 100) embeddings."""
+        """(B, C, H, W) normalized over H and W, scaled and shifted by (B, 100) embeddings."""
         scale, shift = self.scale(style)[..., None, None], self.shift(style)[..., None, None]  # (B, C, 1, 1)
-        centred = x - x.mean(dim=(2, 3), keepdim=True)
-        return torch.addcmul(shift, centred, scale * inverse_deviation(centred))
+        centered = x - x.mean(dim=(2, 3), keepdim=True)
+        return torch.addcmul(shift, centered, scale * inverse_deviation(centered))
 
 
-def inverse_deviation(centred: Tensor) -> Tensor:
+def inverse_deviation(centered: Tensor) -> Tensor:
     """(B, C, 1, 1): one over the standard deviation of (B, C, H, W) numbers whose mean is 0."""
-    return torch.rsqrt(centred.square().mean(dim=(2, 3), keepdim=True) + 1e-5)
+    return torch.rsqrt(centered.square().mean(dim=(2, 3), keepdim=True) + 1e-5)
 
 
 class StyledConv(nn.Module):

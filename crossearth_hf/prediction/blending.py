@@ -25,7 +25,7 @@ class Blend:
         part: Its borders in the scene.
         classes: K.
         write: Gets the bands that are complete.
-        ignore_valid: Whether all pixels of windows with data are labelled.
+        ignore_valid: Whether all pixels of windows with data are labeled.
     """
 
     def __init__(self, part: Part, classes: int, write: BlockWriter, *, ignore_valid: bool) -> None:

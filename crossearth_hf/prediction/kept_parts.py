@@ -141,7 +141,7 @@ def compute_part(
         scene: The same file, opened in the same way.
         model: In eval mode. Parts fit together to the last bit where all workers run the same weights in one precision
             on one type of device with one number of threads.
-        processor: Gives the normalisation.
+        processor: Gives the normalization.
 
     Raises:
         InputError: as `predict_part`; where the part cannot be written.
@@ -262,7 +262,7 @@ def check_parts(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir() or folder.is_symlink():
-        raise InputError(_in_the_way(folder, "is no folder" if not folder.is_symlink() else "is a link"))
+        raise InputError(_in_the_way(folder, "is not a folder" if not folder.is_symlink() else "is a link"))
     if not is_own_folder(folder):
         raise InputError(_in_the_way(folder, "belongs to another user"))
     try:
@@ -390,13 +390,13 @@ def job_identity(
 
 
 def model_digest(model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor) -> str:
-    """Tells models apart by what decides their answers: configuration, weights, normalisation, version of the package.
+    """Tells models apart by what decides their answers: configuration, weights, normalization, version of the package.
 
     Weights enter fast and the same on every device: by the sum of the bits of each tensor.
     """
     config = json.loads(json.dumps(model.config.to_dict(), default=str), object_hook=_lasting)
-    normalisation = [processor.image_mean, processor.image_std, processor.rescale_factor]
-    digest = hashlib.sha256(json.dumps([crossearth_hf.__version__, config, normalisation], sort_keys=True).encode())
+    normalization = [processor.image_mean, processor.image_std, processor.rescale_factor]
+    digest = hashlib.sha256(json.dumps([crossearth_hf.__version__, config, normalization], sort_keys=True).encode())
     for name, tensor in model.state_dict().items():
         bits = tensor.detach().contiguous().flatten().view(torch.uint8)
         wide = bits.numel() % 8 == 0 and bits.storage_offset() % 8 == 0

@@ -86,7 +86,7 @@ class MapFolders:
         """The files of a scene, checked, in sub-folders made for them.
 
         Raises:
-            InputError: for files that cannot be written, or some that stand already, as `MapOutputs.checked` says.
+            InputError: for files that cannot be written, or that already exist, as `MapOutputs.checked` says.
         """
         files = self._files(scene)
         for path in files.files:

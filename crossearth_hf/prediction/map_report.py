@@ -125,5 +125,5 @@ class MapReport:
 
 
 def _digits(hectares: float) -> str:
-    """An area to the square decametre, small ones to three digits."""
+    """An area to the square decameter, small ones to three digits."""
     return f"{hectares:,.2f}" if hectares == 0 or hectares >= 1 else f"{hectares:.3g}"

@@ -42,7 +42,7 @@ from .sweep import counted_windows
 _TIFF = (".tif", ".tiff")
 _BRING_BACK_SIDE = 1024
 _LEAST_SIDE_TO_RESAMPLE = 64  # pixels: of fewer, a model sees little; our choice
-_SQUARE_METRES_PER_HECTARE = 10_000
+_SQUARE_METERS_PER_HECTARE = 10_000
 
 PartRunner = Callable[[Sequence[PartJob]], Iterable[PartJob]]
 """Computes parts, with `part_jobs.compute_part`, in any order and place; yields each one once it is finished. There may
@@ -127,12 +127,12 @@ def predict_map(
     run_parts: PartRunner | None = None,
     device_type: str | None = None,
 ) -> MapReport:
-    """Maps a scene to Cloud-Optimised GeoTIFFs on the scene's own grid, CRS and transform.
+    """Maps a scene to Cloud-Optimized GeoTIFFs on the scene's own grid, CRS and transform.
 
-    The map holds uint8 class ids, 255 without data, with colour table, class names and overviews of the most frequent
+    The map holds uint8 class ids, 255 without data, with color table, class names and overviews of the most frequent
     class; the confidence raster float32, the top score over the sum of scores; the probabilities a float32 band per
     class, named by it, its score over that sum, to the nearest 1/4096; both NaN without data. A scene read at another
-    resolution is brought back to its own grid by nearest neighbours. All files appear at the end together, or none.
+    resolution is brought back to its own grid by nearest neighbors. All files appear at the end together, or none.
     Finished parts of a job that is killed or fails stay in a hidden folder beside the map; the same job goes on from
     there.
 
@@ -140,7 +140,7 @@ def predict_map(
         scene: An open scene; predicted at `scene.grid`, written at `scene.native_grid`.
         outputs: Checked paths.
         model: In eval mode, at most 255 classes.
-        processor: Gives the normalisation.
+        processor: Gives the normalization.
         window, stride, batch_size: As `resolve_window` gives them; windows per forward pass.
         tta: Whether to average scores over flips, at four times the work.
         progress: Whether to show a progress bar.
@@ -207,7 +207,7 @@ class _Tally:
     def __init__(self, grid: Grid, classes: int) -> None:
         self._grid = grid
         self._counts = np.zeros(256, dtype=np.int64)
-        self._areas: np.ndarray | None = np.zeros(256)  # square metres
+        self._areas: np.ndarray | None = np.zeros(256)  # square meters
         self._classes = classes
 
     @property
@@ -223,7 +223,7 @@ class _Tally:
     @property
     def hectares(self) -> np.ndarray | None:
         """(K,) ground area of each class, or None where the grid does not tell."""
-        return None if self._areas is None else self._areas[: self._classes] / _SQUARE_METRES_PER_HECTARE
+        return None if self._areas is None else self._areas[: self._classes] / _SQUARE_METERS_PER_HECTARE
 
     def count(self, row: int, col: int, labels: np.ndarray) -> None:
         """Counts (H, W) labels that lie at (row, col)."""
@@ -296,7 +296,7 @@ def _count_piece(piece: Piece, tally: _Tally) -> None:
 def _bring_back(
     scene: Scene, mosaics: Sequence[Path], layers: Sequence[Layer], tally: _Tally, outputs: Sequence[Path]
 ) -> list[Piece]:
-    """Nearest neighbours of mosaics on `scene.grid` at the pixels of the scene's own grid; its validity decides."""
+    """Nearest neighbors of mosaics on `scene.grid` at the pixels of the scene's own grid; its validity decides."""
     native, (down, across) = scene.native_grid, scene.scale
     with ExitStack() as stack:
         readers = [stack.enter_context(raster_reader(mosaic)) for mosaic in mosaics]
@@ -327,13 +327,13 @@ def _save_preview(scene: Scene, map_file: Path, label_set: LabelSet, tally: _Tal
 
 
 def resolution_advice(
-    grid: Grid, trained_at: float | None, remedy: str = "--resolution {metres:g} may give a better map"
+    grid: Grid, trained_at: float | None, remedy: str = "--resolution {meters:g} may give a better map"
 ) -> str | None:
     """A sentence for a scene whose pixels are beyond twice or half what the model learned at.
 
     Args:
         grid: The scene's own.
-        trained_at: Metres per pixel, `ground_sampling_distance` of the model.
+        trained_at: Meters per pixel, `ground_sampling_distance` of the model.
         remedy: What to do where the scene can be read at that resolution.
 
     Returns:
@@ -347,8 +347,8 @@ def resolution_advice(
         return None
     sides = f"{size[0]:.3g}" if max(size) < 1.01 * min(size) else f"{size[0]:.3g} x {size[1]:.3g}"
     if not grid.can_be_rescaled(trained_at):
-        remedy = "such scenes are outside what it knows; give it imagery of about {metres:g} m"
+        remedy = "such scenes are outside what it knows; give it imagery of about {meters:g} m"
     elif min(grid.rescaled(trained_at).height, grid.rescaled(trained_at).width) < _LEAST_SIDE_TO_RESAMPLE:
-        remedy = "at {metres:g} m this one is too small to be mapped well; give it a larger scene"
+        remedy = "at {meters:g} m this one is too small to be mapped well; give it a larger scene"
     finding = f"the scene has pixels of {sides} m, the model learned at {trained_at:.3g} m"
-    return f"{finding}: {remedy.format(metres=trained_at)}"
+    return f"{finding}: {remedy.format(meters=trained_at)}"

@@ -38,9 +38,9 @@ def draw_preview(
 
     Args:
         pixels: (3, h, w) uint8 RGB of the whole scene, decimated or not.
-        valid: (h, w) bool, False where the scene has no data; drawn light grey.
+        valid: (h, w) bool, False where the scene has no data; drawn light gray.
         labels: (H, W) uint8 map at the size of the panel, 255 without data.
-        label_set: Names and colours of the classes.
+        label_set: Names and colors of the classes.
         shares: Share of each class in the whole map, 0..1.
 
     Returns:

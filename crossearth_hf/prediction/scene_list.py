@@ -23,7 +23,7 @@ LIST_SUFFIX = ".txt"
 STAC_SUFFIXES = (".json", ".geojson")
 
 _TIFF = (".tif", ".tiff")
-_NO_IMAGERY = {"thumbnail", "overview", "metadata"}  # roles of assets that are no scene
+_NO_IMAGERY = {"thumbnail", "overview", "metadata"}  # roles of assets that are not scenes
 _LONGEST_NAME = 200  # bytes; file systems allow 255 with the ending
 
 
@@ -65,7 +65,7 @@ def list_scenes(named: Sequence[str], outputs: Sequence[Path], *, asset: str | N
 
     Args:
         named: Rasters, folders, lists and STAC files.
-        outputs: Folders of results, which are no scenes even if they lie in a folder of scenes.
+        outputs: Folders of results, which are not scenes even if they lie in a folder of scenes.
         asset: Key of the asset to take of every STAC item. By default the one with the role or key "visual"; else
             the only one with the role "data"; else the only image.
 
@@ -123,7 +123,7 @@ def _expand(source: str, outputs: list[Path], asset: str | None) -> list[ListedS
 
 
 def _folder_rasters(root: Path, outputs: list[Path]) -> Iterator[tuple[Path, str]]:
-    """(path, name) of the rasters below `root`, by name; results are none."""
+    """(path, name) of the rasters below `root`, by name; results are left out."""
     if Path(os.path.realpath(root)) in outputs:
         raise InputError(f"{root} holds the scenes; choose another folder for the results")
     for folder, folders, files in os.walk(root):
@@ -150,16 +150,16 @@ def _listed(line: str, folder: Path) -> ListedScene:
 
 
 def _text(path: Path) -> str:
-    """A text file's content; raises `InputError` where it is none."""
+    """A text file's content; raises `InputError` if it is not text."""
     check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8; save it as such") from error
+        raise InputError(f"{path} is not text in UTF-8; save it as such") from error
     if "\0" in text:
-        raise InputError(f"{path} is no text: it holds zero bytes; write one path per line")
+        raise InputError(f"{path} is not text: it holds zero bytes; write one path per line")
     return text
 
 
@@ -226,5 +226,5 @@ def _local_file(href: str, identity: str, folder: Path) -> str:
         )
     path = folder / (href if scheme is None else unquote(href.partition("://")[2]).removeprefix("localhost"))
     if not os.path.isfile(path):
-        raise InputError(f"STAC item {identity} links to {href}, which is no file here; check the link")
+        raise InputError(f"STAC item {identity} links to {href}, which is not a file here; check the link")
     return str(path)

@@ -38,14 +38,14 @@ def predict_part(
     Scores of overlapping windows are summed with weights tapered towards the window's edge; blocks leave the sum as
     soon as no later window reaches them. Windows are read ahead of the model and written behind it, in threads of
     their own. Pixels without data enter the model as the image mean and get no label, except in a resampled scene:
-    there the edge of the data is blurred, all pixels of windows with data are labelled, and `scene.read_valid` must
+    there the edge of the data is blurred, all pixels of windows with data are labeled, and `scene.read_valid` must
     decide on the scene's own grid.
 
     Args:
         scene: What to map, read at `scene.grid`.
         part: One of `scene_parts`, or a run of them made `whole`.
         model: A `CrossEarthForSemanticSegmentation`, in eval mode.
-        processor: Gives the normalisation.
+        processor: Gives the normalization.
         write: Called in another thread, one call at a time, as `write(row, col, labels, scores)`, once for every
             pixel of the part: (h, w) uint8 labels, 255 without data; (K, h, w) float32 sums of weighted scores, of no
             meaning without data. Blocks are as wide as the part and, but for the scene's last rows, 256 rows high.

@@ -1,6 +1,6 @@
 """Files that strangers send: checked before GDAL may guess what they are, and brought in as plain GeoTIFFs.
 
-GDAL recognises a raster by its content, whatever its name. Some formats name other files or addresses from which the
+GDAL recognizes a raster by its content, whatever its name. Some formats name other files or addresses from which the
 pixels come (VRT, WMS and others), so that an upload could show a file of the server: only three formats get in, each
 opened by its own driver, and pictures are rewritten before anything else looks at them.
 """
@@ -55,7 +55,7 @@ def bring_in(upload: Path, target: Path, check_pixels: Callable[[int, int], None
                             source, target, driver=SCENE_DRIVER, tiled=True, compress="deflate", zlevel=1
                         )
     except (*GDAL_ERRORS, SystemError) as error:  # the last: rasterio, where GDAL gives no reason
-        raise InputError("the file is no image that can be read, or it is damaged; export it again") from error
+        raise InputError("the file is not an image that can be read, or it is damaged; export it again") from error
     if driver == SCENE_DRIVER:
         _link(upload, target)
 

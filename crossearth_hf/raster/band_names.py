@@ -1,6 +1,6 @@
 """What bands are called, and which of them are red, green and blue by that.
 
-Names are a person's or an agency's word. The colour interpretation is weaker: GDAL marks the first three 8-bit bands of
+Names are a person's or an agency's word. The color interpretation is weaker: GDAL marks the first three 8-bit bands of
 a new file as red, green and blue whatever they hold.
 """
 

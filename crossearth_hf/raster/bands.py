@@ -26,20 +26,20 @@ def choose_bands(source: Any, bands: Sequence[int] | None, num_channels: int, al
     Raises:
         InputError: numbers that do not fit, too few bands, complex numbers.
     """
-    colours = [band for band in range(1, source.count + 1) if band != alpha]
+    colors = [band for band in range(1, source.count + 1) if band != alpha]
     if bands is not None:
         chosen = list(bands)
         _check_choice(source, chosen, num_channels)
-    elif not colours:
-        raise InputError(f"{source.name} holds transparency only; give a raster with at least one colour band")
+    elif not colors:
+        raise InputError(f"{source.name} holds transparency only; give a raster with at least one color band")
     elif num_channels > 3:
-        chosen = colours[:num_channels]
+        chosen = colors[:num_channels]
         _check_count(source, len(chosen), num_channels, alpha)
     else:
-        first = colours[:3] if len(colours) >= 3 else colours[:1]
+        first = colors[:3] if len(colors) >= 3 else colors[:1]
         chosen = rgb_by_name(source) or _rgb_by_mark(source) or first
     for band in chosen:
-        if source.dtypes[band - 1].startswith("complex"):  # "complex_int16" is no type of numpy's
+        if source.dtypes[band - 1].startswith("complex"):  # "complex_int16" is not a type of numpy's
             raise InputError(f"band {band} of {source.name} holds complex numbers; convert it to amplitudes first")
     return chosen
 
@@ -67,7 +67,7 @@ def _check_choice(source: Any, bands: list[int], num_channels: int) -> None:
 
 
 def _check_count(source: Any, count: int, num_channels: int, alpha: int | None) -> None:
-    """Refuses a raster with fewer colour bands than a model has channels."""
+    """Refuses a raster with fewer color bands than a model has channels."""
     if count == num_channels:
         return
     remedy = f"give a raster with {num_channels} bands, or use a model of 3 channels"
@@ -87,6 +87,6 @@ def palette_of(source: Any, bands: list[int]) -> np.ndarray | None:
     if len(bands) > 1 or source.colorinterp[bands[0] - 1] != ColorInterp.palette:
         return None
     palette = np.zeros((65536, 4), dtype=np.uint8)
-    for value, colour in source.colormap(bands[0]).items():
-        palette[value] = colour
+    for value, color in source.colormap(bands[0]).items():
+        palette[value] = color
     return palette

@@ -1,4 +1,4 @@
-"""The rasters of a map: written block by block into working files, put together, copied to Cloud-Optimised GeoTIFFs."""
+"""The rasters of a map: written block by block into working files, put together, copied to Cloud-Optimized GeoTIFFs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ class Layer:
         dtype: Type of the values.
         nodata: Value without data.
         bands: Names of the bands.
-        label_set: Of a categorical band: its colour table, class names and overviews of the most frequent class. Else
+        label_set: Of a categorical band: its color table, class names and overviews of the most frequent class. Else
             overviews are averages.
     """
 
@@ -126,7 +126,7 @@ def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Iterable[Piece], 
     template = path.with_name(f"empty-{path.name}.tif")
     with write_errors(output or path, path):
         _create(template, grid, layer, sparse_ok=True).close()
-        rasterio.shutil.copy(template, path, driver="VRT")  # GDAL writes georeference, colours and names in its way
+        rasterio.shutil.copy(template, path, driver="VRT")  # GDAL writes georeference, colors and names in its way
         root = ElementTree.parse(path).getroot()
         for band in list(root.iter("VRTRasterBand")):
             for source in band.findall("SimpleSource") + band.findall("ComplexSource"):
@@ -145,7 +145,7 @@ def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Iterable[Piece], 
 
 
 def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block], output: Path | None = None) -> None:
-    """Copies a working file or mosaic to a Cloud-Optimised GeoTIFF with overviews, and reads it again.
+    """Copies a working file or mosaic to a Cloud-Optimized GeoTIFF with overviews, and reads it again.
 
     Args:
         target: To be written.

@@ -24,13 +24,13 @@ _LONGEST_SIDE = 2**31 - 1  # GDAL's
 _LARGEST_RESCALE = 64.0
 _FARTHEST = 1e100  # of a ground control point, in any unit; squares of it are finite
 _SMALLEST_SPAN = 1e-12  # of ground control points, GDAL's own
-_WGS84_AXIS = 6378137.0  # metres
+_WGS84_AXIS = 6378137.0  # meters
 _WGS84_ECCENTRICITY2 = 0.00669437999014
 _WGS84 = CRS.from_epsg(4326)
 
 # How areas are measured; our choices, for errors below 0.01 %.
-_SPAN = 50.0  # metres over which small pixels are measured: inverse projections are exact to about a millimetre only
-_FLAT = 100_000.0  # metres up to which the ground is flat enough
+_SPAN = 50.0  # meters over which small pixels are measured: inverse projections are exact to about a millimeter only
+_FLAT = 100_000.0  # meters up to which the ground is flat enough
 _AREA_TILE = 512  # pixels
 _MOST_POINTS = 2**20  # that are placed at a time
 _TOLERANCE = 1e-4  # of an area between two points where it was measured
@@ -97,7 +97,7 @@ class Grid:
         return {"crs": self.crs, "transform": self.transform}
 
     def pixel_size(self) -> tuple[float, float] | None:
-        """Ground width and height of the central pixel in metres; None where the CRS does not tell."""
+        """Ground width and height of the central pixel in meters; None where the CRS does not tell."""
         return self._central_size(self._reach) or self._central_size(0.5)
 
     def pixel_areas(self, row: int, col: int, counted: np.ndarray) -> np.ndarray | None:
@@ -111,7 +111,7 @@ class Grid:
             counted: (H, W) bool, which pixels matter.
 
         Returns:
-            (H, W) square metres, of no meaning where not counted; None where the CRS, or where it places one of the
+            (H, W) square meters, of no meaning where not counted; None where the CRS, or where it places one of the
             pixels that matter, does not tell: no CRS, a pole passed, another celestial body.
         """
         areas = np.zeros(counted.shape)
@@ -125,8 +125,8 @@ class Grid:
                     areas[part] = measured
         return areas
 
-    def rescaled(self, metres: float) -> "Grid":
-        """The grid of the same ground with square pixels of `metres`; it may reach over the edge by part of a pixel.
+    def rescaled(self, meters: float) -> "Grid":
+        """The grid of the same ground with square pixels of `meters`; it may reach over the edge by part of a pixel.
 
         Raises:
             InputError: without a CRS, for a size that is not positive or far from the grid's own, or a grid too large.
@@ -135,31 +135,31 @@ class Grid:
         if size is None:
             remedy = "warp it to its ground control points first" if self.gcps else "give it one with gdal_edit"
             remedy = "orthorectify it first: gdalwarp -rpc" if self.rpcs else remedy
-            raise InputError(f"a resolution in metres needs a scene with a known CRS, this one has none: {remedy}")
+            raise InputError(f"a resolution in meters needs a scene with a known CRS, this one has none: {remedy}")
         finest, coarsest = max(size) / _LARGEST_RESCALE, min(size) * _LARGEST_RESCALE
-        if not finest <= metres <= coarsest:
+        if not finest <= meters <= coarsest:
             fitting = f"choose one from {finest:.3g} to {coarsest:.3g} m, or " if finest <= coarsest else ""
             raise InputError(
-                f"resolution {metres:g} m does not suit pixels of {size[0]:.3g} x {size[1]:.3g} m; {fitting}leave the "
+                f"resolution {meters:g} m does not suit pixels of {size[0]:.3g} x {size[1]:.3g} m; {fitting}leave the "
                 "pixels as they are"
             )
-        scale_x, scale_y = metres / size[0], metres / size[1]
+        scale_x, scale_y = meters / size[0], meters / size[1]
         width, height = (max(1, int(np.ceil(n / s - 1e-6))) for n, s in ((self.width, scale_x), (self.height, scale_y)))
         grid = Grid(width, height, self.crs, shifted(self.transform, 0, 0, scale_x, scale_y))
-        grid.check_size(f"the scene at {metres:g} m")
+        grid.check_size(f"the scene at {meters:g} m")
         return grid
 
-    def can_be_rescaled(self, metres: float) -> bool:
+    def can_be_rescaled(self, meters: float) -> bool:
         """Whether `rescaled` gives a grid."""
         try:
-            self.rescaled(metres)
+            self.rescaled(meters)
         except InputError:
             return False
         return True
 
     @cached_property
     def _side(self) -> float | None:
-        """Metres of the larger side of the central pixel, by its own corners; None where the CRS does not tell."""
+        """Meters of the larger side of the central pixel, by its own corners; None where the CRS does not tell."""
         size = self._central_size(0.5)
         return None if size is None else max(size)
 
@@ -209,7 +209,7 @@ class Grid:
         return areas
 
     def _areas_at(self, rows: np.ndarray, cols: np.ndarray, reach: float) -> np.ndarray | None:
-        """(N,) square metres of the pixels at N places, measured `reach` pixels to each side of their middles."""
+        """(N,) square meters of the pixels at N places, measured `reach` pixels to each side of their middles."""
         parts = self._divisions
         steps = np.linspace(-reach, reach, parts + 1)
         down, across = np.meshgrid(steps, steps, indexing="ij")
@@ -226,7 +226,7 @@ class Grid:
         return areas / (2 * reach) ** 2 if (areas > 0).all() else None
 
     def _places(self, cols: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
-        """(N, 3) metres from the Earth's centre of N points of the grid; None where the CRS does not tell for all."""
+        """(N, 3) meters from the Earth's center of N points of the grid; None where the CRS does not tell for all."""
         if self.crs is None or self.transform.is_identity:
             return None
         a, b, c, d, e, f = self.transform[:6]
@@ -270,7 +270,7 @@ def _span_a_plane(gcps: Sequence[GroundControlPoint]) -> bool:
 
 
 def _geocentric(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-    """(N, 3) metres from the Earth's centre, at N places in radians on the WGS84 ellipsoid: no pole, no seam."""
+    """(N, 3) meters from the Earth's center, at N places in radians on the WGS84 ellipsoid: no pole, no seam."""
     prime_vertical = _WGS84_AXIS / np.sqrt(1 - _WGS84_ECCENTRICITY2 * np.sin(latitude) ** 2)
     out = prime_vertical * np.cos(latitude)
     up = prime_vertical * (1 - _WGS84_ECCENTRICITY2) * np.sin(latitude)

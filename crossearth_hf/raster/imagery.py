@@ -74,7 +74,7 @@ def own_output(source: Any) -> str | None:
 
 
 def is_own_output(path: str) -> bool:
-    """Whether a file is a result of this package; what cannot be opened is none."""
+    """Whether a file is a result of this package; what cannot be opened is not one."""
     ignore_missing_georeference()
     try:
         with rasterio.open(path) as source:

@@ -28,10 +28,10 @@ from .scene import read_band
 _WGS84 = CRS.from_epsg(4326)
 _FARTHEST_EAST = 360.0  # degrees of longitude, which some count from 0
 _LARGEST_SIDE = 4096  # of the label map that is outlined, in pixels: bounds memory and the number of polygons
-_SMALLEST_AREA = 16  # pixels of a polygon; smaller ones go to their largest neighbour
+_SMALLEST_AREA = 16  # pixels of a polygon; smaller ones go to their largest neighbor
 _TOLERANCE = 2.0  # pixels
 _SMALL_MAP = 32 * 32  # pixels up to which outlines keep every corner: each is a share of the area; our choice
-_SQUARE_METRES_PER_HECTARE = 10_000
+_SQUARE_METERS_PER_HECTARE = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Footprint:
     """Where a raster lies on Earth, in degrees on WGS84.
 
     Attributes:
-        longitude, latitude: Its centre.
+        longitude, latitude: Its center.
         west, south, east, north: Its bounding box; west > east where it crosses the antimeridian.
     """
 
@@ -52,7 +52,7 @@ class Footprint:
 
 
 def footprint(grid: Grid) -> Footprint | None:
-    """Centre and bounding box of a raster; None where its CRS does not lead to longitude and latitude.
+    """Center and bounding box of a raster; None where its CRS does not lead to longitude and latitude.
 
     Ground control points are taken as the affine transform that fits them best.
     """
@@ -82,8 +82,8 @@ def write_polygons(
 ) -> int:
     """Outlines a label map as a GeoPackage of polygons that touch without gaps or overlaps.
 
-    Specks below 16 pixels are left to their neighbours; outlines are simplified by 2 pixels (Visvalingam-Whyatt on the
-    whole coverage, so that neighbours keep one common border), unless the map has no more than 1024 pixels. A map of
+    Specks below 16 pixels are left to their neighbors; outlines are simplified by 2 pixels (Visvalingam-Whyatt on the
+    whole coverage, so that neighbors keep one common border), unless the map has no more than 1024 pixels. A map of
     more than 4096 pixels on a side is outlined at that size. Without a CRS the coordinates are (column, -row), the way
     QGIS shows such an image.
 
@@ -92,7 +92,7 @@ def write_polygons(
         target: Ends in .gpkg, not there yet. Fields: `class_id`, `class`, `color` (as #rrggbb) and `hectares` (null
             where unknown).
         grid: The map's grid.
-        label_set: Names and colours of the classes.
+        label_set: Names and colors of the classes.
 
     Returns:
         Number of polygons.
@@ -136,7 +136,7 @@ def outline(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = list(features.shapes(calm, mask=valid & (calm != IGNORE_INDEX)))
     ids = np.array([value for _, value in found], dtype=np.int64)
     polygons = np.array([shapely.geometry.shape(geometry) for geometry, _ in found], dtype=object)
-    # A corner may lie on a neighbour's straight edge: only with a vertex there do both know it as common.
+    # A corner may lie on a neighbor's straight edge: only with a vertex there do both know it as common.
     noded = shapely.transform(shapely.segmentize(polygons, 1.0), np.rint)
     return shapely.coverage_simplify(noded, _TOLERANCE if labels.size > _SMALL_MAP else 0), ids
 
@@ -156,13 +156,13 @@ def _hectares(polygons: np.ndarray, grid: Grid) -> np.ndarray:
         return np.zeros(0)
     shape = (grid.height, grid.width)
     owners = features.rasterize(zip(polygons, range(1, len(polygons) + 1), strict=True), shape, dtype="int32")
-    areas = grid.pixel_areas(0, 0, owners > 0)  # (H, W) square metres
+    areas = grid.pixel_areas(0, 0, owners > 0)  # (H, W) square meters
     if areas is None:
         return np.full(len(polygons), np.nan)
     sums, pixels = (np.bincount(owners.ravel(), weights, len(polygons) + 1) for weights in (areas.ravel(), None))
     average = sums[1:].sum() / pixels[1:].sum()  # for what is too narrow to hold the middle of a pixel
     each = np.divide(sums[1:], pixels[1:], out=np.full(len(polygons), average), where=pixels[1:] > 0)
-    return shapely.area(polygons) * each / _SQUARE_METRES_PER_HECTARE
+    return shapely.area(polygons) * each / _SQUARE_METERS_PER_HECTARE
 
 
 def _to_map(transform: Affine) -> Callable[[np.ndarray], np.ndarray]:

@@ -36,7 +36,7 @@ class Measured:
         has_data: Whether any pixel has.
         fills: Values that mean no data although the file does not say so, and values that might.
         collars: Constant regions at the border.
-        plateau: A value that all bands hold in flat regions and that may mean no data; None where there is none.
+        plateau: A value that all bands hold in flat regions and that may mean no data, or None.
         low, high: (bands,) float64 values that become 0 and 255.
     """
 
@@ -54,7 +54,7 @@ class RawBands:
     Args:
         source: The dataset.
         bands: Numbers of the bands, counted from 1.
-        palette: (65536, 4) colours of the one band, or None.
+        palette: (65536, 4) colors of the one band, or None.
         alpha: Number of the band of transparency, or None.
         nodata: Values that mean no data beside what the file declares; None to look for them.
 
@@ -93,15 +93,15 @@ class RawBands:
         fills = [fill for fill in self.measured.fills if fill.certain] if self.looks_for_fill else []
         values, masks = self._read_declared(window, shape, Resampling.nearest if fills else resampling)
         masks &= ~_filled(values, fills)
-        # A band of 8 bits has no fill of its own: black in one band only is a colour.
+        # A band of 8 bits has no fill of its own: black in one band only is a color.
         return values, np.broadcast_to(masks.any(axis=0), masks.shape) if self.is_byte else masks
 
     def to_channels(self, values: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `read` gives as (C, H, W) uint8 and (H, W) bool, by the one stretch of the scene."""
         valid = np.any(masks, axis=0)
         if self._palette is not None:
-            colours = self._palette[values[0]]  # (H, W, 4)
-            return np.ascontiguousarray(colours[..., :3].transpose(2, 0, 1)), valid
+            colors = self._palette[values[0]]  # (H, W, 4)
+            return np.ascontiguousarray(colors[..., :3].transpose(2, 0, 1)), valid
         if not self.is_byte:
             values = self._stretched(values)
         return np.broadcast_to(values, (3, *valid.shape)) if len(values) == 1 else values, valid
@@ -163,7 +163,7 @@ class RawBands:
             masks &= self._palette[values[0], 3] > 0
         for value in self.nodata or ():
             same = np.stack([_equal(band, value, dtype) for band, dtype in zip(values, self.dtypes, strict=True)])
-            masks &= ~(same.all(axis=0) if self.is_byte else same)  # black in one band only is a colour
+            masks &= ~(same.all(axis=0) if self.is_byte else same)  # black in one band only is a color
         return values, masks
 
     def _mask(self, band: int, window: Window, shape: tuple[int, int]) -> np.ndarray:

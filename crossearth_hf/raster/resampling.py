@@ -36,7 +36,7 @@ def read_resampled(
         size: Height and width of the file.
         scale: Pixels of the file per pixel of the result, down and across.
         window: Row, column, height and width in the result's grid.
-        nearest: Nearest neighbours in place of bilinear.
+        nearest: Nearest neighbors in place of bilinear.
 
     Returns:
         (bands, height, width) values and bool.

@@ -53,10 +53,10 @@ class Raster:
 class Scene:
     """A raster file opened for reading by windows, as 8-bit channels, mostly RGB, with a validity mask.
 
-    Colour bands: those asked for; else the ones that are red, green and blue by name, code or wavelength; else the ones
-    marked so; else the first three; with one or two colour bands the first is used as grey. For more than three
+    Color bands: those asked for; else the ones that are red, green and blue by name, code or wavelength; else the ones
+    marked so; else the first three; with one or two color bands the first is used as gray. For more than three
     channels: those asked for, else the first ones in their order. Palettes are expanded; alpha is validity, not a
-    colour, unless it is asked for, or takes so many values that it must be data. A pixel is valid where any chosen
+    color, unless it is asked for, or takes so many values that it must be data. A pixel is valid where any chosen
     band has data (nodata value or mask), alpha is not 0, and, for floats, all bands are finite.
     Data other than 8-bit are stretched per band between the 2nd and 98th percentiles (our choice) of the pixels where
     that band has data, measured ONCE per scene on a decimated read, so windows have no seams. Fill that the file does
@@ -64,8 +64,8 @@ class Scene:
 
     Args:
         path: Anything that GDAL opens.
-        bands: Band numbers, counted from 1: one for each channel, or one for grey.
-        resolution: Ground sampling distance in metres at which `read` resamples (bilinear, palettes nearest); the
+        bands: Band numbers, counted from 1: one for each channel, or one for gray.
+        resolution: Ground sampling distance in meters at which `read` resamples (bilinear, palettes nearest); the
             scene's own where None. `native` stays the scene at its own grid.
         num_channels: What a model takes, 3 or more.
         driver: Name of the only GDAL driver that may open it; any where None.
@@ -76,7 +76,7 @@ class Scene:
     Attributes:
         bands: The numbers of the bands that were chosen.
         stamps: Of every file that GDAL reads for the scene, a VRT's sources too: size in bytes, time of change in
-            nanoseconds and number as opened; None for what is no file.
+            nanoseconds and number as opened; None for what is not a file.
 
     Raises:
         InputError: for a file that cannot be read, more than `grid.MOST_PIXELS`, complex numbers, wrong bands, an
@@ -168,8 +168,8 @@ class Scene:
         place = "georeferenced by RPCs" if grid.rpcs else place
         place = place if len(place) <= 40 else "custom CRS"
         size = grid.pixel_size()
-        metres = f", {size[0]:.3g} m per pixel" if size else ""
-        return f"{grid.width} x {grid.height} px, {describe(self._raw, self._source)}, {place}{metres}"
+        meters = f", {size[0]:.3g} m per pixel" if size else ""
+        return f"{grid.width} x {grid.height} px, {describe(self._raw, self._source)}, {place}{meters}"
 
     def notices(self) -> list[Notice]:
         """What a person should know before the map is made; reads a sample of the whole scene."""
@@ -263,7 +263,7 @@ def _why_unreadable(path: str) -> str:
         return f"{path} may not be read; check its permissions"
     if os.path.getsize(path) == 0:
         return f"{path} is empty (0 bytes); copy the raster again"
-    return f"{path} is no raster that GDAL can read, or it is damaged; check it with gdalinfo"
+    return f"{path} is not a raster that GDAL can read, or it is damaged; check it with gdalinfo"
 
 
 def bounded_cache() -> rasterio.Env:

@@ -20,7 +20,7 @@ _ENDS = re.compile(r"""[:,?={}"'!&/]""")
 
 
 def files_of(source: Any) -> list[str]:
-    """The files that GDAL reads for an open rasterio dataset, and its names for what is no file on disk.
+    """The files that GDAL reads for an open rasterio dataset, and its names for what is not a file on disk.
 
     GDAL itself tells neither the sources of a VRT in a VRT nor the file behind names such as `GTIFF_DIR:1:a.tif`,
     `vrt://a.tif` or `/vsisubfile/0_9,a.tif`: they are looked up in names and XML files.

@@ -51,8 +51,8 @@ def check_raster(name: str) -> None:
         name: A path, or a name with files in it, such as `vrt://a.tif?bands=1` or `/vsigzip/a.tif.gz`.
 
     Raises:
-        InputError: where it leads to something that is no regular file or folder, also beside it or through a virtual
-            raster (VRT); for a VRT that refers to itself, is nested too deep or stands for too many reads.
+        InputError: where it leads to something that is not a regular file or folder, also beside it or through a
+            virtual raster (VRT); for a VRT that refers to itself, is nested too deep or stands for too many reads.
     """
     if "<VRTDataset" in name:
         _count_reads(name.encode(), Path(), ("the VRT in the name",), {})

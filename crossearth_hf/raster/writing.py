@@ -48,7 +48,7 @@ def write_geotiff(
         crs: Anything that rasterio takes as a CRS, or None.
         transform: From (column, row) to CRS coordinates.
         nodata: Value of pixels without data.
-        label_set: Adds class names and, with C = 1 and uint8, the colour table.
+        label_set: Adds class names and, with C = 1 and uint8, the color table.
         overwrite: Whether an existing file may be replaced.
         options: More of GDAL's creation options.
 
@@ -77,7 +77,7 @@ def create_geotiff(
     compress: str = "deflate",
     **options: Any,
 ) -> Any:
-    """A new tiled GeoTIFF, open for writing; classes get their names and colours, 255 is transparent.
+    """A new tiled GeoTIFF, open for writing; classes get their names and colors, 255 is transparent.
 
     `content` becomes the tag by which our own results are known again, "labels" where there are classes.
     """

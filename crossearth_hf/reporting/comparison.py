@@ -19,7 +19,7 @@ NOTES = {
     "mapped": "A model has other classes, which were mapped to these.",
     "data": "The models were scored on different images or labels: their scores do not compare and enter no mean.",
     "windows": "The models were scored with different windows, strides or scales.",
-    "partial": "Only some of the classes are labelled in these images; the means are over those.",
+    "partial": "Only some of the classes are labeled in these images; the means are over those.",
     "seeds": "Not every seed of every model was scored here: it enters no mean over targets.",
     "seen": "In-domain for some of the models: it enters no mean.",
     "binary": "The paper does not say whether its scores of binary sets are the mean IoU or the foreground's IoU.",
@@ -112,7 +112,7 @@ class Comparison:
         )
 
     def score(self, model: Model, name: str, key: str = "mean_iou") -> Score | None:
-        """A model's score on an entry by a key of `Entry.scores`; None where there is none."""
+        """A model's score on an entry by a key of `Entry.scores`, or None."""
         entries = [entry for entry in model.entries(name) if entry.scores.get(key) is not None]
         if not entries:
             return None

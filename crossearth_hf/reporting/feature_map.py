@@ -1,6 +1,6 @@
 """Features of source and target regions in the plane, by PCA and by t-SNE. Call in `paper_style`.
 
-PCA is a plain projection that shows two directions of many; t-SNE shows neighbours, and its distances and sizes mean
+PCA is a plain projection that shows two directions of many; t-SNE shows neighbors, and its distances and sizes mean
 nothing: both stand side by side, with a number that comes from the features themselves. scikit-learn has both and
 weighs a seventh of what UMAP brings along (numba and LLVM).
 """
@@ -91,9 +91,9 @@ def _varies(features: RegionFeatures) -> bool:
 
 
 def _draw(axes: Sequence[Axes], model: str, features: RegionFeatures, entry: Entry) -> None:
-    linear, neighbours, shares = planes(features)
+    linear, neighbors, shares = planes(features)
     agreement = nearest_source_agreement(features)
-    for axis, points, title in zip(axes, (linear, neighbours), ("PCA", "t-SNE"), strict=True):
+    for axis, points, title in zip(axes, (linear, neighbors), ("PCA", "t-SNE"), strict=True):
         _scatter(axis, points, features, len(entry.classes))
         axis.set_title(f"{model}: {title}")
         axis.set(xticks=(), yticks=())

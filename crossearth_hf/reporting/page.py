@@ -114,7 +114,7 @@ def _facts(entry: Entry) -> str:
     window = f"windows of {entry.window} px every {entry.stride} px"
     scale = "" if entry.scale == 1 else f", enlarged {entry.scale:g} times"
     return (
-        f"{domains} ({kind}); {entry.images} images, {entry.pixels} labelled "
+        f"{domains} ({kind}); {entry.images} images, {entry.pixels} labeled "
         f"pixels; {window}{scale}; data {entry.fingerprint[:12]}."
     )
 

@@ -22,12 +22,12 @@ MOST_ROWS = 4
 """Examples of a panel."""
 
 WRONG = np.array((136, 0, 46), np.uint8)
-"""Colour of wrong pixels: far from the classes of every label set, and darker than all else in a picture of errors."""
+"""Color of wrong pixels: far from the classes of every label set, and darker than all else in a picture of errors."""
 
 _MOST_READ = 32  # examples of a report that are looked through
 _TALLEST = 8.0  # inches of pictures: with the legend a page of a paper
 _SIDE = 448  # longer side of a picture in pixels: 300 per inch in a panel of five columns
-_HATCH = np.array((225, 150), np.uint8)  # greys of the stripes where nothing is labelled
+_HATCH = np.array((225, 150), np.uint8)  # grays of the stripes where nothing is labeled
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def panel_figure(comparison: Comparison, name: str) -> Figure | None:
 
 
 def error_picture(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the image pale and grey, wrong pixels dark red, pixels without a label striped."""
-    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float32)
-    pale = (185 + grey * (70 / 255)).astype(np.uint8)
+    """(H, W, 3) uint8: the image pale and gray, wrong pixels dark red, pixels without a label striped."""
+    gray = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float32)
+    pale = (185 + gray * (70 / 255)).astype(np.uint8)
     painted = np.where((prediction != truth)[..., None], WRONG, pale[..., None])
     return _striped(painted, truth)
 
@@ -111,7 +111,7 @@ def _painted(labels: np.ndarray, entry: Entry) -> np.ndarray:
 
 
 def _striped(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`picture` with stripes where nothing is labelled: no class of any set looks like them."""
+    """`picture` with stripes where nothing is labeled: no class of any set looks like them."""
     rows, columns = np.indices(labels.shape)
     period = max(2, max(labels.shape) // 56)
     stripes = _HATCH[(rows + columns) // period % 2]
@@ -149,10 +149,10 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 def _show_error(axes: Axes, row: _Row, place: int) -> None:
     prediction = row.predictions[place]
     _show(axes, error_picture(row.image, row.truth, prediction))
-    labelled = row.truth != IGNORE_INDEX
-    if labelled.any():
+    labeled = row.truth != IGNORE_INDEX
+    if labeled.any():
         axes.set_xlabel(
-            f"{100 * np.mean(prediction[labelled] == row.truth[labelled]):.0f} % right", fontsize=6.5, labelpad=1.5
+            f"{100 * np.mean(prediction[labeled] == row.truth[labeled]):.0f} % right", fontsize=6.5, labelpad=1.5
         )
 
 
@@ -174,7 +174,7 @@ def _legend(entry: Entry, rows: Sequence[_Row]) -> list[Patch]:
     ]
     patches.append(Patch(facecolor=_rgb(WRONG), label="wrong", **edge))
     if any((row.truth == IGNORE_INDEX).any() for row in rows):
-        patches.append(Patch(facecolor=_rgb(_HATCH[[0, 0, 0]]), hatch="//////", label="not labelled", **edge))
+        patches.append(Patch(facecolor=_rgb(_HATCH[[0, 0, 0]]), hatch="//////", label="not labeled", **edge))
     return patches
 
 

@@ -45,8 +45,8 @@ def write_report(
         What was written.
 
     Raises:
-        InputError: reports that are none, damaged or not comparable (`comparison.compare`), an output folder that
-            exists, is another kind of folder, overlaps a report or cannot be written.
+        InputError: files that are not reports, damaged ones or not comparable (`comparison.compare`), an output folder
+            that exists, is another kind of folder, overlaps a report or cannot be written.
     """
     comparison = compare(reports, groups)
     target = _check_target(out, comparison, overwrite)
@@ -121,7 +121,7 @@ _TARGET_FIGURES: dict[str, tuple[Callable[[Comparison, str], Figure | None], str
     "classes": (
         class_figure,
         "IoU in percent over all classes and per class. Error bars: the confidence interval over images, or one "
-        "standard deviation over seeds to each side; a dash where a class is neither labelled nor predicted.",
+        "standard deviation over seeds to each side; a dash where a class is neither labeled nor predicted.",
         "Bars of the IoU per class and model on {name}; the table above has all values.",
     ),
     "examples": (
@@ -133,7 +133,7 @@ _TARGET_FIGURES: dict[str, tuple[Callable[[Comparison, str], Figure | None], str
     "features": (
         feature_figure,
         "Features of class regions of source (hollow) and target (filled): by PCA, a projection onto two directions of "
-        "many, and by t-SNE, where only neighbourhoods mean something. The percentage is measured on the features "
+        "many, and by t-SNE, where only neighborhoods mean something. The percentage is measured on the features "
         "themselves, over all their directions, and averaged over classes.",
         "Maps of source and target features per class on {name}, by PCA and t-SNE.",
     ),

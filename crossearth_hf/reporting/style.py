@@ -1,4 +1,4 @@
-"""What all figures look like: sizes of a paper, colours that differ for the colour-blind and in grey, fixed bytes."""
+"""What all figures look like: sizes of a paper, colors that differ for the color-blind and in gray, fixed bytes."""
 
 import textwrap
 from collections.abc import Iterator
@@ -73,11 +73,11 @@ def shortened(text: str, width: int, lines: int = 1) -> str:
 
 
 def line_styles(count: int) -> list[dict[str, Any]]:
-    """Colour, marker and dashes for each of `count` lines: no two alike below 168."""
+    """Color, marker and dashes for each of `count` lines: no two alike below 168."""
     styles = zip(cycle(COLORS), cycle(MARKERS), cycle(DASHES), strict=False)
     return [{"color": c, "marker": m, "linestyle": d} for c, m, d in islice(styles, count)]
 
 
 def bar_styles(count: int) -> list[dict[str, Any]]:
-    """Colour and hatch for each of `count` bars."""
+    """Color and hatch for each of `count` bars."""
     return [{"facecolor": COLORS[i % 7], "hatch": HATCHES[(i + i // 7) % 7]} for i in range(count)]

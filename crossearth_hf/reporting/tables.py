@@ -50,7 +50,7 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Spanning titles and how many neighbouring columns they span."""
+        """Spanning titles and how many neighboring columns they span."""
         spans: list[tuple[str, int]] = []
         for column in self.columns:
             if spans and spans[-1][0] == column.group:
@@ -227,7 +227,7 @@ def _score_caption(comparison: Comparison) -> str:
     else:
         parts.append("There is no mean: no unseen target was scored by all on the same data.")
     if _methods(comparison):
-        parts.append("Published scores come from the paper's own harness and are no comparison on equal terms.")
+        parts.append("Published scores come from the paper's own harness and are not a comparison on equal terms.")
     return " ".join(parts)
 
 

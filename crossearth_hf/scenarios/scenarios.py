@@ -44,7 +44,7 @@ class Domain:
         tile: Side of the tiles in pixels; None where images are kept as they are.
         counts: Tiles per split, as the benchmark counts them; None where it does not say. The splits it lacks are those
             of the data set's authors, or ours where `note` says so.
-        ground_sampling_distance: Metres per pixel; None where it varies or is not stated.
+        ground_sampling_distance: Meters per pixel; None where it varies or is not stated.
         fit: For scoring, images are resized so that the longer side has this many pixels; labels keep theirs.
         window: Side of the window for scoring where it is not the recipe's.
         archive_counts: Tiles that the published archives give where that differs from `counts`; as good as these.
@@ -65,7 +65,7 @@ class Domain:
 
     @property
     def labels(self) -> LabelSet:
-        """Classes, colours and ids."""
+        """Classes, colors and ids."""
         return get_label_set(self.label_set)
 
 
@@ -93,7 +93,7 @@ class Scenario:
 
     @property
     def in_domain(self) -> bool:
-        """Whether source and target are one domain: such a score enters no generalisation mean."""
+        """Whether source and target are one domain: such a score enters no generalization mean."""
         return self.source == self.target
 
     @property
@@ -272,7 +272,7 @@ DOMAINS = {
             None,
             {"test": None},
             ground_sampling_distance=0.3,
-            note="ours: all labelled chips of SpaceNet 3, the training archives of its four cities; centre lines are "
+            note="ours: all labeled chips of SpaceNet 3, the training archives of its four cities; center lines are "
             "drawn 4 m wide (2 m to either side)",
         ),
         Domain(
@@ -283,7 +283,7 @@ DOMAINS = {
             None,
             {"test": 10593},
             ground_sampling_distance=0.3,
-            note="ours: all labelled chips of SpaceNet 2, the training archives of its four cities",
+            note="ours: all labeled chips of SpaceNet 2, the training archives of its four cities",
         ),
     )
 }
@@ -373,7 +373,7 @@ def get_scenario(code: str) -> Scenario:
     """The scenario called `code`; raises `InputError` naming the closest ones."""
     if code not in BENCHMARKS:
         near = get_close_matches(code, BENCHMARKS, n=3, cutoff=0.4) or list(BENCHMARKS)[:3]
-        raise InputError(f"'{code}' is no scenario; the closest are {', '.join(near)}: see `crossearth scenarios`")
+        raise InputError(f"'{code}' is not a scenario; the closest are {', '.join(near)}: see `crossearth scenarios`")
     return BENCHMARKS[code]
 
 

@@ -18,7 +18,7 @@ class SourceDataset:
     Attributes:
         name: Key in `DATASETS` and name for `crossearth build-dataset`.
         title: As its authors call it.
-        homepage: Where the archives are to be had.
+        homepage: Where the archives can be downloaded.
         license: In words, as its authors state it; "not stated" where they state none.
         license_source: Where the license was read.
         citation: BibTeX.
@@ -262,5 +262,5 @@ DATASETS = {
 def get_dataset(name: str) -> SourceDataset:
     """The data set called `name`; raises `InputError` naming the known ones."""
     if name not in DATASETS:
-        raise InputError(f"'{name}' is no data set; the known ones are {', '.join(DATASETS)}")
+        raise InputError(f"'{name}' is not a data set; the known ones are {', '.join(DATASETS)}")
     return DATASETS[name]

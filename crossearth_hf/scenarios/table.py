@@ -91,9 +91,9 @@ def _role(scenario: Scenario, name: str) -> str:
 
 def _describe_domain(role: str, domain: Domain) -> list[str]:
     tile = f"tiles of {domain.tile} px" if domain.tile else "images as they are"
-    metres = f", {domain.ground_sampling_distance:g} m per pixel" if domain.ground_sampling_distance else ""
+    meters = f", {domain.ground_sampling_distance:g} m per pixel" if domain.ground_sampling_distance else ""
     counts = ", ".join(f"{split} {_count(domain, split)}" for split in domain.counts)
-    lines = [f"{role}: {domain.name}: {domain.bands}, {tile}{metres}; tiles: {counts}"]
+    lines = [f"{role}: {domain.name}: {domain.bands}, {tile}{meters}; tiles: {counts}"]
     return lines if not domain.note else [*lines, _wrapped(f"note: {domain.note}", 4)]
 
 

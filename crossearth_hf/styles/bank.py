@@ -92,7 +92,7 @@ def find_rasters(folder: str | os.PathLike[str]) -> list[Path]:
     if not colon or Path(text).is_dir():
         root, pattern = text, "*"
     if not Path(root).is_dir():
-        raise InputError(f"{root} is no folder; name one that holds the rasters")
+        raise InputError(f"{root} is not a folder; name one that holds the rasters")
     files = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     files = [path for path in files if fnmatch(path.stem, pattern)]
     if not files:

@@ -99,7 +99,7 @@ def _dig_channels(canvas: Canvas) -> None:
 
 
 def _meander(canvas: Canvas, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Offset in metres from a winding line through the centre, (H, W), and what it exceeds the distance by, (H, W)."""
+    """Offset in meters from a winding line through the center, (H, W), and what it exceeds the distance by, (H, W)."""
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     x, y = canvas.x - np.float32(canvas.extent[0] / 2), (canvas.y - np.float32(canvas.extent[1] / 2))[:, None]
     along, offset = x * cos + y * sin, y * cos - x * sin
@@ -115,7 +115,7 @@ def _meander(canvas: Canvas, angle: float) -> tuple[np.ndarray, np.ndarray]:
 def _draw_streets(canvas: Canvas, plan: Plan) -> None:
     """Paves the streets, widest last; main roads bridge rivers, side streets end at the bank."""
     region = canvas.spec.region
-    edge = np.full(canvas.shape, np.inf, dtype=np.float32)  # metres to the edge of the road, negative on it
+    edge = np.full(canvas.shape, np.inf, dtype=np.float32)  # meters to the edge of the road, negative on it
     main_color = canvas.pick("asphalt", 0.12)
     for points, width in plan.streets:
         main = width == region.streets[1]
@@ -147,7 +147,7 @@ def _draw_streets(canvas: Canvas, plan: Plan) -> None:
 
 
 def _walk(points: np.ndarray, step: float, aside: float = 0.0) -> np.ndarray:
-    """Places each `step` metres along a line and `aside` of it, (N, 3): x, y, direction."""
+    """Places each `step` meters along a line and `aside` of it, (N, 3): x, y, direction."""
     legs = np.diff(points, axis=0)
     length = np.concatenate([[0], np.hypot(*legs.T).cumsum()])
     at = np.arange(step / 2, length[-1], step)
@@ -228,7 +228,7 @@ def _draw_house(canvas: Canvas, pose: tuple[float, float, float], half: tuple[fl
 
 
 def _roof(u: np.ndarray, v: np.ndarray, a: float, b: float, roof: str) -> tuple[np.ndarray, np.ndarray]:
-    """Metres to the nearest wall (negative outside) and to the nearest eaves of a house 2a by 2b, (h, w) each."""
+    """Meters to the nearest wall (negative outside) and to the nearest eaves of a house 2a by 2b, (h, w) each."""
     across, along = np.float32(b) - np.abs(v), np.float32(a) - np.abs(u)
     wall = np.minimum(across, along)
     if roof == "ell":
@@ -253,7 +253,7 @@ def _draw_pool(canvas: Canvas, x: float, y: float, angle: float) -> None:
 
 
 def _sunlight(canvas: Canvas, height: np.ndarray) -> np.ndarray:
-    """Light on a slope relative to level ground, (h, w), for `height` (h, w) in metres."""
+    """Light on a slope relative to level ground, (h, w), for `height` (h, w) in meters."""
     if min(height.shape) < 2:
         return np.ones_like(height)
     elevation, azimuth = (math.radians(angle) for angle in canvas.spec.sun)
@@ -271,7 +271,7 @@ def _draw_trees(canvas: Canvas, plan: Plan) -> None:
         stands.append(plan.place(rng.uniform((u0, v0), (u1, v1), (count, 2))))
     for line, width in plan.streets:
         if width == region.streets[1]:
-            stands += [_walk(line, 11, side * (width + region.kerb) / 2)[:, :2] for side in (-1, 1)]
+            stands += [_walk(line, 11, side * (width + region.curb) / 2)[:, :2] for side in (-1, 1)]
     points = np.concatenate(stands)  # (N, 2)
     points = points[((points > 0) & (points < canvas.extent)).all(axis=1)]
     free = np.isin(canvas.at(canvas.labels, points), (LAND, VEGETATION)) & (canvas.at(canvas.shore, points) > 1.5)
@@ -298,7 +298,7 @@ def _draw_tree(canvas: Canvas, x: float, y: float, radius: float) -> None:
 
 
 def cast_shadows(height: np.ndarray, sun: tuple[float, float], gsd: float) -> np.ndarray:
-    """Where the sun is hidden, (H, W) bool, behind `height` (H, W) in metres.
+    """Where the sun is hidden, (H, W) bool, behind `height` (H, W) in meters.
 
     The horizon towards the sun is a running maximum; each round doubles the distance that it looks at.
     """

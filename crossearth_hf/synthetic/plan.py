@@ -1,4 +1,4 @@
-"""The town plan of a SynthEarth scene, in metres, and the canvas it is drawn on."""
+"""The town plan of a SynthEarth scene, in meters, and the canvas it is drawn on."""
 
 import math
 from collections.abc import Callable
@@ -20,8 +20,8 @@ LAND, BUILDING, ROAD, WATER, VEGETATION = (
     LABEL_SET.label2id[name] for name in ("land", "building", "road", "water", "vegetation")
 )
 BANDS = {"RGB": (0, 1, 2), "IRRG": (3, 0, 1)}
-_MARGIN = 24.0  # metres drawn around a scene and cropped: what stands there throws its shadow into the scene
-_USES = {  # side of a parcel in metres, ground, roofs, trees per hectare
+_MARGIN = 24.0  # meters drawn around a scene and cropped: what stands there throws its shadow into the scene
+_USES = {  # side of a parcel in meters, ground, roofs, trees per hectare
     "park": (math.inf, ("grass",), (), 110.0),
     "wood": (math.inf, ("grass",), (), 420.0),
     "crop": (55.0, ("crop", "crop", "soil"), (), 4.0),
@@ -44,7 +44,7 @@ def _infrared(red: float, green: float, blue: float) -> float:
 
 
 class Canvas:
-    """What every pixel shows: label, colour in the sun, height in metres, distance to the shore in metres."""
+    """What every pixel shows: label, color in the sun, height in meters, distance to the shore in meters."""
 
     def __init__(self, spec: Domain, rng: np.random.Generator, height: int, width: int) -> None:
         self.spec, self.rng, self.gsd = spec, rng, spec.ground_sampling_distance
@@ -55,7 +55,7 @@ class Canvas:
         self.height = np.zeros(self.shape, dtype=np.float32)
         self.shore = np.full(self.shape, np.inf, dtype=np.float32)
         self.y, self.x = (((np.arange(n) + 0.5) * self.gsd).astype(np.float32) for n in self.shape)
-        self.extent = np.array([self.shape[1], self.shape[0]]) * self.gsd  # (2,) metres
+        self.extent = np.array([self.shape[1], self.shape[0]]) * self.gsd  # (2,) meters
         self.grain = noise(rng, self.shape, max(1.2, 0.8 / self.gsd))
         self.patches = noise(rng, self.shape, 9 / self.gsd) + 0.5 * noise(rng, self.shape, 3 / self.gsd)
 
@@ -69,7 +69,7 @@ class Canvas:
         return options[int(self.rng.random() * len(options))]
 
     def pick(self, material: str, spread: float = 0.1) -> np.ndarray:
-        """A colour of `material` in the domain's bands, (3,) float32."""
+        """A color of `material` in the domain's bands, (3,) float32."""
         red, green, blue = ImageColor.getrgb(self.choose(self.spec.palette[material].split()))[:3]
         infrared = 0.3 * red if material in ("water", "pool") else _infrared(red, green, blue)
         color = np.array([red, green, blue, infrared], dtype=np.float32)[list(BANDS[self.spec.bands])]
@@ -92,21 +92,21 @@ class Canvas:
         return window, dx * cos + dy * sin, dy * cos - dx * sin
 
     def paint(self, window: Window, mask: np.ndarray, color: np.ndarray, label: int) -> None:
-        """Colours (3,) or (h, w, 3) and labels the pixels of `mask` (h, w)."""
+        """Colors (3,) or (h, w, 3) and labels the pixels of `mask` (h, w)."""
         self.color[window][mask] = color if color.ndim == 1 else color[mask]
         self.labels[window][mask] = label
 
 
 @dataclass
 class Plan:
-    """What stands where; boxes (u0, v0, u1, v1) are in the town's own metres, which `place` puts on the map."""
+    """What stands where; boxes (u0, v0, u1, v1) are in the town's own meters, which `place` puts on the map."""
 
     place: Place
     streets: list[tuple[np.ndarray, float]] = field(default_factory=list)  # (N, 2) map points, width
     lots: list[tuple[Box, str, bool]] = field(default_factory=list)  # ground, material, whether in rows
     houses: list[tuple[Box, str]] = field(default_factory=list)  # parcel, roof
     groves: list[tuple[Box, float]] = field(default_factory=list)  # ground, trees per hectare
-    ponds: list[tuple[float, float]] = field(default_factory=list)  # centre
+    ponds: list[tuple[float, float]] = field(default_factory=list)  # center
     parking: list[np.ndarray] = field(default_factory=list)  # (2, 2) map points, ends of a row of cars
 
 
@@ -155,7 +155,7 @@ def _split(
         return [], [box]
     share = 0.5 + 0.2 * jitter * rng.uniform(-1, 1)
     width = region.streets[int(length > 4.2 * side)] if region else 0.0
-    gap = width / 2 + region.kerb if region else 0.0
+    gap = width / 2 + region.curb if region else 0.0
     if u1 - u0 >= v1 - v0:
         cut = u0 + share * length
         parts, line = ((u0, v0, cut - gap, v1), (cut + gap, v0, u1, v1)), ((cut, v0), (cut, v1), width)

@@ -1,8 +1,8 @@
 """SynthEarth: procedural towns seen from above, with exact labels and controllable domain shifts.
 
-A scene is planned in metres (water, streets, blocks, parcels, houses, trees), drawn as rasters of label, sunlit colour
+A scene is planned in meters (water, streets, blocks, parcels, houses, trees), drawn as rasters of label, sunlit color
 and height, and photographed (cast shadows, haze, blur, noise). It is the offline default of demo, examples and tests
-and never evidence of generalisation.
+and never evidence of generalization.
 """
 
 import io
@@ -37,7 +37,7 @@ class SyntheticScene:
         image: (H, W, 3) uint8 in the domain's band order.
         labels: (H, W) uint8 ids of the "land-cover" label set; shadows do not change them.
         domain, seed: What the scene was drawn from.
-        transform: North-up transform from pixels to metres.
+        transform: North-up transform from pixels to meters.
         crs: UTM zone as "EPSG:code".
     """
 
@@ -82,7 +82,7 @@ def generate_scene(domain: str, seed: int, height: int = 1024, width: int = 1024
 
 
 def write_scene(scene: SyntheticScene, path: str | Path, *, overwrite: bool = False) -> tuple[Path, Path]:
-    """Writes image and labels as georeferenced, tiled GeoTIFFs; the labels carry a colour table.
+    """Writes image and labels as georeferenced, tiled GeoTIFFs; the labels carry a color table.
 
     Args:
         scene: What to write.

@@ -60,7 +60,7 @@ def extend_channels(model: CrossEarthPreTrainedModel, num_channels: int) -> None
 
     Our choice: the kernel of a further channel is the mean of those that are there, and all are scaled by the old
     number of channels over the new one, 3/4 for a fourth band. An image whose further bands equal the mean of the first
-    ones gives the activations that it gave before: exactly in grey, nearly so in colour. What Multi-Task Training
+    ones gives the activations that it gave before: exactly in gray, nearly so in color. What Multi-Task Training
     rebuilds of a further channel is likewise the mean of the others. The new kernels know nothing of their bands yet:
     they are trained whatever the adaptation, see `CrossEarthPreTrainedModel.freeze_backbone`.
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ..data import Source
 from ..data.hub import HubStream
 from ..data.image_files import Window, resize_bands
-from ..data.labelled_images import FilePair, Windows, scale_to
+from ..data.labeled_images import FilePair, Windows, scale_to
 from ..errors import InputError
 from ..inference.normalization import normalize_pixels
 from ..labels import IGNORE_INDEX
@@ -36,11 +36,11 @@ class CropSettings:
         scale_range: Bounds of the random scale.
         relative_to_crop: True, as published: the image's longer side becomes scale x `size`. False: the image is
             resized by scale, which keeps the details of images that are much larger than the crop.
-        ground_sampling_distance: Metres per pixel at scale 1, where not `relative_to_crop`: images that know their own
+        ground_sampling_distance: Meters per pixel at scale 1, where not `relative_to_crop`: images that know their own
             are first brought to it. None: no image is.
         rotate: Also turns the crop by a random multiple of 90 degrees: imagery from above has no upright.
         rotation_degrees: Bound of a further random angle, either way; 0 for none.
-        mean, std, rescale_factor: Normalisation of the pixels, see `normalize_pixels`.
+        mean, std, rescale_factor: Normalization of the pixels, see `normalize_pixels`.
     """
 
     size: int
@@ -65,12 +65,12 @@ class Crop(NamedTuple):
 class TrainingCrops(Dataset):
     """Endless random crops of several sources, addressed by a running index.
 
-    Item `index` is {"pixel_values": (C, size, size) float32 normalised, "labels": (size, size) int64, 255 ignored,
+    Item `index` is {"pixel_values": (C, size, size) float32 normalized, "labels": (size, size) int64, 255 ignored,
     "valid": (size, size) bool, "index": () int64}. Pixels without data, those beyond the image among them, are not
-    valid: 0 after normalisation, their labels 255.
+    valid: 0 after normalization, their labels 255.
 
     Args:
-        sources: Labelled images per source, or a stream of them.
+        sources: Labeled images per source, or a stream of them.
         weights: Share of each source in the crops, any positive numbers; by default each image weighs the same. Of a
             stream each pass uses every record once on average.
         settings: How a crop is cut.
@@ -151,13 +151,13 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
 
 
 def turned(crop: Crop, angle: float, size: int) -> Crop:
-    """The (size, size) centre of a crop turned counter-clockwise by `angle` in radians; without data beyond it.
+    """The (size, size) center of a crop turned counter-clockwise by `angle` in radians; without data beyond it.
 
     Pixels are interpolated bilinearly, labels and validity taken from the nearest.
     """
     height, width = crop.labels.shape
     cos, sin = math.cos(angle), math.sin(angle)
-    # Where in the crop a pixel of the result comes from: both turn about their centres.
+    # Where in the crop a pixel of the result comes from: both turn about their centers.
     x = (cos, -sin, (width - size * (cos - sin)) / 2)
     y = (sin, cos, (height - size * (cos + sin)) / 2)
 
@@ -172,7 +172,7 @@ def turned(crop: Crop, angle: float, size: int) -> Crop:
 
 
 def largest_share(labels: np.ndarray) -> float:
-    """Share of the most frequent class among the labelled pixels; 1 where nothing is labelled."""
+    """Share of the most frequent class among the labeled pixels; 1 where nothing is labeled."""
     counts = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
     return float(counts.max() / counts.sum()) if counts.any() else 1.0
 
@@ -188,7 +188,7 @@ def photometric_distortion(image: np.ndarray, rng: np.random.Generator) -> np.nd
     """Random brightness (+-32), contrast and saturation (0.5 to 1.5) and hue (+-36 degrees), each with probability 0.5.
 
     The distortion of SSD (Liu et al., ECCV 2016), as Mask2Former's recipe uses it: contrast comes before or after the
-    colour changes, at random. Of more channels than RGB brightness and contrast change all alike, as light does;
+    color changes, at random. Of more channels than RGB brightness and contrast change all alike, as light does;
     saturation and hue are those of the first three (our choice).
 
     Args:
@@ -214,7 +214,7 @@ def photometric_distortion(image: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def to_tensors(crop: Crop, settings: CropSettings) -> dict[str, torch.Tensor]:
-    """Normalises a crop and pads it right and bottom to `settings.size`: pixels with 0, labels with 255, not valid."""
+    """Normalizes a crop and pads it right and bottom to `settings.size`: pixels with 0, labels with 255, not valid."""
     h, w = crop.labels.shape
     normalized = normalize_pixels(
         torch.from_numpy(crop.image.transpose(2, 0, 1).copy()),

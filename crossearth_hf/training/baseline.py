@@ -41,10 +41,10 @@ class FeaturePyramidSegmenter(CrossEarthPreTrainedModel):
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, seeds: Tensor | None = None
     ) -> CrossEarthSegmentationOutput:
-        """Segments a batch; the loss is the mean cross-entropy of the labelled pixels.
+        """Segments a batch; the loss is the mean cross-entropy of the labeled pixels.
 
         Args:
-            pixel_values: (B, num_channels, H, W) normalised; H and W multiples of 16.
+            pixel_values: (B, num_channels, H, W) normalized; H and W multiples of 16.
             labels: (B, H, W) int64 class ids, `config.ignore_value` ignored.
             seeds: Of the random points that other losses draw; this one draws none.
 
@@ -75,7 +75,7 @@ class FeaturePyramidSegmenter(CrossEarthPreTrainedModel):
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = _resize(logits, labels.shape[-2:])
-        # A sum over labelled pixels, so that a batch without any gives 0 rather than a division by nothing.
+        # A sum over labeled pixels, so that a batch without any gives 0 rather than a division by nothing.
         loss = F.cross_entropy(logits, labels, ignore_index=self.config.ignore_value, reduction="sum")
         return loss / process_mean((labels != self.config.ignore_value).sum().float()).clamp(min=1)
 

@@ -50,9 +50,9 @@ class TrainConfig:
         label_set: Classes of the data.
         mask_values: Value of each class in the masks, in the order of the label set: "0,255" for two classes drawn in
             black and white. By default values are ids. 255 is ignored unless it is listed.
-        objective: "segmentation" trains with the Mask2Former loss; "multitask" with masked image modelling beside it
+        objective: "segmentation" trains with the Mask2Former loss; "multitask" with masked image modeling beside it
             (CrossEarth's Multi-Task Training). Two warm starts train the features alone, and a run with another
-            objective goes on from them (`model`), both without labels or masks: "reconstruct", masked image modelling
+            objective goes on from them (`model`), both without labels or masks: "reconstruct", masked image modeling
             alone; "features", see `feature_objective`.
         adaptation: What of the features is trained: "frozen", "rein" (published), "lora", "full", "rein+lora" or
             "full+rein", see `adaptation`.
@@ -69,7 +69,7 @@ class TrainConfig:
         style_networks: File with the style networks (`EarthStyle.save`); those of the package if not given.
         fourier_probability: Share of the images that get the low frequencies of another of their batch, see
             `fourier_style`; 0 for none.
-        mim_mask_ratio, mim_block_size, mim_weight: Of masked image modelling, see `CrossEarthConfig`, into which they
+        mim_mask_ratio, mim_block_size, mim_weight: Of masked image modeling, see `CrossEarthConfig`, into which they
             are written; the model's own if not given.
         max_steps: Optimizer steps of this run.
         schedule_steps: Steps after which the learning rate reaches 0 (`max_steps` if not given). The published runs
@@ -84,7 +84,7 @@ class TrainConfig:
         crop_size: Side of the crops in pixels; the model's `image_size` if not given.
         scale_range: Bounds of the random scale.
         relative_to_crop: Whether scale 1 makes the image's longer side the crop's (published), or keeps its pixels.
-        ground_sampling_distance: Metres per pixel of the crops at scale 1, written to the model's config. Images that
+        ground_sampling_distance: Meters per pixel of the crops at scale 1, written to the model's config. Images that
             know their own (georeferenced rasters, SynthEarth) are brought to it; not with `relative_to_crop`. By
             default that of the model, if it has one.
         rotate: Whether crops are also turned by multiples of 90 degrees.
@@ -229,7 +229,7 @@ class TrainConfig:
 
     @property
     def hides_blocks(self) -> bool:
-        """Whether masked image modelling is part of the objective."""
+        """Whether masked image modeling is part of the objective."""
         return self.objective in ("multitask", "reconstruct")
 
     @property
@@ -294,7 +294,7 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
         InputError: an unknown flag or field (its new name or the nearest known one is named), a value of the wrong type
             or out of range, a required field that is missing, a file that is no YAML mapping.
     """
-    parser = _TrainParser(prog="crossearth train", description="Trains CrossEarth on labelled images.")
+    parser = _TrainParser(prog="crossearth train", description="Trains CrossEarth on labeled images.")
     parser.add_argument("--config", metavar="FILE.yaml", help="fields of the same names; flags win over it")
     texts = field_descriptions()
     for item in dataclasses.fields(TrainConfig):
@@ -332,7 +332,7 @@ def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Fields of a YAML file; `InputError` if it cannot be read or is no mapping."""
+    """Fields of a YAML file; `InputError` if it cannot be read or is not a mapping."""
     return documents.read_yaml(path, "write one TrainConfig field a line, as 'name: value'")
 
 
@@ -401,7 +401,7 @@ def _renamed(old: str) -> str:
 def _unknown_field(name: str) -> str:
     nearest = difflib.get_close_matches(name, [*_TYPES, "config"], n=1, cutoff=0.5)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"the fields are {', '.join(_TYPES)}"
-    return f"'{name}' is no field of TrainConfig; {hint}"
+    return f"'{name}' is not a field of TrainConfig; {hint}"
 
 
 def _convert(name: str, value: Any, kind: Any, others: str = "") -> Any:

@@ -1,6 +1,6 @@
 """A warm start without labels for a hybrid ViT: it learns to see the whole image's features in a masked one.
 
-Our choice, for small models, of which no pretrained ViT is to be had: the pretrained convolutional stem is the teacher
+Our choice, for small models, for which no pretrained ViT exists: the pretrained convolutional stem is the teacher
 of the blocks that follow it, as in masked feature prediction (Wei et al., CVPR 2022; EVA, Fang et al., CVPR 2023).
 """
 
@@ -45,10 +45,10 @@ class MaskedFeaturePrediction(nn.Module):
     def forward(self, pixel_values: Tensor, seeds: Tensor | None = None) -> CrossEarthSegmentationOutput:
         """One minus the cosine between predicted features and those of the clean image, mean over all patches.
 
-        Features are standardised over the batch, that of all processes.
+        Features are standardized over the batch, that of all processes.
 
         Args:
-            pixel_values: (B, 3, H, W) normalised; H and W multiples of 16. Hidden blocks become the mean colour.
+            pixel_values: (B, 3, H, W) normalized; H and W multiples of 16. Hidden blocks become the mean color.
             seeds: (B,) int64 >= 0: an image's mask then depends on its own seed alone.
         """
         batch, _, height, width = pixel_values.shape

@@ -19,12 +19,12 @@ class InputMaker:
 
     Args:
         config: The run.
-        processor: The image processor, whose mean and deviation the crops were normalised with.
+        processor: The image processor, whose mean and deviation the crops were normalized with.
         crop_size: Side of the crops in pixels.
         device: Where the batches are.
 
     Raises:
-        InputError: a style block larger than the crops; a file of styles that is none.
+        InputError: a style block larger than the crops; a file that holds no styles.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class InputMaker:
         """Arguments of the forward pass.
 
         Args:
-            batch: "pixel_values" (B, C, H, W) normalised, "labels" (B, H, W), "valid" (B, H, W) bool, and "index" (B,):
+            batch: "pixel_values" (B, C, H, W) normalized, "labels" (B, H, W), "valid" (B, H, W) bool, and "index" (B,):
                 the crops' numbers.
         """
         objective, crops = self.config.objective, batch["index"].tolist()
@@ -64,9 +64,9 @@ class InputMaker:
         return inputs
 
     def _styled(self, pixel_values: Tensor, valid: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) normalised images with styles, and (B,) which have one; the others do not change at all.
+        """(B, C, H, W) normalized images with styles, and (B,) which have one; the others do not change at all.
 
-        Nor do pixels without data, which the style networks see as the mean colour (ours).
+        Nor do pixels without data, which the style networks see as the mean color (ours).
         """
         mean, std = (pixel_values.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         pixels = mixed = (pixel_values * std + mean).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The optimiser's groups and the learning rate of the published recipe."""
+"""The optimizer's groups and the learning rate of the published recipe."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +43,7 @@ def param_groups(model: nn.Module, weight_decay: float, backbone_lr_multiplier: 
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate of optimiser step `step` (from 0): linear warm-up from a millionth, then polynomial decay to 0."""
+    """Learning rate of optimizer step `step` (from 0): linear warm-up from a millionth, then polynomial decay to 0."""
     if step < config.warmup_steps:
         return config.learning_rate * (WARMUP_START + (1 - WARMUP_START) * step / config.warmup_steps)
     progress = (step - config.warmup_steps) / (config.total_steps - config.warmup_steps)

@@ -152,7 +152,7 @@ class RunFolder:
 def staging(folder: Path) -> Iterator[Path]:
     """A temporary folder inside `folder`, which is made, whose files move to `folder` at the end.
 
-    `config.json` comes last: a folder of a killed run without it is no model to anybody.
+    `config.json` comes last: a folder of a killed run without it is not a model to anybody.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with working_folder(folder, []) as work:

@@ -69,7 +69,7 @@ def build_model(
 
 
 def build_processor(config: TrainConfig) -> CrossEarthImageProcessor:
-    """The image processor saved beside the model that `config` starts from; the default one where there is none.
+    """The image processor saved beside the model that `config` starts from; the default one if there is none.
 
     One of fewer channels than `config.bands` is extended.
     """
@@ -172,7 +172,7 @@ def _pretrained(config: TrainConfig, model_class: type[Any], labels: dict[str, A
     try:
         folder = model_folder(config.model)
     except InputError as error:
-        raise InputError(f"'{config.model}' is no preset ({', '.join(PRESETS)}), and {error}") from error
+        raise InputError(f"'{config.model}' is not a preset ({', '.join(PRESETS)}), and {error}") from error
     if model_class is not FeaturePyramidSegmenter:
         check_count(load_config(folder), folder)
     try:

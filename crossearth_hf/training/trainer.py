@@ -9,7 +9,7 @@ The price is a generator per image instead of one for all: a run draws other poi
 same distribution, and they cost some kernel launches more.
 
 Accumulated gradients are the mean over a step's passes, each averaged by its own counts. They equal those of one larger
-batch where its passes hold equal numbers of masks, matched queries and labelled pixels, and nearly so elsewhere.
+batch where its passes hold equal numbers of masks, matched queries and labeled pixels, and nearly so elsewhere.
 """
 
 import errno
@@ -69,8 +69,8 @@ def train(config: TrainConfig, scorer: Scorer | None = None) -> Path:
 
     Raises:
         InputError: data, model or folder that do not fit (see the functions used); a folder that holds another run; no
-            labelled pixel in any crop.
-        FloatingPointError: the loss or its gradient is no finite number; the last checkpoint is named.
+            labeled pixel in any crop.
+        FloatingPointError: the loss or its gradient is not a finite number; the last checkpoint is named.
     """
     owns_state = not AcceleratorState._shared_state
     try:
@@ -114,7 +114,7 @@ class Trainer:
             "mask_values": config.mask_values or None,
             "tell": _say if self.accelerator.is_main_process else None,
         }
-        self.sources = load_sources(config.train_data, self.label_set, labelled=config.needs_labels, **options)
+        self.sources = load_sources(config.train_data, self.label_set, labeled=config.needs_labels, **options)
         self.eval_images = all_images(load_sources(config.eval_data, self.label_set, **options))
         if config.needs_labels:
             self._tell_labels("train_data", self.sources)
@@ -183,7 +183,7 @@ class Trainer:
             if self.skipped == config.max_steps:
                 bar.close()
                 raise InputError(
-                    f"all {self.skipped} steps were skipped, as no crop of train_data held a labelled pixel, and no "
+                    f"all {self.skipped} steps were skipped, as no crop of train_data held a labeled pixel, and no "
                     "model is written; check masks, nodata and scale_range"
                 )
             if self.step % config.eval_steps == 0 or self.step == config.max_steps:
@@ -193,7 +193,7 @@ class Trainer:
         bar.close()
 
     def _train_step(self, batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
-        """One optimiser step on its forward passes' batches; returns the losses of each."""
+        """One optimizer step on its forward passes' batches; returns the losses of each."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config) * group["lr_multiplier"]
         if self._nothing_to_learn(batches):
@@ -203,14 +203,14 @@ class Trainer:
         return [self._forward_backward(batch, first + index) for index, batch in enumerate(batches)]
 
     def _nothing_to_learn(self, batches: list[dict[str, torch.Tensor]]) -> bool:
-        """Whether no process has a labelled pixel in this step, and the loss leaves out pixels without labels."""
+        """Whether no process has a labeled pixel in this step, and the loss leaves out pixels without labels."""
         if not (self.config.needs_labels and self.segmentation.config.ignore_unlabelled_pixels):
             return False
-        labelled = torch.stack([(batch["labels"] != IGNORE_INDEX).any() for batch in batches]).any()
-        return not bool(self.accelerator.reduce(labelled.float(), "sum"))
+        labeled = torch.stack([(batch["labels"] != IGNORE_INDEX).any() for batch in batches]).any()
+        return not bool(self.accelerator.reduce(labeled.float(), "sum"))
 
     def _forward_backward(self, batch: dict[str, torch.Tensor], forward_pass: int) -> dict[str, torch.Tensor]:
-        """One forward and backward pass; steps the optimiser when the gradients are complete. Returns the losses."""
+        """One forward and backward pass; steps the optimizer when the gradients are complete. Returns the losses."""
         _seed_dropout(self.config.seed, forward_pass, self.accelerator.process_index)
         with self.accelerator.accumulate(self.model):
             output = self.model(**self.inputs(batch))

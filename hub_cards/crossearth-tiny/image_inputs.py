@@ -68,13 +68,13 @@ def image_array(
 
     Args:
         image: A PIL image, or an array or tensor (H, W, C) or (C, H, W).
-        channels: That the model takes. Of more than three, arrays are left as they are: the fourth is no transparency.
+        channels: That the model takes. Of more than three, arrays are left as they are: the fourth is not transparency.
         do_convert_rgb: Whether it becomes RGB: gray is repeated, transparency is laid on white.
         input_data_format: Where an array has its channels; by default where their number tells.
 
     Raises:
-        ValueError: it is no image; its numbers of rows and channels could be exchanged; a fourth channel of an array
-            that is no mask.
+        ValueError: it is not an image; its numbers of rows and channels could be exchanged; a fourth channel of an
+            array that is not a mask.
     """
     if isinstance(image, Image.Image):
         return _picture_array(image, bool(do_convert_rgb))
@@ -93,8 +93,8 @@ def check_images(images: Any) -> None:
             check_images(each)
     elif hasattr(images, "ndim") and images.ndim not in (3, 4):
         raise ValueError(
-            f"an array of shape {tuple(images.shape)} is no image; give (H, W, C) or (C, H, W), of which gray has one "
-            "channel"
+            f"an array of shape {tuple(images.shape)} is not an image; give (H, W, C) or (C, H, W), of which gray has "
+            "one channel"
         )
 
 
@@ -121,7 +121,7 @@ def check_pixels(images: Sequence[np.ndarray], rescale_factor: float | None, uni
     """
     for image in images:
         if not image.size or image.dtype.kind not in "biuf":
-            raise ValueError(f"an array of shape {image.shape} and type {image.dtype} is no image; give numbers")
+            raise ValueError(f"an array of shape {image.shape} and type {image.dtype} is not an image; give numbers")
         low, high = float(image.min()), float(image.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("an image holds NaN or infinity; fill such pixels, and label them 255 in training")
@@ -166,7 +166,7 @@ def label_ids(values: np.ndarray, do_reduce_labels: bool, ignore_index: int | No
         raise ValueError("a segmentation map holds fractions; give whole class ids, resized without interpolation")
     if values.dtype.kind not in "biuf":
         raise ValueError(f"a segmentation map of type {values.dtype} holds no class ids; give whole numbers")
-    ids = values.astype(np.float64)  # which holds every id, and the numbers that are none
+    ids = values.astype(np.float64)  # which holds every id, and other numbers
     if do_reduce_labels:
         ids = np.where(ids == 0, IGNORE_INDEX, np.where((ids > 0) & (ids < IGNORE_INDEX), ids - 1, ids))
     if ignore_index is not None:
@@ -245,8 +245,8 @@ def _rgb(values: np.ndarray) -> np.ndarray:
     opaque = 1 if alpha.dtype.kind == "f" and alpha.max(initial=0) == 1 else 255
     if not alpha.any() or not np.isin(alpha, (0, opaque)).all():
         raise ValueError(
-            "the fourth channel of an array is no mask of 0 and 255 and may be a band; give the first three channels, "
-            "or a PIL image of mode RGBA where it is transparency"
+            "the fourth channel of an array is not a mask of 0 and 255 and may be a band; give the first three "
+            "channels, or a PIL image of mode RGBA where it is transparency"
         )
     return np.where(alpha == 0, np.array(opaque, values.dtype), color)
 

@@ -1,4 +1,4 @@
-"""CrossEarth's image processor: resize, rescale, style on request, normalise, pad; labels; scores and label maps."""
+"""CrossEarth's image processor: resize, rescale, style on request, normalize, pad; labels; scores and label maps."""
 
 import math
 from collections.abc import Sequence
@@ -114,10 +114,10 @@ class CrossEarthImageProcessor(PilBackend):
     Images are RGB; for a model of more channels they are arrays with as many as `image_mean` has entries.
 
     Images are not resized unless asked (`do_resize=True` with `size`); they are rescaled by `rescale_factor`,
-    normalised with the ImageNet statistics of DINOv2 and padded right and bottom: with 0 after normalisation, labels
+    normalized with the ImageNet statistics of DINOv2 and padded right and bottom: with 0 after normalization, labels
     with 255. Images of different sizes in one batch are padded to the largest, and a mask says where.
 
-    With `do_earth_style_injection=True` images are styled in [0, 1], before normalisation and padding; labels never.
+    With `do_earth_style_injection=True` images are styled in [0, 1], before normalization and padding; labels never.
     Saved with it on, a processor takes its networks and style bank along; loaded, it finds them again when needed.
     """
 
@@ -213,10 +213,10 @@ class CrossEarthImageProcessor(PilBackend):
             with `return_clean_pixel_values` there are also `clean_pixel_values` (B, C, H', W') and `styled` (B,) bool.
 
         Raises:
-            TypeError: a keyword that is no setting.
+            TypeError: a keyword that is not a setting.
             ValueError: numbers of images and maps differ, or the sizes of a pair do; images of other channels than the
                 processor's; pixels that are not in the range that is rescaled, see `image_inputs.check_pixels`; maps in
-                color, with fractions or with numbers that are no ids; for injection, numbers out of their range, a
+                color, with fractions or with numbers that are not ids; for injection, numbers out of their range, a
                 block larger than an image, pixels outside [0, 1] after rescaling, more channels than RGB.
         """
         check_names(kwargs, self.valid_kwargs.__annotations__, type(self).__name__)
@@ -340,7 +340,7 @@ class CrossEarthImageProcessor(PilBackend):
         size_divisor: int,
         **_: Any,
     ) -> list[np.ndarray]:
-        """Images normalised and padded on request, float32."""
+        """Images normalized and padded on request, float32."""
         if do_normalize:
             images = [self.normalize(image, image_mean, image_std).astype(np.float32) for image in images]
         return self._pad_batch(images, size_divisor, fill_value=0) if do_pad else images
@@ -382,13 +382,13 @@ class CrossEarthImageProcessor(PilBackend):
 
         Raises:
             ValueError: as many sizes as images are needed, and none larger than the prepared image unless it was
-                resized by this processor's own setting; scores that are no numbers.
+                resized by this processor's own setting; scores that are not numbers.
         """
         masks = outputs.masks_queries_logits
         padded = (4 * masks.shape[-2], 4 * masks.shape[-1])  # masks have a quarter of the crop's resolution
         scores = semantic_scores(outputs.class_queries_logits, masks, padded)  # (B, K, H', W')
         if not bool(torch.isfinite(scores.sum())):
-            raise ValueError("the model's scores are no numbers (NaN); load it in float32, or convert it again")
+            raise ValueError("the model's scores are not numbers (NaN); load it in float32, or convert it again")
         if target_sizes is None:
             return list(scores.argmax(dim=1))
         if len(target_sizes) != len(scores):

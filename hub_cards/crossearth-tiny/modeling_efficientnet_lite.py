@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le, ICML 2019, in the form for small devices: no squeeze-excitation, ReLU6).
 
 The convolutional stem of the small preset, and the encoder of the peer that the evidence compares with. Batch
-normalisation is folded into the convolutions: the statistics of ImageNet stay as they are, whatever the batch.
+normalization is folded into the convolutions: the statistics of ImageNet stay as they are, whatever the batch.
 """
 
 from typing import NamedTuple
@@ -110,6 +110,6 @@ class EfficientNetLite(nn.Module):
 
 
 def fold_batch_norm(weight: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
-    """Weight (C', C, k, k) and bias (C',) of a convolution without bias and the batch normalisation that follows it."""
+    """Weight (C', C, k, k) and bias (C',) of a convolution without bias and the batch normalization that follows it."""
     factor = scale / torch.sqrt(variance + 1e-3)  # EfficientNet's epsilon
     return weight * factor[:, None, None, None], shift - mean * factor

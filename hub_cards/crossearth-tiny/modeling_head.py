@@ -31,7 +31,7 @@ def resample(maps: Tensor, scale: float) -> Tensor:
 
 
 def padded(images: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) normalised images with 0, the mean colour, right and below, so that no side is below `side`."""
+    """(B, C, H, W) normalized images with 0, the mean color, right and below, so that no side is below `side`."""
     height, width = images.shape[-2:]
     right, below = max(0, side - width), max(0, side - height)
     return F.pad(images, (0, right, 0, below)) if right or below else images
@@ -160,7 +160,7 @@ class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
 
     @staticmethod
     def _project(projection: nn.Sequential, maps: Tensor, level: int, grid: torch.Size) -> Tensor:
-        """Projected, resampled where they are on the patch grid, and normalised."""
+        """Projected, resampled where they are on the patch grid, and normalized."""
         convolution, norm = projection
         on_grid = maps.shape[-2:] == grid
         projected = convolution(maps)

@@ -2,7 +2,7 @@
 
 All variants of an experiment see the same crops and make the same steps, in bfloat16 where the machine multiplies it in
 hardware; those of CrossEarth start from the same weights. Scores are taken at a few checkpoints on the way: the last
-one is the headline; beside it stand the checkpoint chosen on the source's validation images and, labelled as an oracle,
+one is the headline; beside it stand the checkpoint chosen on the source's validation images and, labeled as an oracle,
 the one chosen on the target.
 """
 
@@ -17,7 +17,7 @@ import torch
 
 from crossearth_hf.data import all_images, load_source
 from crossearth_hf.errors import InputError
-from crossearth_hf.evaluation.image_scores import labelled_scores, predict_confusion
+from crossearth_hf.evaluation.image_scores import labeled_scores, predict_confusion
 from crossearth_hf.files.digests import file_sha256
 from crossearth_hf.files.outputs import staged
 from crossearth_hf.inference.loading import fastest_dtype, resolve_device
@@ -44,7 +44,7 @@ class Target:
     Attributes:
         name: How tables call it.
         source: Where its images are, under the folder of the data sets.
-        classes: The classes that are labelled; other predictions count as the first class, the mean is over these.
+        classes: The classes that are labeled; other predictions count as the first class, the mean is over these.
         scale: Factor that brings its images near the ground sampling distance of the source.
     """
 
@@ -63,7 +63,7 @@ class Experiment:
         train: Sources of the training crops and their shares.
         validation: The source's own validation images, which choose a checkpoint and enter no mean.
         targets: Domains unseen in training; the headline is the mean over those named in `headline`.
-        headline: Names of the targets whose mean is the generalisation score.
+        headline: Names of the targets whose mean is the generalization score.
         max_steps: Optimizer steps of every run: so many that a run takes some 20 minutes on two CPU cores.
         settings: Fields of `TrainConfig` that all variants share.
     """
@@ -245,7 +245,7 @@ def plan(experiments: Sequence[str], variants: Sequence[str], seeds: Sequence[in
     """Every combination, seeds outermost, so that an unfinished table holds whole rounds.
 
     Raises:
-        InputError: a name that is none.
+        InputError: an unknown name.
     """
     every = VARIANTS | TRIED
     for names, known, what in ((experiments, ALL_EXPERIMENTS, "experiment"), (variants, every, "variant")):
@@ -331,11 +331,11 @@ def execute(run: Run, config: TrainConfig, data: Path) -> dict[str, Any]:
     Returns:
         What `result.json` in the run's folder holds: the configuration, SHA-256 of the weights that it started from
         ("start"), and per scored checkpoint its step and, for the validation images and every target, the scores of
-        `labelled_scores`.
+        `labeled_scores`.
 
     Raises:
         InputError: as `train`; a finished run that had other settings or started from other weights.
-        FloatingPointError: the loss is no number.
+        FloatingPointError: the loss is not a number.
     """
     folder = Path(config.output_dir)
     path, start = folder / "result.json", _digest(config)
@@ -401,10 +401,10 @@ def finished_results(output: Path) -> list[dict[str, Any]]:
 def score(
     model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor, target: Target, data: Path
 ) -> dict[str, Any]:
-    """Scores of `model` on one target: windows side by side without overlap, uniform; see `labelled_scores`."""
+    """Scores of `model` on one target: windows side by side without overlap, uniform; see `labeled_scores`."""
     window = model.config.image_size
     images = all_images([load_source(located(target.source, data), LABELS)])
     confusion = predict_confusion(
         model, processor, images, LABELS, window=window, stride=window, scale=target.scale, progress=False
     )
-    return labelled_scores(confusion, LABELS, target.classes)
+    return labeled_scores(confusion, LABELS, target.classes)

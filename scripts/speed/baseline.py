@@ -55,8 +55,8 @@ def predict_job(setup: Setup, network: PlainCrossEarth) -> Job:
     def run() -> Tensor:
         with rasterio.open(setup.scene) as source:
             image, profile = source.read().astype(np.float32), source.profile
-        normalised = (image - np.reshape(MEAN, (3, 1, 1))) / np.reshape(DEVIATION, (3, 1, 1))
-        pixels = torch.from_numpy(normalised).float()[None].to(setup.device)
+        normalized = (image - np.reshape(MEAN, (3, 1, 1))) / np.reshape(DEVIATION, (3, 1, 1))
+        pixels = torch.from_numpy(normalized).float()[None].to(setup.device)
         labels = _scores(setup, network, pixels)[0].argmax(dim=0).byte().cpu()
         with rasterio.open(output, "w", **(profile | {"count": 1, "compress": "deflate"})) as target:
             target.write(labels.numpy(), 1)

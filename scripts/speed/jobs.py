@@ -76,7 +76,7 @@ class Job:
 
 
 def image_of(case: Case, device: str) -> Tensor:
-    """(1, 3, size, size) normalised pixels, the same for every contestant: smooth shapes under noise."""
+    """(1, 3, size, size) normalized pixels, the same for every contestant: smooth shapes under noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, 3, case.size // 32, case.size // 32, generator=generator)
     shapes = torch.nn.functional.interpolate(coarse, size=(case.size, case.size), mode="bilinear")
@@ -84,7 +84,7 @@ def image_of(case: Case, device: str) -> Tensor:
 
 
 def labels_of(case: Case, classes: int, device: str) -> Tensor:
-    """(1, size, size) class ids in squares of 32 pixels, an eighth of them unlabelled (255)."""
+    """(1, size, size) class ids in squares of 32 pixels, an eighth of them unlabeled (255)."""
     generator = torch.Generator().manual_seed(1)
     side = case.size // 32
     cells = torch.randint(0, classes, (1, side, side), generator=generator)

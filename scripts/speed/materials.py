@@ -45,7 +45,7 @@ def make_model(preset: str, folder: Path, repository: Path) -> Path:
 def spread_queries(network: "CrossEarthForSemanticSegmentation") -> None:
     """Makes the queries of a random network as unlike each other as those of a trained one.
 
-    Fresh from initialisation all queries say nearly the same: which of them is matched with a class in training, and
+    Fresh from initialization all queries say nearly the same: which of them is matched with a class in training, and
     which class a pixel gets, would be a matter of rounding, and comparing implementations would be vain. The factors
     were chosen on ViT-L, where masks then have logits of a trained model's size and several classes share the map.
     """
@@ -85,14 +85,14 @@ def extract_release(repository: Path, revision: str, folder: Path) -> None:
     """Writes the package as it was at a revision to `folder`, to be imported from there.
 
     Raises:
-        InputError: the repository is no git clone, or does not know the revision.
+        InputError: the repository is not a git clone, or does not know the revision.
     """
     command = ["git", "archive", "--format", "tar", revision, "crossearth_hf"]
     try:
         archive = subprocess.run(command, cwd=repository, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(
-            f"the previous release '{revision}' cannot be had from git in {repository}; name a revision of this clone "
+            f"the previous release '{revision}' cannot be read from git in {repository}; name a revision of this clone "
             "with --previous, or choose --contestants without it"
         ) from error
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:

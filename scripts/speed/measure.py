@@ -110,7 +110,7 @@ def _recorded(entry: Entry, case: Case, tell: Tell) -> Iterator[None]:
 def summary(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
     """Times, memory and outcome of an entry, and under "against" beside each of the other `entries`.
 
-    Ratios are taken within a round, between neighbours in time; their median says more than that of the medians.
+    Ratios are taken within a round, between neighbors in time; their median says more than that of the medians.
     """
     report: dict[str, Any] = {"contestant": entry.name, "error": entry.error}
     if entry.seconds:

@@ -52,7 +52,7 @@ def keep_freed_memory() -> None:
 
 
 def training_job(setup: Setup) -> Job:
-    """A step with the trainer's model, precision and optimiser; the option is a key of `TRAINING`."""
+    """A step with the trainer's model, precision and optimizer; the option is a key of `TRAINING`."""
     training: Any = import_module("crossearth_hf.training")
     if hasattr(training, "__path__"):  # in the previous release all of it is this module
         training = import_module("crossearth_hf.training.trainer")

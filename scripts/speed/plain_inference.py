@@ -13,7 +13,7 @@ def slide(score: Callable[[Tensor], Tensor], pixels: Tensor, window: int, stride
 
     Args:
         score: (1, K, window, window) scores of a crop (1, 3, window, window).
-        pixels: (1, 3, H, W) normalised; neither side below `window`.
+        pixels: (1, 3, H, W) normalized; neither side below `window`.
         window, stride: In pixels; the last window of an axis is shifted back inside.
 
     Returns:

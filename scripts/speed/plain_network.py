@@ -241,7 +241,7 @@ class PlainCrossEarth(nn.Module):
         return network.eval()
 
     def forward(self, pixels: Tensor) -> Outputs:
-        """Class and mask logits of every decoder output for (B, 3, H, W) normalised pixels."""
+        """Class and mask logits of every decoder output for (B, 3, H, W) normalized pixels."""
         features = self.pixel_decoder(self.model(pixels), return_dict=True)
         queries, masks = self.transformer_module(
             list(features.multi_scale_features), features.mask_features, self.model.adapter.queries()

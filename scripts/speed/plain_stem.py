@@ -39,7 +39,7 @@ class PlainResidual(nn.Module):
 
 
 class PlainStem(nn.Module):
-    """EfficientNet-Lite0 without its classifier, batch normalisation folded into the weights."""
+    """EfficientNet-Lite0 without its classifier, batch normalization folded into the weights."""
 
     widths: ClassVar[tuple[int, ...]] = (24, 40, 112, 320)
 

@@ -93,7 +93,7 @@ class Worker:
 
 def main() -> None:
     """Reads a setup and then commands, a line each; answers each with a line of JSON."""
-    with suppress(OSError):  # where memory ends, this process is to go, and none of its neighbours
+    with suppress(OSError):  # where memory ends, this process is to go, and none of its neighbors
         Path("/proc/self/oom_score_adj").write_text("1000")
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not be read as an answer

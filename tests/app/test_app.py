@@ -134,7 +134,7 @@ def test_the_legend():
     assert "Okabe and Ito (2008)" in pages.legend(ours)
 
 
-def test_confidence_is_grey_and_uncertain_places_are_orange():
+def test_confidence_is_gray_and_uncertain_places_are_orange():
     painted = paint_confidence(np.array([[0.3, 0.5, 0.75, 1.0, np.nan]], np.float32))[0]
     assert painted[0].tolist() == list(ORANGE)
     assert painted[1].tolist() == [40, 40, 40]
@@ -226,10 +226,10 @@ def test_examples_are_drawn_once(tmp_path):
     assert make_examples(tmp_path, side=64) == first
     assert [example.scene.stat().st_mtime_ns for example in first] == times
     with Scene(first[0].scene) as scene, infrared_scene(scene) as infrared:
-        colours, other = scene.read(0, 0, 64, 64), infrared.read(0, 0, 64, 64)
-        assert colours.valid.all()
-        np.testing.assert_array_equal(other.pixels[1:], colours.pixels[:2])
-        assert (other.pixels[0] != colours.pixels[2]).any()
+        colors, other = scene.read(0, 0, 64, 64), infrared.read(0, 0, 64, 64)
+        assert colors.valid.all()
+        np.testing.assert_array_equal(other.pixels[1:], colors.pixels[:2])
+        assert (other.pixels[0] != colors.pixels[2]).any()
 
 
 def test_models_of_one_name_are_told_apart(tmp_path, monkeypatch):

@@ -193,7 +193,7 @@ def test_bands_that_are_none_are_explained(page, scene):
     page.get_by_text("For scenes of many bands, with fill, or of another resolution").click()
     page.get_by_label("Bands").fill("red & blue")
     press(page, "Make the map")
-    page.get_by_text("'red & blue' is no list of bands; give numbers such as 4,3,2.").wait_for()
+    page.get_by_text("'red & blue' is not a list of bands; give numbers such as 4,3,2.").wait_for()
     picture(page, "error")
 
 
@@ -205,7 +205,7 @@ def test_values_without_data_are_typed(page, tmp_path):
     page.get_by_text("For scenes of many bands, with fill").click()
     page.get_by_label("No data").fill("black")
     press(page, "Make the map")
-    page.get_by_text("'black' is no value without data; give numbers such as 0,-9999, or none.").wait_for()
+    page.get_by_text("'black' is not a value without data; give numbers such as 0,-9999, or none.").wait_for()
     page.get_by_label("No data").fill("0")
     press(page, "Make the map")
     page.locator(".ce-help", has_text="nodata 0 as asked").wait_for()

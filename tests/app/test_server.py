@@ -23,7 +23,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
 from rasters import write_raster
-from stub_model import ColourModel
+from stub_model import ColorModel
 
 from crossearth_hf.app import predict, settings
 from crossearth_hf.app.jobs import Jobs
@@ -31,7 +31,7 @@ from crossearth_hf.app.page import Handlers, start
 from crossearth_hf.app.uploads import Limits, remove_old
 
 
-class Patient(ColourModel):
+class Patient(ColorModel):
     """Waits at every window while it is told to."""
 
     def __init__(self):
@@ -109,7 +109,7 @@ def test_mistakes_arrive_as_sentences(client, tmp_path):
     with pytest.raises(AppError, match="neither a GeoTIFF nor a JPEG nor a PNG"):
         client.predict(handle_file(tmp_path / "text.tif"), api_name="/predict")
     write_patches(tmp_path / "s.tif")
-    with pytest.raises(AppError, match="is no list of bands; give numbers such as 4,3,2"):
+    with pytest.raises(AppError, match="is not a list of bands; give numbers such as 4,3,2"):
         client.predict(handle_file(tmp_path / "s.tif"), bands="red", api_name="/predict")
     with pytest.raises(AppError, match="needs a fourth band"):
         client.predict(handle_file(tmp_path / "s.tif"), band_order="IRRG", api_name="/compare")
@@ -244,8 +244,8 @@ def test_what_is_wrong_is_named(server, tmp_path):
     for data, sentence in (
         ([mine, None, "", "", False], "Unknown model (empty); choose stub."),
         ([mine, "<b>", "", "", False], "Unknown model '&lt;b&gt;'; choose stub."),
-        ([mine, "stub", {"a": 1}, "", False], "an object is no list of bands; give numbers such as 4,3,2."),
-        ([mine, "stub", "", [7], False], "a list is no value without data; give numbers such as 0,-9999, or none."),
+        ([mine, "stub", {"a": 1}, "", False], "an object is not a list of bands; give numbers such as 4,3,2."),
+        ([mine, "stub", "", [7], False], "a list is not a value without data; give numbers such as 0,-9999, or none."),
         ([mine, "stub", "", "", "yes"], "Model's resolution: 'yes' is neither true nor false; give one of these."),
     ):
         assert answer_to(url, "predict", data)[1]["error"] == sentence

@@ -242,7 +242,7 @@ def web_service(path):
     path.write_text("<GDAL_WMS><Service name='TMS'><ServerUrl>http://127.0.0.1:9/</ServerUrl></Service></GDAL_WMS>")
 
 
-def catalogue(path):
+def catalog(path):
     path.write_text('{"type": "FeatureCollection", "stac_version": "1.0.0", "features": []}')
 
 
@@ -250,7 +250,7 @@ def tile_index(path):
     path.write_text("<GDALTileIndexDataset><IndexDataset>PG:host=127.0.0.1</IndexDataset></GDALTileIndexDataset>")
 
 
-@pytest.mark.parametrize("make", [geopackage, hdf5, web_service, catalogue, tile_index])
+@pytest.mark.parametrize("make", [geopackage, hdf5, web_service, catalog, tile_index])
 def test_other_formats_are_refused_whatever_their_name(tmp_path, folder, make):
     make(tmp_path / "s.gpkg")
     (tmp_path / "s.gpkg").rename(tmp_path / "s.tif")

@@ -61,7 +61,7 @@ MISTAKES = {
     "folder as scene": ({"scene": "folder"}, [], "is a folder"),
     "text as scene": ({"scene": "text.tif"}, [], "no raster that GDAL can read"),
     "no such band": ({}, ["--bands", "1,2,4"], "numbers from 1 to 3"),
-    "bands in words": ({}, ["--bands", "red"], "is no list of band numbers"),
+    "bands in words": ({}, ["--bands", "red"], "is not a list of band numbers"),
     "output is input": ({"target": "scene.tif"}, ["--overwrite"], "same file"),
     "output is a link to the input": ({"target": "link.tif"}, ["--overwrite"], "same file"),
     "output is input, spelt otherwise": ({"target": "folder/../scene.tif"}, ["--overwrite"], "same file"),
@@ -85,7 +85,7 @@ MISTAKES = {
     "asset of a raster": ({}, ["--asset", "visual"], "name an output folder"),
     "many in a file": ({"scene": "folder", "target": "text.tif/maps"}, [], "holds no raster"),
     "no CRS": ({"scene": "existing.tif"}, ["--resolution", "2"], "known CRS"),
-    "misspelt flag": ({}, ["--strides", "3"], "unrecognized arguments"),
+    "misspelled flag": ({}, ["--strides", "3"], "unrecognized arguments"),
     "abbreviated flag": ({}, ["--over"], "unrecognized arguments"),
 }
 
@@ -149,14 +149,14 @@ def test_a_folder_becomes_a_folder_of_maps(workplace, scenes, tmp_path, capsys):
     *_, advice, problem, summary = output.err.strip().splitlines()
     assert "--resolution 0.25 may give a better map" in advice
     assert "and another one: the scene has pixels of" in advice
-    assert "bad.tif is no raster" in problem
+    assert "bad.tif is not a raster" in problem
     assert "1 of 3 scenes failed" in summary
     assert {path.name for path in sure.rglob("*.tif")} == {"a.tif", "b.tif"}
 
     (scenes / "bad.tif").unlink()
     assert predict_many(workplace, scenes, maps, "--confidence", sure, "--fast") == 0
     output = capsys.readouterr()
-    assert output.err.strip() == "crossearth: 2 of 2 maps stand already and are skipped"
+    assert output.err.strip() == "crossearth: 2 of 2 maps already exist and are skipped"
     assert output.out == ""
 
 
@@ -227,14 +227,14 @@ def test_a_bank_and_a_preview_of_it(workplace, tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["style-bank", "{}/folder", "{}/b.safetensors"], "holds no raster"),
-        (["style-bank", "{}/scene.tif", "{}/b.safetensors"], "is no folder"),
+        (["style-bank", "{}/scene.tif", "{}/b.safetensors"], "is not a folder"),
         (["style-bank", "{}:text", "{}/b.safetensors"], "no raster that GDAL can read"),
         (["style-bank", "{}:scene", "{}/b.npz"], "must end in .safetensors"),
         (["style-bank", "{}:scene", "{}/b.safetensors"], "gives 1 tiles with data"),
         (["style-preview", "{}/scene.tif", "{}/p.png", "--alpha", "1.5"], "alpha 1.5 is not a number from 0 to 1"),
         (["style-preview", "{}/scene.tif", "{}/p.png", "--mask-ratio", "nan"], "mask_ratio nan"),
         (["style-preview", "{}/scene.tif", "{}/p.png", "--block-size", "91"], "larger than an image of 90 x 115"),
-        (["style-preview", "{}/scene.tif", "{}/p.png", "--bank", "{}/scene.tif"], "is no safetensors file"),
+        (["style-preview", "{}/scene.tif", "{}/p.png", "--bank", "{}/scene.tif"], "is not a safetensors file"),
         (["style-preview", "{}/scene.tif", "{}/p.jpg"], "must end in .png"),
         (["style-preview", "{}/none.tif", "{}/p.png"], "does not exist"),
         (["style-preview", "{}/scene.tif", "{}/p.png", "--drawss", "2"], "unrecognized arguments"),
@@ -360,7 +360,7 @@ def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         assert main(["publish", "absent", "a b"]) == 2
         assert len(waited) == int(rank)
-    assert capsys.readouterr().err.count("is no name of a repository") == 2  # where nobody ends the second
+    assert capsys.readouterr().err.count("is not a name of a repository") == 2  # where nobody ends the second
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_where_nothing_can_be_scored_no_entry_is_written(two_classes, tmp_path, 
     only = ["--folder", binary_folder(tmp_path / "none", [mask * 0]), "--name", "None", "--classes", "building"]
     assert run(two_classes, *only, "--out", tmp_path / "report") == 2
     assert "None holds no pixel with data of building in 1 image" in capsys.readouterr().err
-    image = np.full((3, 32, 32), np.nan, np.float32)  # labelled, but nowhere with data
+    image = np.full((3, 32, 32), np.nan, np.float32)  # labeled, but nowhere with data
     image[:, :, :16] = 7
     for part in ("images", "masks"):
         (tmp_path / "nan" / part).mkdir(parents=True)
@@ -202,22 +202,25 @@ MISTAKES = {
     "in-domain scenario": ([*SCENARIO, "--in-domain"], "--in-domain does not go with --scenarios"),
     "a scenario twice": (["--scenarios", "P(i)2V,P(i)2V", "--data", "{}/data"], "names P(i)2V twice; once is enough"),
     "unknown scenario": (["--scenarios", "P(i)2W", "--data", "{}/data"], "the closest are P(i)2V"),
-    "empty name in a list": (["--scenarios", "P(i)2V,,U2R", "--data", "{}/data"], "is no list of names"),
-    "not built": (["--scenarios", "U2R", "--data", "{}/data", "--class-map", "a=b"], "loveda_rural is no built domain"),
+    "empty name in a list": (["--scenarios", "P(i)2V,,U2R", "--data", "{}/data"], "is not a list of names"),
+    "not built": (
+        ["--scenarios", "U2R", "--data", "{}/data", "--class-map", "a=b"],
+        "loveda_rural is not a built domain",
+    ),
     "other classes": (SCENARIO, "the model's classes are land, building"),
     "half a map": ([*SCENARIO, "--class-map", "road=impervious_surface"], "leaves out land, water, vegetation"),
-    "no map": ([*SCENARIO, "--class-map", "road"], "is no map such as"),
-    "a class twice": ([*SCENARIO, "--class-map", "road=car,road=tree"], "is no map such as"),
-    "unknown class": ([*FOLDER, "--classes", "house"], "'house' is no class of 'land-cover'"),
-    "unknown set": ([*FOLDER, "--label-set", "moon"], "'moon' is no label set"),
+    "no map": ([*SCENARIO, "--class-map", "road"], "is not a map such as"),
+    "a class twice": ([*SCENARIO, "--class-map", "road=car,road=tree"], "is not a map such as"),
+    "unknown class": ([*FOLDER, "--classes", "house"], "'house' is not a class of 'land-cover'"),
+    "unknown set": ([*FOLDER, "--label-set", "moon"], "'moon' is not a label set"),
     "no image": (["--folder", "{}/town:x*", "--name", "Town"], "holds no image"),
     "no folder": (["--folder", "{}/none", "--name", "Town"], "holds no folder 'images'"),
     "values of a scenario": ([*SCENARIO, "--mask-values", "0,255"], "--mask-values does not go with --scenarios"),
-    "no values": ([*FOLDER, "--mask-values", "0,x"], "'0,x' is no list of values such as 0,255"),
+    "no values": ([*FOLDER, "--mask-values", "0,x"], "'0,x' is not a list of values such as 0,255"),
     "too few values": ([*FOLDER, "--mask-values", "0,255"], "names 2 values and the label set 'land-cover' has 5"),
     "bands of a scenario": ([*SCENARIO, "--bands", "3,2,1"], "--bands does not go with --scenarios"),
     "no data of a scenario": ([*SCENARIO, "--nodata", "none"], "--nodata does not go with --scenarios"),
-    "a value that is none": ([*FOLDER, "--nodata", "black"], "'black' is no value such as 0 or -9999"),
+    "a value that is none": ([*FOLDER, "--nodata", "black"], "'black' is not a value such as 0 or -9999"),
     "a value that is not finite": ([*FOLDER, "--nodata", "nan"], "no-data value nan is not finite and never data"),
     "a value of no image": ([*FOLDER, "--nodata", "-1"], "no-data value -1 does not fit"),
     "scale 0": ([*FOLDER, "--scale", "0"], "scale 0.0 is not above 0"),
@@ -225,7 +228,7 @@ MISTAKES = {
     "selection": ([*FOLDER, "--selection", "best"], "invalid choice"),
     "no device": ([*FOLDER, "--device", "quantum"], "not available here"),
     "no window": ([*FOLDER, "--window", "0"], "window 0 must be at least 1"),
-    "misspelt": ([*FOLDER, "--exampels", "3"], "unrecognized arguments"),
+    "misspelled": ([*FOLDER, "--exampels", "3"], "unrecognized arguments"),
 }
 
 

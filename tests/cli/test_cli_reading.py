@@ -58,7 +58,7 @@ def test_undeclared_fill_is_told_and_a_person_may_say_otherwise(workplace, tmp_p
 
 
 def test_classes_and_own_results_among_the_scenes(workplace, tmp_path, capsys):
-    """Our own results are skipped, whatever else is no imagery fails with what to do."""
+    """Our own results are skipped, whatever else is not imagery fails with what to do."""
     scenes = tmp_path / "in"
     scenes.mkdir()
     extra = ["--preview", str(scenes / "view.png"), "--confidence", str(scenes / "sure.tif")]
@@ -99,4 +99,4 @@ def test_a_wrong_nodata_value(workplace, tmp_path, capsys):
     assert "no-data value -9999 does not fit" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         predict(workplace, "--nodata", "black", target=tmp_path / "map.tif")
-    assert "'black' is no value such as 0 or -9999, and not 'none'" in capsys.readouterr().err
+    assert "'black' is not a value such as 0 or -9999, and not 'none'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ ARGUMENTS = ["train", "--model", "tiny.json", "--train_data", "data", "--output_
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (FloatingPointError("the loss is no number"), 1, "crossearth: error: the loss is no number"),
+        (FloatingPointError("the loss is not a number"), 1, "crossearth: error: the loss is not a number"),
         (
             KeyboardInterrupt(),
             130,

@@ -185,7 +185,7 @@ def test_label_sets_name_the_classes_or_contradict(tmp_path):
     message = refusal(convert_tensors, tmp_path, PUBLISHED, label_set="loveda", overwrite=True)
     assert "6 classes, the label set 'loveda' has 7; choose 'isprs' or none" in message
     message = refusal(convert_tensors, tmp_path, PUBLISHED, label_set="mars", overwrite=True)
-    assert "'mars' is no label set" in message
+    assert "'mars' is not a label set" in message
 
 
 def test_written_folder(tmp_path):

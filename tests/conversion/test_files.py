@@ -41,14 +41,14 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         archive.writestr("readme.txt", "hello")
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pth")
     for name in ("text.pth", "text.safetensors", "zip.pth", "script.pth"):
-        assert "is no weight file or is incomplete" in refusal(convert, tmp_path / name, out)
+        assert "is not a weight file or is incomplete" in refusal(convert, tmp_path / name, out)
     assert "ends in '.tif'" in refusal(convert, tmp_path / "scene.tif", out)
     assert "is a folder; name the weight file itself" in refusal(convert, tmp_path, out)
     assert "does not exist" in refusal(convert, tmp_path / "absent.pth", out)
     assert "does not exist" in refusal(convert, "absent.pth", out)
 
 
-def test_our_own_format_is_recognised_as_no_checkpoint(tmp_path):
+def test_our_own_format_is_recognized_as_no_checkpoint(tmp_path):
     convert_tensors(tmp_path, PUBLISHED)
     message = refusal(convert, tmp_path / "out" / "model.safetensors", tmp_path / "again")
     assert "no segmentation head" in message
@@ -154,5 +154,5 @@ def test_hub_names(monkeypatch, tmp_path):
 def test_hub_offline(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     message = refusal(convert, "some-org/crossearth:full.pth", tmp_path / "out")
-    assert "cannot be had from the Hub" in message
+    assert "cannot be downloaded from the Hub" in message
     assert "\n" not in message

@@ -36,19 +36,19 @@ def test_fused_projections_are_split_in_order():
 def test_names_of_parameters():
     assert published_name("model.backbone.layer.11.attention.k_proj.bias") == "backbone.blocks.11.attn.qkv.bias"
     assert published_name("class_predictor.weight") == "decode_head.cls_embed.weight"
-    with pytest.raises(InputError, match=r"'model\.head' is no parameter"):
+    with pytest.raises(InputError, match=r"'model\.head' is not a parameter"):
         published_name("model.head")
     with pytest.raises(InputError, match=r"also needs .*k_proj\.bias"):
         to_published({"model.backbone.layer.0.attention.q_proj.bias": torch.zeros(4)})
 
 
 def cubic(length_in, length_out):
-    """(out, in) matrix of cubic convolution (Keys 1981, a = -0.75) with clamped borders and half-pixel centres."""
+    """(out, in) matrix of cubic convolution (Keys 1981, a = -0.75) with clamped borders and half-pixel centers."""
     matrix = np.zeros((length_out, length_in))
     for row in range(length_out):
-        centre = (row + 0.5) * length_in / length_out - 0.5
-        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            d = abs(centre - tap)
+        center = (row + 0.5) * length_in / length_out - 0.5
+        for tap in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            d = abs(center - tap)
             near, far = 1.25 * d**3 - 2.25 * d**2 + 1, -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
             matrix[row, min(max(tap, 0), length_in - 1)] += near if d <= 1 else far
     return matrix

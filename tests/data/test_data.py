@@ -9,7 +9,7 @@ from PIL import Image
 from rasters import PLACE, write_raster
 
 from crossearth_hf.data.image_files import Reading
-from crossearth_hf.data.labelled_images import ArrayPair, FilePair
+from crossearth_hf.data.labeled_images import ArrayPair, FilePair
 from crossearth_hf.data.sources import all_images, in_memory, load_pairs, load_source, load_sources
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
@@ -77,7 +77,7 @@ def break_ids(folder):
     Image.fromarray(np.full((20, 30), 7, np.uint8)).save(folder / "masks" / "tile1_b.png")
 
 
-def break_colour_mask(folder):
+def break_color_mask(folder):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "masks" / "tile1_b.png")
 
 
@@ -115,8 +115,8 @@ def break_twins(folder):
         (break_missing_mask, "tile1_b.png has no mask"),
         (break_size, "31x20"),
         (break_ids, r"tile1_b.png holds the label ids \[7\]"),
-        (break_colour_mask, "one band of class ids"),
-        (break_image, "tile1_b.png is no raster that GDAL can read"),
+        (break_color_mask, "one band of class ids"),
+        (break_image, "tile1_b.png is not a raster that GDAL can read"),
         (break_truncated_mask, "tile1_b.png cannot be read"),
         (break_two_masks, "has the masks tile1_b.png and tile1_b.tif"),
         (break_place, "tile1_b.tif lie 5 pixels apart"),
@@ -180,12 +180,12 @@ def test_images_alone_need_no_masks(folder, inside):
     (folder / "masks").rmdir()
     write_raster(folder / "images" / "b.tif", np.zeros((4, 8, 9), np.uint16))
     source = folder if inside else folder / "images"
-    pairs = load_source(str(source), LAND_COVER, labelled=False)
+    pairs = load_source(str(source), LAND_COVER, labeled=False)
     assert [pair.name for pair in pairs] == ["b", "tile1_a", "tile1_b", "tile2_a"]
     assert [int(pair.read()[1].min()) for pair in pairs] == [255] * 4
-    assert (load_source("synth:desert-city:1", get_label_set("road"), labelled=False)[0].read()[1] == 255).all()
-    with pytest.raises(InputError, match="is no folder; name one that holds images"):
-        load_source(str(folder / "absent"), LAND_COVER, labelled=False)
+    assert (load_source("synth:desert-city:1", get_label_set("road"), labeled=False)[0].read()[1] == 255).all()
+    with pytest.raises(InputError, match="is not a folder; name one that holds images"):
+        load_source(str(folder / "absent"), LAND_COVER, labeled=False)
 
 
 def test_images_are_kept_in_memory_while_the_budget_lasts(folder):
@@ -206,7 +206,7 @@ def test_sources_share_one_budget(folder):
 def test_sources_know_their_pixel_size_where_something_tells(tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
-    write_raster(tmp_path / "images" / "a.tif", np.zeros((3, 32, 32), np.uint8))  # half a metre
+    write_raster(tmp_path / "images" / "a.tif", np.zeros((3, 32, 32), np.uint8))  # half a meter
     write_raster(tmp_path / "masks" / "a.tif", np.zeros((1, 32, 32), np.uint8))
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images" / "b.png")
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "masks" / "b.png")

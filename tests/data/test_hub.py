@@ -131,7 +131,7 @@ def test_splits_and_configs(tmp_path):
         (f"hf:{save('parquet', tmp_path / 'p')}::test", "cannot be opened: Unknown split"),
         (f"hf:{tmp_path / 'p'}:other", "cannot be opened: BuilderConfig 'other' not found"),
         ("hf:nobody/nothing", "hf:nobody/nothing cannot be opened"),
-        ("hf:a:b:c:d", r"is no hf:PATH_OR_ID\[:CONFIG"),
+        ("hf:a:b:c:d", r"is not a hf:PATH_OR_ID\[:CONFIG"),
     ):
         with pytest.raises(InputError, match=message):
             load_source(source, LAND_COVER)
@@ -162,9 +162,9 @@ def test_masks_as_arrays(tmp_path):
 def test_images_alone(tmp_path):
     rows = {"image": [png(image) for image in columns(3)[0]]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "data")
-    images = load_source(f"hf:{tmp_path / 'data'}", LAND_COVER, labelled=False)
+    images = load_source(f"hf:{tmp_path / 'data'}", LAND_COVER, labeled=False)
     assert [int(pair.read()[1].min()) for pair in images] == [255] * 3
-    assert (load_source(f"hf-stream:{tmp_path / 'data'}", LAND_COVER, labelled=False).image(1, 0).labels == 255).all()
+    assert (load_source(f"hf-stream:{tmp_path / 'data'}", LAND_COVER, labeled=False).image(1, 0).labels == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_images_alone(tmp_path):
         ),
         ({"image": [png(columns(1)[0][0])], "mask": [[[1, 2]]]}, r"data\[0\] is 32x24 pixels and its mask 2x1"),
         ({"image": [png(columns(1)[0][0])], "mask": [png(np.full((24, 32), 9, np.uint8))]}, r"label ids \[9\]"),
-        ({"image": [b"no image"], "mask": [[[1]]]}, r"data\[0\] is no raster"),
+        ({"image": [b"no image"], "mask": [[[1]]]}, r"data\[0\] is not a raster"),
         ({"image": [[1, 2]], "mask": [[[1]]]}, r"data\[0\] holds a list where an image is wanted"),
     ],
 )

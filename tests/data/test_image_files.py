@@ -85,7 +85,7 @@ def test_rasters_look_as_in_prediction(tmp_path, count, dtype, bands):
     assert np.abs(pixels.transpose(2, 0, 1) - stretched).max() <= 0.5
 
 
-def test_sixteen_bit_colour_png_is_stretched_not_shortened(tmp_path):
+def test_sixteen_bit_color_png_is_stretched_not_shortened(tmp_path):
     values = np.random.default_rng(0).integers(0, 3000, (3, 40, 60)).astype(np.uint16)
     path = sixteen_bit_png(tmp_path / "a.png", values)
     pixels, _ = read_image(path, "a")
@@ -117,7 +117,7 @@ def test_nodata_is_black_and_invalid(tmp_path):
     np.testing.assert_array_equal(valid, expected)
     assert (pixels[~valid] == 0).all()
     assert pixels[valid].min() == 0
-    assert pixels[valid].max() == 255  # nodata is no part of the stretch
+    assert pixels[valid].max() == 255  # nodata is not part of the stretch
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_bytes_read_like_files(tmp_path, noise):
 def test_errors_name_the_record_not_the_temporary_file(tmp_path, noise):
     data = write_raster(tmp_path / "a.tif", noise).read_bytes()
     for broken, bands, message in (
-        (b"no image", None, "^train\\[7\\] is no raster"),
+        (b"no image", None, "^train\\[7\\] is not a raster"),
         (data[: len(data) // 2], (1,), "^train\\[7\\] is damaged"),
         (data, (5, 2, 1), "bands 5,2,1 do not fit train\\[7\\]"),
     ):
@@ -236,11 +236,13 @@ def test_nodata_of_a_mask_must_be_255(tmp_path):
     ],
 )
 def test_what_is_no_mask(tmp_path, values):
-    with pytest.raises(InputError, match=r"bad\.tif is no label map; a mask holds one band of class ids from 0 to 255"):
+    with pytest.raises(
+        InputError, match=r"bad\.tif is not a label map; a mask holds one band of class ids from 0 to 255"
+    ):
         read_mask(write_raster(tmp_path / "bad.tif", values), "bad.tif")
 
 
-def test_colour_pictures_are_no_masks():
+def test_color_pictures_are_no_masks():
     data = io.BytesIO()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data, "PNG")
     with pytest.raises(InputError, match="no label map"):

@@ -1,4 +1,4 @@
-"""The table of what is labelled, against counts by hand."""
+"""The table of what is labeled, against counts by hand."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from rasters import write_raster
 
 from crossearth_hf.data import load_source, load_sources
 from crossearth_hf.data.label_counts import STREAMED, count_labels
-from crossearth_hf.data.labelled_images import ArrayPair
+from crossearth_hf.data.labeled_images import ArrayPair
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 
@@ -60,7 +60,7 @@ def test_what_is_likely_meant_is_hinted_at(ids, hint):
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 255], [1, 255], [0, 1, 2, 3, 4]])
-def test_sets_labelled_in_part_get_no_hint(ids):
+def test_sets_labeled_in_part_get_no_hint(ids):
     assert "--mask-values" not in count_labels([[pair(ids)]]).table("x", LAND_COVER)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from rasters import PLACE, write_raster
 
 from crossearth_hf.data import load_source
-from crossearth_hf.data.labelled_images import ArrayPair
+from crossearth_hf.data.labeled_images import ArrayPair
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import LABEL_SETS, get_label_set
 from crossearth_hf.raster.writing import write_geotiff
@@ -184,7 +184,7 @@ def test_a_color_table_in_the_order_of_the_classes_is_read_by_its_numbers(tmp_pa
 
 @pytest.mark.parametrize("form", ["png", "tif", "hf"])
 def test_a_color_table_in_another_order_is_refused_and_the_remedy_reads_it(tmp_path, form):
-    """What quantising a picture in the label set's colors makes: values in the order of the palette."""
+    """What quantizing a picture in the label set's colors makes: values in the order of the palette."""
     ids = drawn([0, 1, 2, 3, 4])
     order = [3, 0, 4, 1, 2]  # the palette's colors are those of these classes
     values = np.argsort(order)[ids].astype(np.uint8)

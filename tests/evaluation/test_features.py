@@ -34,7 +34,7 @@ def features_of(labels, **options):
     return domain_features(ScoredModel(), CrossEarthImageProcessor(), task, [pair(labels)])
 
 
-def test_a_vector_per_labelled_class(places):
+def test_a_vector_per_labeled_class(places):
     labels = np.zeros((32, 48), np.uint8)
     labels[:, 16:] = 1  # columns 4 to 11 of the cells
     labels[:, 24:] = 255  # of which 6 to 11 have no label

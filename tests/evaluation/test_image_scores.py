@@ -34,7 +34,7 @@ class BrightnessModel(nn.Module):
 
 
 def half_bright(height, width):
-    """Left half dark, right half bright; truth says class 0 and class 3, a bright stripe is labelled 1, one row 255."""
+    """Left half dark, right half bright; truth says class 0 and class 3, a bright stripe is labeled 1, one row 255."""
     image = np.zeros((height, width, 3), np.uint8)
     image[:, width // 2 :] = 255
     labels = np.where(image[..., 0] > 0, 3, 0).astype(np.uint8)
@@ -52,7 +52,7 @@ def scored(model, images, processor=None, **options):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (40, 48), (72, 104)])
-def test_report_counts_every_labelled_pixel_once(size):
+def test_report_counts_every_labeled_pixel_once(size):
     model, pair = BrightnessModel().train(), half_bright(*size)
     report = scored(model, [pair, pair], window=32, stride=16, batch_size=3)
     height, half = size[0] - 1, size[1] // 2
@@ -94,7 +94,7 @@ def test_images_that_know_their_pixel_size_are_scored_at_the_models():
     )
     pair = dataclasses.replace(half_bright(40, 48), pixel_size=0.5)
     report = scored(model, [pair], window=64, stride=32)
-    assert shapes == {(32, 32)}  # 20 x 24 pixels of a metre, padded
+    assert shapes == {(32, 32)}  # 20 x 24 pixels of a meter, padded
     assert report["pixels"] == 39 * 48
 
 

@@ -47,7 +47,7 @@ def test_ratios_of_the_hand_worked_case():
     assert metrics.mean_iou(HAND) == pytest.approx((5 / 8 + 3 / 7) / 3)
 
 
-def test_nothing_labelled_gives_no_score():
+def test_nothing_labeled_gives_no_score():
     empty = np.zeros((2, 2), dtype=np.int64)
     assert np.isnan(metrics.mean_iou(empty))
     assert np.isnan(metrics.accuracy(empty))

@@ -10,7 +10,7 @@ import torch
 from ablation.experiments import Target, score
 from accelerate import debug_launcher
 from accelerate.state import PartialState
-from benchmark_data import COLOURS, SURE, ScoredModel, painted, write_domain, write_halves, write_pair
+from benchmark_data import COLORS, SURE, ScoredModel, painted, write_domain, write_halves, write_pair
 from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
@@ -23,7 +23,7 @@ from crossearth_hf.scenarios.scenarios import BENCHMARKS
 
 SETTINGS = {"device": "cpu", "resamples": 50}
 ISPRS = get_label_set("isprs")
-SHARED_COLOURS = {"red": "impervious_surface", "green": "building", "blue": "tree"}
+SHARED_COLORS = {"red": "impervious_surface", "green": "building", "blue": "tree"}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_every_number_of_an_entry_by_hand(stub, tmp_path):
     folder = write_halves(tmp_path / "town")
     report = evaluate("stub", towns(folder, "Town"), tmp_path / "report", **SETTINGS)
     entry = entries(tmp_path / "report")["Town"]
-    # Two images of 31 labelled rows: 16 red columns right, 16 green ones; 8 rows of the second are blue.
+    # Two images of 31 labeled rows: 16 red columns right, 16 green ones; 8 rows of the second are blue.
     half, wrong = 31 * 16, 8 * 16
     assert entry["confusion_matrix"] == [[2 * half, 0, 0], [0, 2 * half - wrong, 0], [0, wrong, 0]]
     green = 1 - wrong / (2 * half)
@@ -98,7 +98,7 @@ def test_without_a_folder_the_same_scores_and_nothing_written(stub, tmp_path):
 
 def test_a_scenario_keeps_its_name(stub, tmp_path):
     data = scenario_data(tmp_path / "data")
-    target = ScenarioTarget("P(i)2V", data, class_map=SHARED_COLOURS)
+    target = ScenarioTarget("P(i)2V", data, class_map=SHARED_COLORS)
     with pytest.raises(InputError, match=r"the entry 'Mine' is the scenario P\(i\)2V"):
         evaluate("stub", {"Mine": target}, **SETTINGS)
 
@@ -114,11 +114,11 @@ def test_examples_show_images_spread_over_the_set(stub, tmp_path):
     assert [path.name for path in kept] == ["000.npz", "001.npz", "002.npz"]
     with np.load(kept[1], allow_pickle=False) as example:
         assert (example["truth"] == example["prediction"]).all()
-        assert (COLOURS[example["truth"]] == example["image"]).all()
+        assert (COLORS[example["truth"]] == example["image"]).all()
         assert {example[name].dtype for name in example} == {np.dtype("uint8")}
 
 
-def test_only_labelled_classes_are_scored_as_in_the_ablation(stub, tmp_path):
+def test_only_labeled_classes_are_scored_as_in_the_ablation(stub, tmp_path):
     """Red stands for all that has no label: what the model calls green counts as red there."""
     folder = write_halves(tmp_path / "town")
     evaluate("stub", towns(folder, "Town", classes=["blue"]), tmp_path / "report", **SETTINGS)
@@ -162,7 +162,7 @@ def scenario_data(folder):
 
 
 def scenarios(data, *codes, **options):
-    options = {"class_map": SHARED_COLOURS, "window": 48, "stride": 48} | options
+    options = {"class_map": SHARED_COLORS, "window": 48, "stride": 48} | options
     return {code: ScenarioTarget(code, data, **options) for code in codes}
 
 
@@ -171,7 +171,7 @@ def test_a_scenario_with_a_class_map(stub, tmp_path):
     evaluate("stub", scenarios(data, "P(i)2V", "V2P(i)"), tmp_path / "report", **SETTINGS)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     entry = report["entries"]["P(i)2V"]
-    assert entry["class_map"] == SHARED_COLOURS
+    assert entry["class_map"] == SHARED_COLORS
     assert entry["classes"] == list(ISPRS.classes)
     assert entry["scores"]["iou"] == {
         "impervious_surface": 1, "building": 1, "low_vegetation": None, "tree": 1, "car": None, "clutter": None,
@@ -297,7 +297,7 @@ def test_reports_of_another_model_protocol_or_benchmark_are_refused(stub, tmp_pa
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [({"batch_size": 0}, "batch size 0"), ({"examples": -1}, "examples -1"), ({"resamples": 0}, "resamples 0"),
-     ({"selection": "best"}, "'best' is no way of choosing"),
+     ({"selection": "best"}, "'best' is not a way of choosing"),
      ({"out": None, "features": True}, "features are kept in the folder of the report"),
      ({"targets": {}}, "targets is empty")],
 )  # fmt: skip

@@ -75,9 +75,9 @@ def test_windows_and_sizes_that_a_scenario_or_a_person_asks_for(data):
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("P(i)2v", "is no scenario; the closest are P\\(i\\)2V"),
+        ("P(i)2v", "is not a scenario; the closest are P\\(i\\)2V"),
         ("V2P(i)", "no image of potsdam_irrg, split 'test'"),
-        ("V2P(r)", "potsdam_rgb is no built domain"),
+        ("V2P(r)", "potsdam_rgb is not a built domain"),
         ("Tem2Sub", "built for version 0 of the benchmark"),
         ("U2R", "no image of loveda_rural"),
     ],
@@ -150,10 +150,10 @@ def test_a_map_between_equal_sets_is_refused():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"classes": ["houses"]}, "'houses' is no class of 'land-cover'"),
+        ({"classes": ["houses"]}, "'houses' is not a class of 'land-cover'"),
         ({"scale": 0}, "scale 0 is not above 0"),
         ({"scale": float("nan")}, "scale nan"),
-        ({"label_set": "moon"}, "'moon' is no label set"),
+        ({"label_set": "moon"}, "'moon' is not a label set"),
         ({"name": " "}, "printable characters"),
         ({"name": "a\nb"}, "printable characters"),
         ({"window": 32, "stride": 40}, "stride 40"),

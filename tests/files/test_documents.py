@@ -36,7 +36,7 @@ def test_pipes_folders_and_missing_files_are_refused(tmp_path):
     for name in ("pipe", "", "absent", "zero\0byte"):
         with pytest.raises(InputError, match="cannot be read"):
             read_json(tmp_path / name, "name another")
-        with pytest.raises(InputError, match="is no weight file"):
+        with pytest.raises(InputError, match="is not a weight file"):
             tensor_shapes(tmp_path / name, "name another")
 
 
@@ -67,7 +67,7 @@ def test_headers_of_weights(tmp_path):
     good = {"__metadata__": {"format": "pt"}, "w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
     assert tensor_shapes(header(tmp_path / "good", json.dumps(good).encode()), "") == {"w": (2, 3)}
     for content in (b"", b"[]", b'{"w": []}', b'{"w": {"shape": [-1]}}', b'{"w": {"shape": [true]}}', b"[" * 100_000):
-        with pytest.raises(InputError, match=r"bad is no weight file .*; load it again"):
+        with pytest.raises(InputError, match=r"bad is not a weight file .*; load it again"):
             tensor_shapes(header(tmp_path / "bad", content), "load it again")
     (tmp_path / "bad").write_bytes((99 << 20).to_bytes(8, "little") + b'{"' + b"x" * 1000)
     with pytest.raises(InputError, match=f"header {99 << 20} bytes"):

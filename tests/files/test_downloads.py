@@ -88,7 +88,7 @@ def test_a_model_of_the_hub_is_loaded_and_found_again_without_it(server, point):
 
 
 def test_what_the_hub_does_not_hold(server, tmp_path):
-    with pytest.raises(InputError, match=r"'org/other' is no path on this machine and no public repository"):
+    with pytest.raises(InputError, match=r"'org/other' is neither a path on this machine nor a public repository"):
         load_model("org/other")
     with pytest.raises(InputError, match=r"'org/model' on the Hub holds no file full.pth"):
         hub.hub_file("org/model", "full.pth")
@@ -125,7 +125,7 @@ def test_without_a_network_a_hub_id_is_one_sentence_within_five_seconds(nobody, 
     assert time.monotonic() - started < 5
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "'org/absent' is no path on this machine and cannot be had from the Hub" in lines[0]
+    assert "'org/absent' is not a path on this machine and cannot be downloaded from the Hub" in lines[0]
 
 
 def test_publishing_without_a_network_says_so(nobody):
@@ -135,6 +135,6 @@ def test_publishing_without_a_network_says_so(nobody):
 
 @pytest.mark.parametrize("name", ["a b", "-x/y", "a/b\x1b[31m", "x" * 500, "a..b"])
 def test_names_that_are_none(name):
-    with pytest.raises(InputError, match="is no name of a repository") as raised:
+    with pytest.raises(InputError, match="is not a name of a repository") as raised:
         load_config(name)
     assert len(str(raised.value)) < 400

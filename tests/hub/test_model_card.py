@@ -73,8 +73,8 @@ def entry(mean_iou=0.5, **changes):
 
 def folder_entry(**changes):
     data = {"images": 18, "pixels": 9, "fingerprint": "d" * 64, "incomplete": False, "layout": None}
-    fields = {"kind": "folder", "slug": "harbour", "scenario": None, "benchmark_version": None, "source": None}
-    fields |= {"target": "folder harbour", "published": {}, "data": data}
+    fields = {"kind": "folder", "slug": "harbor", "scenario": None, "benchmark_version": None, "source": None}
+    fields |= {"target": "folder harbor", "published": {}, "data": data}
     return entry(**(fields | changes))
 
 
@@ -129,7 +129,7 @@ def row(text, start):
 
 
 def test_the_index_has_the_numbers_of_the_report(tmp_path, saved, write_report):
-    scored = {"P(i)2V": entry(), "harbour": folder_entry(mean_iou=0.25)}
+    scored = {"P(i)2V": entry(), "harbor": folder_entry(mean_iou=0.25)}
     text, data = read(write_model_card(saved[0], [write_report(scored)], out=tmp_path / "card.md", license="mit"))
     assert (data["license"], data["library_name"], data["pipeline_tag"]) == (
         "mit",
@@ -137,7 +137,7 @@ def test_the_index_has_the_numbers_of_the_report(tmp_path, saved, write_report):
         "image-segmentation",
     )
     [index] = data["model-index"]
-    vaihingen, harbour = index["results"]
+    vaihingen, harbor = index["results"]
     assert vaihingen["task"]["type"] == "image-segmentation"
     place = vaihingen["dataset"]
     assert (place["type"], place["config"], place["split"]) == ("vaihingen", "vaihingen", "test")
@@ -147,10 +147,10 @@ def test_the_index_has_the_numbers_of_the_report(tmp_path, saved, write_report):
     assert values["accuracy"] == ("accuracy", 0.7)
     assert values["IoU car"] == ("iou", 0.5)
     assert "foreground IoU" not in values
-    assert harbour["metrics"][0]["value"] == 0.25
+    assert harbor["metrics"][0]["value"] == 0.25
     assert "| P(i)2V (potsdam_irrg → vaihingen) | 398 | 512, 341, 1 | 50.0 [45.0, 55.0] |" in text
     assert "CrossEarth 67.5" in row(text, "P(i)2V (")
-    assert "Mean over P(i)2V, harbour: mean IoU 37.5." in text
+    assert "Mean over P(i)2V, harbor: mean IoU 37.5." in text
     assert "One training run" in text
 
 
@@ -165,7 +165,7 @@ def test_training_is_told_without_paths_of_the_machine(tmp_path, saved, write_re
     assert "someone" not in text
     assert row(text, "data") == "| data | `hf:potsdam:potsdam_irrg:train` |"
     assert "10% of the images, alpha 0.1" in row(text, "Earth-Style Injection")
-    assert "masked image modelling" in row(text, "Multi-Task Training")
+    assert "masked image modeling" in row(text, "Multi-Task Training")
     for name, use in (("potsdam", "training"), ("vaihingen", "scores")):
         license = row(text, f"[{DATASETS[name].title}]")
         assert f"), {use} |" in license
@@ -189,10 +189,10 @@ def test_a_recipe_of_an_earlier_release_is_told_as_one_of_today(tmp_path, saved,
 
 
 def test_unknown_training_is_called_unknown(tmp_path, saved, write_report):
-    report = write_report({"harbour": folder_entry()}, training=None)
+    report = write_report({"harbor": folder_entry()}, training=None)
     text, _ = read(write_model_card(saved[0], [report], out=tmp_path / "card.md"))
     assert "Neither the model's folder nor its report states how it was trained." in text
-    assert "as their owners state" in row(text, "harbour | as")
+    assert "as their owners state" in row(text, "harbor | as")
 
 
 def test_seeds_give_mean_and_deviation(tmp_path, saved, write_report):
@@ -208,13 +208,13 @@ def test_seeds_give_mean_and_deviation(tmp_path, saved, write_report):
 
 def test_in_domain_scores_stand_apart(tmp_path, saved, write_report):
     seen = folder_entry(unseen=False, mean_iou=0.9)
-    report = write_report({"P(i)2V": entry(), "harbour": seen})
+    report = write_report({"P(i)2V": entry(), "harbor": seen})
     text, _ = read(write_model_card(saved[0], [report], out=tmp_path / "card.md"))
     unseen, in_domain = text.split("### In-domain")
     assert "90.0" not in unseen
-    assert "| harbour | 18 |" in in_domain
+    assert "| harbor | 18 |" in in_domain
     assert "Mean over" not in text
-    report = write_report({"harbour": seen}, name="seen")
+    report = write_report({"harbor": seen}, name="seen")
     text, _ = read(write_model_card(saved[0], [report], out=tmp_path / "card.md"))
     assert "### Unseen" not in text
     assert "No unseen target was scored" in text
@@ -233,7 +233,7 @@ def test_limits_come_from_the_data(tmp_path, saved, write_report):
     changed = entry(data=data, scored_classes=["building", "car"])
     text, _ = read(write_model_card(saved[0], [write_report({"P(i)2V": changed})], out=tmp_path / "card.md"))
     limits = text.split("## Limits")[1].split("## Use")[0]
-    assert "P(i)2V: Only building, car are labelled" in limits
+    assert "P(i)2V: Only building, car are labeled" in limits
     assert "incomplete data" in limits
     assert "layout of this data set's archives could not be confirmed" in limits
     cells = ["P(i)2V", ABSENT, "20.0", ABSENT, ABSENT, "50.0", ABSENT]
@@ -252,12 +252,12 @@ def test_a_persons_text_survives(tmp_path, saved, write_report):
     out = write_model_card(saved[0], [write_report({"P(i)2V": entry(0.5)})], out=tmp_path / "card.md", license="mit")
     first = out.read_text()
     assert write_model_card(saved[0], [tmp_path / "report"], out=out).read_text() == first
-    mine = first.replace("## Intended use\n", "## Intended use\n\nFor harbours, by hand.\n")
+    mine = first.replace("## Intended use\n", "## Intended use\n\nFor harbors, by hand.\n")
     mine = mine.replace("license: mit\n", "license: mit\nbase_model: someone/base\n")
     mine = re.sub(r"<!-- generated: use -->.*?<!-- end: use -->\n", "", mine, flags=re.S)
     out.write_text(mine)
     text, data = read(write_model_card(saved[0], [write_report({"P(i)2V": entry(0.25)}, name="new")], out=out))
-    assert "For harbours, by hand." in text
+    assert "For harbors, by hand." in text
     assert (data["license"], data["base_model"]) == ("mit", "someone/base")
     assert "trust_remote_code" not in text, "a part that a person took out stays out"
     assert "25.0 [" in text

@@ -1,4 +1,4 @@
-"""`predict_array`: shapes, shares, and what is no image."""
+"""`predict_array`: shapes, shares, and what is not an image."""
 
 import numpy as np
 import pytest

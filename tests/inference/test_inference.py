@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from stub_model import ColourModel
+from stub_model import ColorModel
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
@@ -37,7 +37,7 @@ def sigmoid(x):
 
 
 def place_dependent_scores(pixels, window):
-    """What `ColourModel(sharpness=8, patch_sensitive=1)` answers for one (3, h, w) window of bytes, in float64."""
+    """What `ColorModel(sharpness=8, patch_sensitive=1)` answers for one (3, h, w) window of bytes, in float64."""
     return sigmoid(8 * (pixels / 255.0 - 0.5) + np.linspace(-1, 1, window))
 
 
@@ -54,24 +54,24 @@ def test_sliding_window_averages_uniformly():
             total[(slice(None), *here)] += place_dependent_scores(pixels[(slice(None), *here)], 64)
             coverage[here] += 1
     for batch_size in (1, 4, 100):
-        scores = sliding_window_scores(ColourModel(patch_sensitive=1.0), normalized(pixels), 64, 43, batch_size)
+        scores = sliding_window_scores(ColorModel(patch_sensitive=1.0), normalized(pixels), 64, 43, batch_size)
         np.testing.assert_allclose(scores[0].numpy(), total / coverage, rtol=1e-5)
 
 
 def test_sliding_window_over_a_batch_equals_one_by_one():
     images = torch.randn(3, 3, 80, 100)
-    model = ColourModel(patch_sensitive=1.0)
+    model = ColorModel(patch_sensitive=1.0)
     alone = torch.cat([sliding_window_scores(model, image[None], 64, 43) for image in images])
     torch.testing.assert_close(sliding_window_scores(model, images, 64, 43), alone)
 
 
 def test_small_images_are_padded_to_16_and_cropped():
-    model = ColourModel()
+    model = ColorModel()
     scores = sliding_window_scores(model, torch.zeros(2, 3, 20, 200), 64, 43)
     assert scores.shape == (2, 3, 20, 200)
     assert {shape[2:] for shape in model.batches} == {(32, 64)}
-    grey = sigmoid(8 * (np.array(PROCESSOR.image_mean) - 0.5))
-    np.testing.assert_allclose(scores[1, :, 7, 9].numpy(), grey, rtol=1e-5)
+    gray = sigmoid(8 * (np.array(PROCESSOR.image_mean) - 0.5))
+    np.testing.assert_allclose(scores[1, :, 7, 9].numpy(), gray, rtol=1e-5)
 
 
 def test_the_real_network_runs_through_windows(model):
@@ -86,7 +86,7 @@ def test_the_real_network_runs_through_windows(model):
 
 def test_flips_are_averaged_in_score_space():
     crops = torch.randn(3, 3, 64, 96)
-    model = ColourModel(patch_sensitive=1.0)  # adds a ramp from left to right, wherever the crop comes from
+    model = ColorModel(patch_sensitive=1.0)  # adds a ramp from left to right, wherever the crop comes from
     logits = 8 * (crops * model.std + model.mean - 0.5)
     ramp = torch.linspace(-1, 1, 96)
     expected = ((logits + ramp).sigmoid() + (logits - ramp).sigmoid()) / 2  # seen mirrored, the ramp falls
@@ -97,11 +97,11 @@ def test_flips_are_averaged_in_score_space():
 
 def test_flips_do_not_change_an_equivariant_model():
     crops = torch.randn(2, 3, 48, 32)
-    plain, flipped = (WindowScorer(ColourModel(), tta=tta)(crops) for tta in (False, True))
+    plain, flipped = (WindowScorer(ColorModel(), tta=tta)(crops) for tta in (False, True))
     assert torch.equal(plain, flipped)
 
 
-class SmallMemory(ColourModel):
+class SmallMemory(ColorModel):
     """Fails for more than `most` crops with one of the errors by which torch and Python say that memory is short."""
 
     def __init__(self, most, error):
@@ -127,7 +127,7 @@ def test_short_memory_halves_the_batch_once(error, capsys):
     crops = torch.randn(5, 3, 32, 32)
     model = SmallMemory(3, error)
     scorer = WindowScorer(model)
-    expected = WindowScorer(ColourModel())(crops)
+    expected = WindowScorer(ColorModel())(crops)
     torch.testing.assert_close(scorer(crops), expected)
     torch.testing.assert_close(scorer(crops[:4]), expected[:4])  # the next batch is halved at once
     assert [shape[0] for shape in model.batches] == [5, 3, 2, 3, 1]

@@ -1,4 +1,4 @@
-"""Weights and scores that are no numbers are refused, wherever they come from."""
+"""Weights and scores that are not numbers are refused, wherever they come from."""
 
 import numpy as np
 import pytest
@@ -61,8 +61,8 @@ def test_scores_without_numbers_are_refused(model):
     model.pixel_decoder.mask_projection.weight *= 1e30  # finite weights whose products are not
     for parameter in model.transformer_module.decoder.mask_predictor.parameters():
         parameter *= 1e30
-    with pytest.raises(InputError, match=r"scores of the model are no numbers \(NaN\) in float32; convert or train"):
+    with pytest.raises(InputError, match=r"scores of the model are not numbers \(NaN\) in float32; convert or train"):
         WindowScorer(model)(torch.randn(2, 3, 64, 64))
     output = model(torch.randn(1, 3, 64, 64))
-    with pytest.raises(ValueError, match="scores are no numbers"):
+    with pytest.raises(ValueError, match="scores are not numbers"):
         PROCESSOR.post_process_semantic_segmentation(output, [(64, 64)])

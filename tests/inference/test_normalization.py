@@ -1,4 +1,4 @@
-"""Normalisation, judged by the image processor, and by hand."""
+"""Normalization, judged by the image processor, and by hand."""
 
 import numpy as np
 import pytest

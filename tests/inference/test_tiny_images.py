@@ -11,7 +11,7 @@ from transformers import pipeline
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, CrossEarthModel
 from crossearth_hf.cli import main
-from crossearth_hf.data.labelled_images import ArrayPair
+from crossearth_hf.data.labeled_images import ArrayPair
 from crossearth_hf.evaluation.image_scores import predict_confusion
 from crossearth_hf.inference.windows import resolve_window, sliding_window_scores
 from crossearth_hf.labels import label_set_for

@@ -24,7 +24,7 @@ def test_presets():
     assert (large.image_size, large.window_stride) == (1024, 683)
     assert large.backbone_config.hidden_size == 1024
     assert CrossEarthConfig.from_preset("tiny", num_labels=5).num_labels == 5
-    with pytest.raises(ValueError, match="'huge' is no preset; the known ones are large-512, large-1024, tiny"):
+    with pytest.raises(ValueError, match="'huge' is not a preset; the known ones are large-512, large-1024, tiny"):
         CrossEarthConfig.from_preset("huge")
 
 
@@ -70,7 +70,7 @@ def test_channels_beyond_rgb_are_kept_in_the_backbones_configuration(tmp_path):
 
 @pytest.mark.parametrize("number", [2, 0, 4.0, True, "4", None])
 def test_numbers_that_are_no_channels_are_refused(number):
-    with pytest.raises(ValueError, match=rf"num_channels {number!r} must be a whole number, 3 or more; repeat grey"):
+    with pytest.raises(ValueError, match=rf"num_channels {number!r} must be a whole number, 3 or more; repeat gray"):
         tiny_config(num_channels=number)
     with pytest.raises(ValueError, match="num_channels 1 must be a whole number"):
         tiny_config(backbone_config=VIT | {"num_channels": 1})

@@ -72,12 +72,12 @@ def sampled(sample, value, sizes, locations, weights):
     return output.detach(), [leaf.grad for leaf in leaves]
 
 
-def test_sampling_at_a_pixel_centre_by_hand():
+def test_sampling_at_a_pixel_center_by_hand():
     value = torch.arange(6.0).view(1, 6, 1, 1)  # one level of 2 x 3
-    centre = torch.tensor([2.5 / 3, 1.5 / 2]).view(1, 1, 1, 1, 1, 2)  # the last pixel
+    center = torch.tensor([2.5 / 3, 1.5 / 2]).view(1, 1, 1, 1, 1, 2)  # the last pixel
     between = torch.tensor([1.0 / 3, 0.5 / 2]).view(1, 1, 1, 1, 1, 2)  # halfway from 0 to 1
     weights = torch.full((1, 1, 1, 1, 1), 2.0)
-    assert sample_levels(value, [(2, 3)], centre, weights).item() == pytest.approx(10.0, abs=1e-5)
+    assert sample_levels(value, [(2, 3)], center, weights).item() == pytest.approx(10.0, abs=1e-5)
     assert sample_levels(value, [(2, 3)], between, weights).item() == pytest.approx(1.0, abs=1e-5)
 
 

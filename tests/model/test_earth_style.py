@@ -123,8 +123,8 @@ MISTAKES = {
     "probability": ({"probability": 1.5}, "probability 1.5 is not a number from 0 to 1"),
     "alpha": ({"alpha": -0.1}, "alpha -0.1 is not"),
     "mask ratio": ({"mask_ratio": float("nan")}, "mask_ratio nan is not"),
-    "block of nothing": ({"block_size": 0}, "block_size 0 is no whole number"),
-    "block of a half": ({"block_size": 2.5}, "block_size 2.5 is no whole number"),
+    "block of nothing": ({"block_size": 0}, "block_size 0 is not a whole number"),
+    "block of a half": ({"block_size": 2.5}, "block_size 2.5 is not a whole number"),
 }
 
 
@@ -187,8 +187,8 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     StyleBank(torch.zeros(100), torch.eye(100)).save(tmp_path / "bank.safetensors")
     for path, sentence in (
         (tmp_path / "none", "does not exist"),
-        (tmp_path, "is no file"),
-        (text, "is no safetensors file"),
+        (tmp_path, "is not a file"),
+        (text, "is not a safetensors file"),
         (other, "holds no style bank"),
         (tmp_path / "bank.safetensors", "holds other networks"),
     ):
@@ -246,7 +246,7 @@ def test_saving_changes_no_number(style, images, tmp_path):
 
 
 def test_what_the_package_ships(style):
-    assert style.provenance["licence"] == "Apache-2.0"
+    assert style.provenance["license"] == "Apache-2.0"
     assert "Ghiasi" in style.provenance["origin"]
     bank = style.bank
     assert bank.count > 10 * 100

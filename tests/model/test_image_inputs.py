@@ -162,10 +162,10 @@ GARBAGE = {
     "not rescaled": (PIXELS, {"do_rescale": False}, "far from the 0..1"),
     "wrong factor": (np.dstack([WIDE] * 3), {"rescale_factor": 1 / 300}, "far from the 0..1"),
     "complex": (PIXELS.astype(complex), {}, "give numbers"),
-    "empty": (PIXELS[:0], {"input_data_format": "channels_last"}, "is no image"),
+    "empty": (PIXELS[:0], {"input_data_format": "channels_last"}, "is not an image"),
     "bands taken for transparency": (np.dstack([PIXELS, GRAY]), {}, "may be a band"),
     "no opacity": (np.dstack([PIXELS, 0 * GRAY]), {}, "may be a band"),
-    "two axes": (GRAY, {}, r"shape \(20, 33\) is no image"),
+    "two axes": (GRAY, {}, r"shape \(20, 33\) is not an image"),
     "two channels": (PIXELS[..., :2], {}, "do not fit together"),
     "three rows": (PIXELS[:3], {}, "channels first or last; say which"),
     "nothing": ([], {}, "no image is given"),
@@ -232,7 +232,7 @@ def test_gray_and_transparent_pictures():
 
 
 MISTAKES = {
-    "misspelt": ({"image_maen": [0.5, 0.5, 0.5]}, TypeError, "no setting 'image_maen'; did you mean 'image_mean'"),
+    "misspelled": ({"image_maen": [0.5, 0.5, 0.5]}, TypeError, "no setting 'image_maen'; did you mean 'image_mean'"),
     "old name": ({"reduce_labels": True}, TypeError, "did you mean 'do_reduce_labels'"),
     "another library's": ({"brightness": 1}, TypeError, "no setting 'brightness'; the known ones are"),
     "crop": ({"do_center_crop": True}, ValueError, "do_center_crop=True is not supported; crop the images first"),
@@ -252,7 +252,7 @@ def test_settings_that_would_be_ignored_are_refused(name):
         CrossEarthImageProcessor()(PIXELS, **options)
 
 
-def test_a_misspelt_setting_is_refused_when_loading(tmp_path):
+def test_a_misspelled_setting_is_refused_when_loading(tmp_path):
     CrossEarthImageProcessor().save_pretrained(tmp_path)
     for cls in (CrossEarthImageProcessor, AutoImageProcessor):
         with pytest.raises(TypeError, match="did you mean 'size_divisor'"):

@@ -21,7 +21,7 @@ def image(height, width):
     return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_normalisation_by_hand_and_padding_with_zero():
+def test_normalization_by_hand_and_padding_with_zero():
     pixels = image(20, 33)
     batch = CrossEarthImageProcessor()(pixels, return_tensors="pt")["pixel_values"]
     assert batch.shape == (1, 3, 32, 48)
@@ -43,9 +43,9 @@ def test_labels_keep_their_ids_and_are_padded_with_255():
 
 
 def test_a_batch_of_sizes_and_kinds_is_padded_to_the_largest():
-    grey = Image.fromarray(image(10, 12)[..., 0])
+    gray = Image.fromarray(image(10, 12)[..., 0])
     rgba = Image.fromarray(np.dstack([image(40, 20), np.full((40, 20), 9, np.uint8)]))
-    batch = CrossEarthImageProcessor()([grey, rgba, Image.fromarray(image(5, 5))], return_tensors="pt")
+    batch = CrossEarthImageProcessor()([gray, rgba, Image.fromarray(image(5, 5))], return_tensors="pt")
     assert batch["pixel_values"].shape == (3, 3, 48, 32)
 
 
@@ -250,7 +250,7 @@ def test_further_channels_get_the_mean_of_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("count", [4, 5])
-def test_images_of_more_channels_are_normalised_as_they_are(count):
+def test_images_of_more_channels_are_normalized_as_they_are(count):
     processor, pixels = processor_of(count), bands(20, 33, count)
     expected = (pixels / 255 - np.array(processor.image_mean)) / np.array(processor.image_std)
     for given in (pixels, pixels.transpose(2, 0, 1), torch.from_numpy(pixels)):

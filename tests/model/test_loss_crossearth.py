@@ -25,7 +25,7 @@ def blocks(batch):
     return coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)
 
 
-def test_equals_transformers_on_one_output_of_labelled_images():
+def test_equals_transformers_on_one_output_of_labeled_images():
     config = tiny_config()
     classes, masks = predictions(2)
     labels = blocks(2)
@@ -62,9 +62,9 @@ def test_ignored_pixels_are_background_unless_left_out(ignore):
     torch.manual_seed(2)
     losses = CrossEarthLoss(tiny_config(ignore_unlabelled_pixels=ignore))([classes], [masks], labels)
     (losses["loss_mask_0"] + losses["loss_dice_0"]).backward()
-    unlabelled = masks.grad[..., 9:].abs().sum()  # a column away from the border, which samples mix
+    unlabeled = masks.grad[..., 9:].abs().sum()  # a column away from the border, which samples mix
     assert masks.grad[..., :8].abs().sum() > 0
-    assert (unlabelled == 0) == ignore
+    assert (unlabeled == 0) == ignore
 
 
 def test_all_ignored_leaves_every_parameter_in_the_graph():

@@ -233,7 +233,7 @@ def test_deformable_attention_starts_from_its_ring_also_after_a_reload(model, tm
     check(CrossEarthForSemanticSegmentation.from_pretrained(tmp_path))
     base = CrossEarthModel.from_pretrained(tmp_path)
     base.save_pretrained(tmp_path / "base")
-    # The head is missing in the base model's folder and must be initialised, not left at what memory held.
+    # The head is missing in the base model's folder and must be initialized, not left at what memory held.
     headless = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path / "base")
     check(headless)
     assert 0.5 < headless.pixel_decoder.level_embed.std() < 1.5

@@ -181,7 +181,7 @@ def test_the_segmentation_is_that_of_the_plain_model():
     assert found.loss > expected.loss
 
 
-def test_distances_are_those_to_the_normalised_clean_image_over_all_pixels(monkeypatch):
+def test_distances_are_those_to_the_normalized_clean_image_over_all_pixels(monkeypatch):
     model = build(mim_weight=2.0)
     rebuilt = torch.randn(3, 3, 64, 96)  # two masked images and the one that was styled
     monkeypatch.setattr(model, "_rebuild", lambda images: rebuilt)
@@ -394,15 +394,15 @@ def test_tensors_that_do_not_fit_are_refused(changes, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"mim_mask_ratio": 1.5}, "mim_mask_ratio 1.5 is no probability"),
-        ({"mim_mask_ratio": float("nan")}, "mim_mask_ratio nan is no probability"),
+        ({"mim_mask_ratio": 1.5}, "mim_mask_ratio 1.5 is not a probability"),
+        ({"mim_mask_ratio": float("nan")}, "mim_mask_ratio nan is not a probability"),
         ({"mim_block_size": 0}, "mim_block_size 0 must be positive"),
         ({"mim_block_size": 65}, "mim_block_size 65 exceeds image_size 64"),
         ({"mim_weight": -1.0}, "mim_weight -1.0 must be a finite number, 0 or more"),
         ({"mim_weight": float("inf")}, "mim_weight inf must be a finite number"),
         ({"mim_extractor_channels": (8, 16, 32)}, r"mim_extractor_channels \(8, 16, 32\) must be four"),
         ({"mim_extractor_channels": (8, 16, 32, 0)}, "must be four positive widths"),
-        ({"mim_reconstruction_width": 30}, "mim_reconstruction_width 30 is no positive multiple of 4"),
+        ({"mim_reconstruction_width": 30}, "mim_reconstruction_width 30 is not a positive multiple of 4"),
     ],
 )
 def test_configurations_that_do_not_fit_are_refused(overrides, message):

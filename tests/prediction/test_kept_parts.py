@@ -10,7 +10,7 @@ import rasterio
 import rasterio.shutil
 import torch
 from rasters import write_raster
-from stub_model import ColourModel
+from stub_model import ColorModel
 from tiny_model import VIT, tiny_config
 
 import crossearth_hf
@@ -25,7 +25,7 @@ from crossearth_hf.raster.scene import Scene
 PROCESSOR = CrossEarthImageProcessor()
 
 
-class Weighted(ColourModel):
+class Weighted(ColorModel):
     """With a weight that the answers depend on."""
 
     def __init__(self, weight=1.0, **options):
@@ -172,7 +172,7 @@ def overwrite(path):
 CHANGES = {
     "weights": {"weight": 2.0},
     "configuration": {"config": {"num_attention_heads": 2}},
-    "normalisation": {"processor": CrossEarthImageProcessor(image_mean=[0.5, 0.5, 0.5])},
+    "normalization": {"processor": CrossEarthImageProcessor(image_mean=[0.5, 0.5, 0.5])},
     "version of the package": {},
     "window": {"window": 80},
     "stride": {"stride": 40},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasters import write_raster
-from stub_model import ColourModel
+from stub_model import ColorModel
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
@@ -20,7 +20,7 @@ from crossearth_hf.prediction.workers import WorkersLost
 from crossearth_hf.raster.scene import Scene
 
 
-class Model(ColourModel):
+class Model(ColorModel):
     """Learned at 0.5 m, as the scenes are; raises on request."""
 
     def __init__(self, fault=None, after=0):
@@ -66,7 +66,7 @@ def mapper(model=None, workers=None, **options):
 
 @pytest.fixture
 def scenes(tmp_path):
-    """A folder of three scenes of one colour each, and one that is none."""
+    """A folder of three scenes of one color each, and one that is none."""
     root = tmp_path / "in"
     (root / "north").mkdir(parents=True)
     for channel, name in enumerate(("a", "b", "north/c")):
@@ -102,7 +102,7 @@ def test_one_map_each_and_a_failure_apart(scenes, tmp_path, shared):
     assert files(tmp_path / "maps") == ["a.png", "a.tif", "b.png", "b.tif", "north/c.png", "north/c.tif"]
     assert files(tmp_path / "x") == ["sure/a.tif", "sure/b.tif", "sure/north/c.tif"]
     assert [classes(tmp_path / "maps" / f"{name}.tif") for name in ("a", "b", "north/c")] == [[0], [1], [2]]
-    assert "broken.tif is no raster that GDAL can read" in results["broken"].problem
+    assert "broken.tif is not a raster that GDAL can read" in results["broken"].problem
     assert {name: result.problem is None for name, result in results.items()} == {
         "a": True,
         "b": True,

@@ -9,7 +9,7 @@ import rasterio
 from affine import Affine
 from PIL import Image
 from rio_cogeo import cog_validate
-from stub_model import CLASSES, ColourModel
+from stub_model import CLASSES, ColorModel
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
@@ -24,7 +24,7 @@ UTM_PLACE = Affine(2, 0, 499_000, 0, -2, 5_000_000)
 
 
 def patches(height=320, width=400, side=40):
-    """A scene of pure red, green and blue patches, and the classes `ColourModel` gives them."""
+    """A scene of pure red, green and blue patches, and the classes `ColorModel` gives them."""
     rng = np.random.default_rng(0)
     ids = np.kron(rng.integers(0, 3, (height // side, width // side)), np.ones((side, side), int))
     return np.where(np.arange(3)[:, None, None] == ids, 230, 20).astype(np.uint8), ids
@@ -40,7 +40,7 @@ def make_map(scene_path, folder, *, resolution=None, model=None, preview=False):
     )
     with Scene(scene_path, resolution=resolution) as scene:
         return predict_map(
-            scene, outputs, model or ColourModel(), CrossEarthImageProcessor(), window=64, stride=43, progress=False
+            scene, outputs, model or ColorModel(), CrossEarthImageProcessor(), window=64, stride=43, progress=False
         )
 
 
@@ -98,13 +98,13 @@ def test_map_and_report(scene, folder):
     assert Image.open(folder / "preview.png").width <= 1600
 
 
-@pytest.mark.parametrize("metres", [5.0, 1.0])
-def test_resampled_map_lies_on_the_scenes_own_grid(scene, folder, metres):
+@pytest.mark.parametrize("meters", [5.0, 1.0])
+def test_resampled_map_lies_on_the_scenes_own_grid(scene, folder, meters):
     path, ids = scene
-    report = make_map(path, folder, resolution=metres)
+    report = make_map(path, folder, resolution=meters)
     found = read(folder / "map.tif")
     np.testing.assert_array_equal(found == 255, ids == 255)
-    inner = np.zeros_like(ids, dtype=bool)  # pixels whose neighbourhood holds one class only
+    inner = np.zeros_like(ids, dtype=bool)  # pixels whose neighborhood holds one class only
     inner[4:-4, 4:-4] = True
     for step in (-4, 4):
         inner &= (np.roll(ids, step, axis=0) == ids) & (np.roll(ids, step, axis=1) == ids)
@@ -129,7 +129,7 @@ def test_picture_without_a_place(tmp_path, folder):
     ("crs", "transform", "shown"),
     [
         ("EPSG:4326", Affine(1, 0, 8, 0, -1, 93), "-"),  # three rows beyond the pole
-        ("EPSG:32632", Affine(0.001, 0, 5e5, 0, -0.001, 5e6), "3.5e-09"),  # 35 square millimetres
+        ("EPSG:32632", Affine(0.001, 0, 5e5, 0, -0.001, 5e6), "3.5e-09"),  # 35 square millimeters
         ("EPSG:32632", Affine(10, 0, 5e5, 0, -10, 5e6), "0.35"),
         ("EPSG:3413", Affine(1e3, 0, -3500, 0, -1e3, 2500), "3,720.93"),  # at the pole, 1031.08 m on the ground
     ],
@@ -161,7 +161,7 @@ def test_truncated_scene(tmp_path, folder):
     write_geotiff(tmp_path / "s.tif", noise, crs=None, transform=UTM_PLACE)
     content = (tmp_path / "s.tif").read_bytes()
     (tmp_path / "s.tif").write_bytes(content[: len(content) * 7 // 10])
-    model = ColourModel()
+    model = ColorModel()
     with pytest.raises(InputError, match="damaged or cut off"):
         make_map(tmp_path / "s.tif", folder, model=model)
     assert model.batches, "the damage lies in the middle"
@@ -170,7 +170,7 @@ def test_truncated_scene(tmp_path, folder):
 
 @pytest.mark.parametrize("resolution", [None, 4.0])
 def test_interrupted_run_keeps_the_old_map(scene, folder, resolution):
-    class Interrupted(ColourModel):
+    class Interrupted(ColorModel):
         def forward(self, pixel_values):
             if len(self.batches) == 3:
                 raise KeyboardInterrupt
@@ -215,7 +215,7 @@ def test_what_a_killed_run_has_left_is_replaced_and_nothing_else(scene, folder):
 
 
 def test_more_classes_than_a_map_can_hold(scene, folder):
-    model = ColourModel()
+    model = ColorModel()
     model.config.id2label = {index: f"class {index}" for index in range(256)}
     with pytest.raises(InputError, match="256 classes and a map holds at most 255"):
         make_map(scene[0], folder, model=model)
@@ -232,7 +232,7 @@ def test_what_was_computed_survives_a_disk_that_fills_at_the_end(scene, folder, 
             make_map(scene[0], folder)
     assert [path.name for path in folder.iterdir()] == [".map.tif.parts"]
     assert "1 finished part is kept" in capsys.readouterr().err
-    model = ColourModel()
+    model = ColorModel()
     make_map(scene[0], folder, model=model)
     assert model.batches == []
     np.testing.assert_array_equal(read(folder / "map.tif"), scene[1])
@@ -245,7 +245,7 @@ def test_every_kind_of_real_raster(shared, folder):
         outputs = MapOutputs.checked(path, folder / f"{name}.tif")
         with Scene(path) as scene:
             predict_map(
-                scene, outputs, ColourModel(), CrossEarthImageProcessor(), window=256, stride=171, progress=False
+                scene, outputs, ColorModel(), CrossEarthImageProcessor(), window=256, stride=171, progress=False
             )
         with rasterio.open(path) as source, rasterio.open(outputs.map) as result:
             assert (result.shape, result.crs, result.transform) == (source.shape, source.crs, source.transform)
@@ -264,7 +264,7 @@ def test_a_huge_sparse_mosaic_starts_at_once_and_in_little_memory(tmp_path, fold
         if done > 20:
             raise InterruptedError
 
-    model = ColourModel()
+    model = ColorModel()
     tracemalloc.start()
     with Scene(path) as scene, pytest.raises(InterruptedError):
         predict_map(

@@ -1,4 +1,4 @@
-"""Pictures hold the scene, the map's colours and a legend, within 1600 pixels."""
+"""Pictures hold the scene, the map's colors and a legend, within 1600 pixels."""
 
 import numpy as np
 import pytest
@@ -33,10 +33,10 @@ def test_page(name, shape):
     page = draw_preview(pixels, labels < 255, labels, label_set, [1 / count] * count)
     assert page.width <= 1600
     assert page.height > height + 40
-    colours = {colour for _, colour in page.crop((0, 16, page.width, 16 + height)).getcolors(maxcolors=1 << 24)}
-    assert {(77, 77, 77), (225, 225, 225), *label_set.colors} <= colours
+    colors = {color for _, color in page.crop((0, 16, page.width, 16 + height)).getcolors(maxcolors=1 << 24)}
+    assert {(77, 77, 77), (225, 225, 225), *label_set.colors} <= colors
     legend = np.asarray(page)[height + 32 :]
-    for colour in label_set.colors:
-        assert (legend == colour).all(axis=-1).sum() >= 18 * 18
+    for color in label_set.colors:
+        assert (legend == color).all(axis=-1).sum() >= 18 * 18
     assert (legend[-4:] == 255).all()  # nothing is cut off below
     assert (legend[:, -4:] == 255).all()  # nor at the right

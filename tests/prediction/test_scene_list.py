@@ -135,7 +135,7 @@ def asset(href, *roles, kind=None):
     return {"href": href, "roles": list(roles)} | ({"type": kind} if kind else {})
 
 
-# What catalogues give: Sentinel-2 with one asset per band, aerial images with one, and so on.
+# What catalogs give: Sentinel-2 with one asset per band, aerial images with one, and so on.
 CHOICES = {
     "the visual role": ({"B04": asset("r.tif", "data"), "image": asset("s.tif", "visual", "data")}, None),
     "the key visual": ({"B04": asset("r.tif", "data"), "B03": asset("g.tif", "data"), "visual": asset("s.tif")}, None),

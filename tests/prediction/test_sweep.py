@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from rasters import write_raster
-from stub_model import ColourModel
+from stub_model import ColorModel
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.inference.windows import normalize, window_starts
@@ -61,7 +61,7 @@ def sigmoid(x):
 
 
 def place_dependent_scores(pixels, window):
-    """What `ColourModel(sharpness=8, patch_sensitive=1)` answers for one (3, h, w) window of bytes, in float64."""
+    """What `ColorModel(sharpness=8, patch_sensitive=1)` answers for one (3, h, w) window of bytes, in float64."""
     return sigmoid(8 * (pixels / 255.0 - 0.5) + np.linspace(-1, 1, window))
 
 
@@ -81,7 +81,7 @@ def tapered_reference(pixels, window, stride):
 @pytest.mark.parametrize(("height", "width"), [(600, 300), (257, 1100), (64, 64), (70, 900)])
 def test_scene_equals_the_blend_computed_at_once(tmp_path, height, width):
     pixels = noise(height, width)
-    canvas = sweep(write_raster(tmp_path / "a.tif", pixels), ColourModel(patch_sensitive=1.0))
+    canvas = sweep(write_raster(tmp_path / "a.tif", pixels), ColorModel(patch_sensitive=1.0))
     shares = tapered_reference(pixels, 64, 43)
     np.testing.assert_allclose(canvas.confidence, shares.max(axis=0), rtol=1e-5)
     chosen = np.take_along_axis(shares, canvas.labels[None].astype(int), axis=0)[0]
@@ -96,7 +96,7 @@ def test_columns_do_not_show(tmp_path, monkeypatch):
     results = []
     for columns in (4, 12, 100):  # 256, 768 and all pixels wide
         monkeypatch.setattr(parts, "_COLUMN_WINDOWS", columns)
-        results.append(sweep(path, ColourModel(patch_sensitive=1.0)))
+        results.append(sweep(path, ColorModel(patch_sensitive=1.0)))
     for canvas in results[1:]:
         np.testing.assert_array_equal(canvas.labels, results[0].labels)
         np.testing.assert_allclose(canvas.confidence, results[0].confidence, rtol=1e-6)
@@ -140,7 +140,7 @@ def test_parts_in_any_order_make_the_scene_to_the_last_bit(tmp_path, monkeypatch
     assert 0 < known.mean() <= 1
 
 
-class BatchSensitive(ColourModel):
+class BatchSensitive(ColorModel):
     """Its answers depend on the company a window has in its batch, as those of real kernels do in the last digits."""
 
     def forward(self, pixel_values):
@@ -205,7 +205,7 @@ def test_no_data_is_neither_seen_nor_mapped(tmp_path):
     pixels = np.full((3, 300, 300), 10, np.uint8)
     pixels[1] = 250
     pixels[:, :, :200] = 0
-    model = ColourModel()
+    model = ColorModel()
     canvas = sweep(write_raster(tmp_path / "a.tif", pixels, nodata=0), model)
     assert (canvas.labels[:, :200] == 255).all()
     assert np.isnan(canvas.confidence[:, :200]).all()
@@ -219,9 +219,9 @@ def test_no_data_is_neither_seen_nor_mapped(tmp_path):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_pixels_that_are_no_numbers_are_no_data(tmp_path, bad):
     pixels = noise(150, 200).astype(np.float32) * 10
-    clean = sweep(write_raster(tmp_path / "clean.tif", pixels), ColourModel())
+    clean = sweep(write_raster(tmp_path / "clean.tif", pixels), ColorModel())
     pixels[1, 40:60, 70:75] = bad
-    spoilt = sweep(write_raster(tmp_path / "spoilt.tif", pixels), ColourModel())
+    spoilt = sweep(write_raster(tmp_path / "spoilt.tif", pixels), ColorModel())
     hole = np.zeros((150, 200), bool)
     hole[40:60, 70:75] = True
     np.testing.assert_array_equal(spoilt.labels == 255, hole)
@@ -239,7 +239,7 @@ def test_no_data_enters_the_model_as_the_mean(tmp_path):
 
 
 def test_progress_counts_every_window(tmp_path):
-    told, model = [], ColourModel()
+    told, model = [], ColorModel()
     path = write_raster(tmp_path / "a.tif", noise(300, 1300))
     with Scene(path) as scene:
         runs = joined(scene_parts(scene.grid, 64, 3), itself)
@@ -252,7 +252,7 @@ def test_progress_counts_every_window(tmp_path):
 
 
 def test_equal_scores_take_the_first_class(tmp_path):
-    canvas = sweep(write_raster(tmp_path / "a.tif", np.full((3, 70, 70), 90, np.uint8)), ColourModel())
+    canvas = sweep(write_raster(tmp_path / "a.tif", np.full((3, 70, 70), 90, np.uint8)), ColorModel())
     assert (canvas.labels == 0).all()
 
 
@@ -271,7 +271,7 @@ def test_what_a_thread_raises_ends_the_sweep(tmp_path, place, error):
         if name == place and calls[name] == 2:
             raise error
 
-    class Model(ColourModel):
+    class Model(ColorModel):
         def forward(self, pixel_values):
             raising("model")
             return super().forward(pixel_values)

@@ -1,4 +1,4 @@
-"""Working files, put together and copied to Cloud-Optimised GeoTIFFs, judged by rasterio, numpy and rio-cogeo."""
+"""Working files, put together and copied to Cloud-Optimized GeoTIFFs, judged by rasterio, numpy and rio-cogeo."""
 
 import numpy as np
 import pytest

@@ -251,7 +251,7 @@ def test_a_noisy_collar_of_16_bits_is_told_and_left_out_on_request(tmp_path, pix
     assert notices == []
 
 
-def test_black_in_one_band_is_a_colour(tmp_path, picture):
+def test_black_in_one_band_is_a_color(tmp_path, picture):
     picture[0, HOLE], picture[1, HOLE], picture[2, HOLE] = 0, 0, 255
     picture[:, STRIP] = 0
     raster, _ = read_all(write_raster(tmp_path / "a.tif", picture), nodata=[0, 255])

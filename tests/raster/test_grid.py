@@ -25,7 +25,7 @@ WORLD = {  # CRS and transform of 20 x 18 pixels; each of its own kind
     "Mercator at 89 degrees": ("EPSG:3857", Affine(1000, 0, 0, 0, -1000, 30e6)),
     "UTM": ("EPSG:32632", Affine(0.1, 0, 3e5, 0, -0.1, 5.3e6)),
     "UTM far out of its zone": ("EPSG:32632", Affine(10, 0, 3e6, 0, -10, 5e6)),
-    "millimetres": ("EPSG:32632", Affine(0.001, 0, 5e5, 0, -0.001, 5e6)),
+    "millimeters": ("EPSG:32632", Affine(0.001, 0, 5e5, 0, -0.001, 5e6)),
     "rotated": ("EPSG:32632", Affine(1.8, 0.9, 3e5, 0.9, -1.8, 5.3e6)),
     "sheared": ("EPSG:32632", Affine(3, 1, 5e5, 1.5, -2, 5e6)),
     "US feet": ("EPSG:2263", Affine(1, 0, 980000, 0, -1, 190000)),
@@ -125,9 +125,9 @@ def test_rescaled_grid_covers_the_same_ground():
 
 def test_rescaling_refuses_what_makes_no_sense():
     known = grid(32632, Affine(1, 0, 5e5, 0, -1, 5e6))
-    for metres in (0, -1, float("nan"), float("inf"), 0.01, 100):
+    for meters in (0, -1, float("nan"), float("inf"), 0.01, 100):
         with pytest.raises(InputError, match="does not suit pixels of 1 x 1 m"):
-            known.rescaled(metres)
+            known.rescaled(meters)
     with pytest.raises(InputError, match="known CRS"):
         grid(None, Affine(1, 0, 5, 0, -1, 5)).rescaled(1)
     points = (GroundControlPoint(0, 0, 8.0, 50.0),)
@@ -143,7 +143,7 @@ def test_rescaling_names_what_works():
     narrow = grid(32632, Affine(1, 0, 5e5, 0, -10000, 5e6))
     with pytest.raises(InputError, match=r"pixels of 1 x 1e\+04 m; leave the pixels as they are"):
         narrow.rescaled(100)
-    # 500 km beside the central meridian a metre of the map is 0.9973 m on the ground.
+    # 500 km beside the central meridian a meter of the map is 0.9973 m on the ground.
     with pytest.raises(InputError, match=r"at 0\.5 m has 1,994,657 x 1,994,657 pixels"):
         grid(32632, Affine(10, 0, 5e5, 0, -10, 5e6), 100_000, 100_000).rescaled(0.5)
 
@@ -161,7 +161,7 @@ def test_rescaling_names_what_works():
     ],
 )
 def test_advice_on_resolution_names_what_works(pixel, trained_at, advice):
-    # UTM's scale is 0.9996 on the central meridian: metres of the map times that are metres on the ground.
+    # UTM's scale is 0.9996 on the central meridian: meters of the map times that are meters on the ground.
     side = max(100, round(3000 / pixel))
     scene = grid(32632, Affine(0.9996 * pixel, 0, 5e5, 0, -0.9996 * pixel, 5e6), side, side)
     said = resolution_advice(scene, trained_at)

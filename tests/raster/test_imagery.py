@@ -1,4 +1,4 @@
-"""Rasters that are no imagery: maps of this package, and palettes of classes; pictures with a palette stay."""
+"""Rasters that are not imagery: maps of this package, and palettes of classes; pictures with a palette stay."""
 
 import numpy as np
 import pytest

@@ -130,7 +130,7 @@ def test_maps_almost_without_data(known):
 
 
 def test_footprint_on_the_equator():
-    """UTM zone 32 has its central meridian, 9 degrees east, at 500 km, and counts metres north from the equator."""
+    """UTM zone 32 has its central meridian, 9 degrees east, at 500 km, and counts meters north from the equator."""
     found = footprint(Grid(200, 100, UTM, Affine(10, 0, 499_000, 0, -10, 500)))
     assert (found.longitude, found.latitude) == pytest.approx((9, 0), abs=1e-9)
     degree = 2 * np.pi * 6378137 / 360

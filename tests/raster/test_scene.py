@@ -68,7 +68,7 @@ def test_choice_of_bands(tmp_path, noise, count, bands, expected):
     np.testing.assert_array_equal(read_all(path, bands=bands).pixels, noise[list(expected)])
 
 
-def test_marked_colours_are_found_and_alpha_is_validity(tmp_path, noise):
+def test_marked_colors_are_found_and_alpha_is_validity(tmp_path, noise):
     alpha = np.zeros((50, 70), dtype=np.uint8)
     alpha[5:, 8:] = 200
     roles = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.alpha]
@@ -80,16 +80,16 @@ def test_marked_colours_are_found_and_alpha_is_validity(tmp_path, noise):
 
 def test_palette_is_expanded(tmp_path):
     ids = np.random.default_rng(0).integers(0, 4, (1, 20, 30), dtype=np.uint8)
-    colours = {0: (9, 8, 7, 255), 1: (255, 0, 0, 255), 2: (0, 255, 3, 255), 3: (1, 2, 250, 255)}
-    raster = read_all(save(tmp_path / "a.tif", ids, palette=colours, nodata=0))
-    expected = np.array([colours[i][:3] for i in range(4)], dtype=np.uint8)[ids[0]].transpose(2, 0, 1)
+    colors = {0: (9, 8, 7, 255), 1: (255, 0, 0, 255), 2: (0, 255, 3, 255), 3: (1, 2, 250, 255)}
+    raster = read_all(save(tmp_path / "a.tif", ids, palette=colors, nodata=0))
+    expected = np.array([colors[i][:3] for i in range(4)], dtype=np.uint8)[ids[0]].transpose(2, 0, 1)
     np.testing.assert_array_equal(raster.pixels, expected)
     np.testing.assert_array_equal(raster.valid, ids[0] != 0)
 
 
 def test_nodata_is_where_no_band_has_data(tmp_path, noise):
     noise[:3, :10, :10] = 0
-    noise[0, 20, 20] = 0  # black in one band only is a colour
+    noise[0, 20, 20] = 0  # black in one band only is a color
     raster = read_all(save(tmp_path / "a.tif", noise[:3], nodata=0))
     expected = np.ones((50, 70), dtype=bool)
     expected[:10, :10] = False
@@ -161,17 +161,17 @@ def test_pictures_without_a_place(tmp_path, noise, driver):
 
 
 @pytest.mark.parametrize("transform", [PLACE, ROTATED, Affine(0.5, 0, 5e5, 0, 0.5, 5e6)])
-@pytest.mark.parametrize("metres", [1.0, 0.25])
-def test_resampled_reading(tmp_path, transform, metres):
+@pytest.mark.parametrize("meters", [1.0, 0.25])
+def test_resampled_reading(tmp_path, transform, meters):
     steps = np.kron(np.arange(1, 26, dtype=np.uint8).reshape(1, 5, 5) * 10, np.ones((1, 16, 16), np.uint8))
     steps[:, :16, :16] = 0
-    with Scene(save(tmp_path / "a.tif", steps, transform=transform, nodata=0), resolution=metres) as scene:
+    with Scene(save(tmp_path / "a.tif", steps, transform=transform, nodata=0), resolution=meters) as scene:
         assert scene.is_resampled
         assert (scene.grid.height, scene.grid.width) == (scene.grid.width,) * 2
-        side = round(16 * 0.5 / metres)
+        side = round(16 * 0.5 / meters)
         assert abs(scene.grid.width - 5 * side) <= 1
         raster = scene.read(0, 0, 5 * side, 5 * side)
-        assert scene.scale == pytest.approx((2 * metres,) * 2, rel=1e-3)
+        assert scene.scale == pytest.approx((2 * meters,) * 2, rel=1e-3)
         assert scene.read_valid(0, 0, 80, 80).sum() == 80 * 80 - 16 * 16
     middles = slice(side // 2, None, side)
     np.testing.assert_array_equal(raster.pixels[0, middles, middles], steps[0, 8::16, 8::16])

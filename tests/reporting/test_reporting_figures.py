@@ -1,4 +1,4 @@
-"""Figures: what they show, that nothing overlaps, that colours and places can be told apart, that maps are true."""
+"""Figures: what they show, that nothing overlaps, that colors and places can be told apart, that maps are true."""
 
 import colorsys
 from itertools import pairwise
@@ -137,20 +137,20 @@ def test_bars_with_long_class_names_do_not_overlap(tmp_path, small):
     assert min(box.x0 for box in boxes) >= 0
 
 
-def grey(color):
+def gray(color):
     red, green, blue = to_rgb(color)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def test_styles_differ_without_colour():
+def test_styles_differ_without_color():
     lines = line_styles(24)
     assert len({(style["marker"], style["linestyle"]) for style in lines}) == 24
     assert len({style["hatch"] for style in bar_styles(7)}) == 7
-    assert all(grey(style["color"]) < 0.72 for style in lines)  # on white
+    assert all(gray(style["color"]) < 0.72 for style in lines)  # on white
     assert len({(style["facecolor"], style["hatch"]) for style in bar_styles(49)}) == 49
 
 
-def test_errors_labels_and_images_differ_in_grey():
+def test_errors_labels_and_images_differ_in_gray():
     image = np.full((8, 8, 3), 255, np.uint8)
     image[4:] = 0
     truth, prediction = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
@@ -162,7 +162,7 @@ def test_errors_labels_and_images_differ_in_grey():
     assert {tuple(color) for color in picture[:, 6:].reshape(-1, 3).tolist()} == {(225,) * 3, (150,) * 3}
 
 
-def test_the_colour_of_errors_is_no_class():
+def test_the_color_of_errors_is_no_class():
     colors = np.array([color for label_set in LABEL_SETS.values() for color in label_set.colors])
     assert np.linalg.norm(colors - WRONG.astype(float), axis=1).min() > 100
 
@@ -179,13 +179,13 @@ def test_panels_match_the_same_image_of_several_models(tmp_path):
     for line, index in ((0, 0), (2, 1)):  # those that both have come first
         image, truth, prediction = kept["b"][index]
         np.testing.assert_array_equal(axes[line, 0].images[0].get_array(), image)
-        labelled = truth != 255
-        share = 100 * (truth == prediction)[labelled].mean()
+        labeled = truth != 255
+        share = 100 * (truth == prediction)[labeled].mean()
         assert axes[line + 1, 2].get_xlabel() == f"{share:.0f} % right"
     single = panel_figure(compare(reports[:1]), "x")
     assert [axis.get_title() for axis in single.axes[:4]] == ["image", "truth", "a", "error"]
     legend = [text.get_text() for text in single.legends[0].get_texts()]
-    assert legend[-2:] == ["wrong", "not labelled"]
+    assert legend[-2:] == ["wrong", "not labeled"]
     assert panel_figure(compare([write_report(tmp_path / "c", {"x": entry("isprs", kept["a"])})]), "x") is None
 
 
@@ -223,15 +223,15 @@ def features(shift=0.5, seed=0, **options):
 
 def test_planes_are_those_of_a_singular_value_decomposition():
     made = features(regions=60)
-    linear, neighbours, shares = planes(made)
+    linear, neighbors, shares = planes(made)
     points = np.concatenate([made.source, made.target]).astype(np.float64)
     left, values, _ = np.linalg.svd(points - points.mean(0), full_matrices=False)
     np.testing.assert_allclose(np.abs(linear), np.abs(left[:, :2] * values[:2]), atol=1e-6)
     np.testing.assert_allclose(shares, values[:2] ** 2 / (values**2).sum(), rtol=1e-6)
     again = planes(made)
     np.testing.assert_array_equal(linear, again[0])
-    np.testing.assert_array_equal(neighbours, again[1])
-    nearest = np.argsort(cdist(neighbours, neighbours) + 1e9 * np.eye(120), axis=1)[:, 0]
+    np.testing.assert_array_equal(neighbors, again[1])
+    nearest = np.argsort(cdist(neighbors, neighbors) + 1e9 * np.eye(120), axis=1)[:, 0]
     classes = np.concatenate([made.source_classes, made.target_classes])
     assert (classes[nearest] == classes).mean() > 0.9
 
@@ -290,6 +290,6 @@ def test_names_are_shortened():
     assert shortened("a" * 10, 10) == "a" * 10
 
 
-def test_colours_are_distinct():
+def test_colors_are_distinct():
     hues = {colorsys.rgb_to_hls(*to_rgb(style["color"])) for style in line_styles(7)}
     assert len(hues) == 7

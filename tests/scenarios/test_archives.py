@@ -136,10 +136,10 @@ def test_damage_is_found(tmp_path):
     with pytest.raises(InputError, match=r"bad.zip:a.bin cannot be read \(Bad CRC-32"):
         file.read_bytes()
     (tmp_path / "bad.zip").write_bytes(content[:3000])
-    with pytest.raises(InputError, match="is no zip or is cut off"):
+    with pytest.raises(InputError, match="is not a zip or is cut off"):
         RawFolder.open(tmp_path)
 
 
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         RawFolder.open(tmp_path / "none")

@@ -297,7 +297,7 @@ def test_images_of_mixed_kinds(tmp_path, any_reader):
 def test_labels_beyond_the_classes(tmp_path, any_reader):
     write_pairs(tmp_path / "raw", {"a.png": encoded(picture(0, 40, 60), "PNG")})
     (tmp_path / "raw/labels/a.png").write_bytes(encoded(class_map(0, 40, 60, 3), "PNG"))
-    with pytest.raises(InputError, match=r"a.png has \d+ pixels of ids that are no class, the first 2 at row"):
+    with pytest.raises(InputError, match=r"a.png has \d+ pixels of ids that are not a class, the first 2 at row"):
         build_dataset("spacenet-roads", tmp_path / "raw", tmp_path / "out")
 
 
@@ -343,12 +343,15 @@ def test_build_facts(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "lovedda"}, "'lovedda' is no data set"),
-        ({"domains": ["potsdam_rgb"]}, "'potsdam_rgb' is no domain of loveda; choose from loveda_urban, loveda_rural"),
-        ({"domains": []}, "is no domain of loveda"),
-        ({"paths": {"images": "x"}}, "'images' is no path of loveda; its layout is known, so it takes none"),
+        ({"name": "lovedda"}, "'lovedda' is not a data set"),
+        (
+            {"domains": ["potsdam_rgb"]},
+            "'potsdam_rgb' is not a domain of loveda; choose from loveda_urban, loveda_rural",
+        ),
+        ({"domains": []}, "is not a domain of loveda"),
+        ({"paths": {"images": "x"}}, "'images' is not a path of loveda; its layout is known, so it takes none"),
         ({"workers": 0}, "0 workers must be at least 1"),
-        ({"raw_dir": "none"}, "is no folder"),
+        ({"raw_dir": "none"}, "is not a folder"),
         ({"out_dir": "raw"}, "is the raw folder itself"),
         ({"out_dir": "raw/Train.zip"}, "is a file"),
         ({"out_dir": "raw/Train.zip/out"}, "does not exist; create it first"),

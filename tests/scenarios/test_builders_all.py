@@ -69,7 +69,7 @@ def test_source_and_target_are_built(data, code):
 def test_the_rest_of_the_package_reads_them(data, name):
     folder = data[1] / name
     for domain in domains_of(name)[:2]:
-        images = load_map(f"hf:{folder}:{domain.name}:test", domain.labels, DEFAULT_READING, labelled=True)
+        images = load_map(f"hf:{folder}:{domain.name}:test", domain.labels, DEFAULT_READING, labeled=True)
         pixels, labels = images[0].read()
         assert pixels.shape == (*labels.shape, 3)
 

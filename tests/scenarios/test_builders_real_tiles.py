@@ -17,7 +17,7 @@ from crossearth_hf.data.image_files import DEFAULT_READING
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.scenarios.build import build_dataset
 
-# Published colour of the ids in the tiles: 0 boundary, then the six classes.
+# Published color of the ids in the tiles: 0 boundary, then the six classes.
 COLORS = np.array([ISPRS_COLORS["boundary"], *list(ISPRS_COLORS.values())[:6]], np.uint8)
 # Id in the five-class masks that were made of them independently, by our class; 255 where they have none.
 UNIFIED = {
@@ -53,7 +53,7 @@ def check(out, domain, split, name, image, mask, tmp_path):
         [row] = [row for row in rows if row["name"] == name]
         assert (np.array(row["image"]) == image).all()
         assert (table[np.array(row["label"])] == mask).all()
-    pairs = load_map(f"hf:{out}:{domain}:{split}", get_label_set(label_set), DEFAULT_READING, labelled=True)
+    pairs = load_map(f"hf:{out}:{domain}:{split}", get_label_set(label_set), DEFAULT_READING, labeled=True)
     assert any((pair.read()[0] == image).all() for pair in pairs)
 
 

@@ -166,7 +166,7 @@ def test_a_build_is_not_pushed_to_a_public_repository(tmp_path, hub, capsys):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--push", "my name"), "'my name' is no name of a repository; write ORGANISATION/NAME"),
+        (("--push", "my name"), "'my name' is not a name of a repository; write ORGANIZATION/NAME"),
         (("--path", "images=A", "--path", "images=B"), "--path names images twice; give each key one place"),
     ],
 )

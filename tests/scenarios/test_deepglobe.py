@@ -47,10 +47,10 @@ def test_swapped_masks_are_refused(tmp_path):
         read(RawFolder.open(tmp_path), DOMAIN, {})
 
 
-def test_coloured_masks_are_refused(tmp_path):
+def test_colored_masks_are_refused(tmp_path):
     deepglobe(tmp_path)
     save(tmp_path / "train" / "307_mask.png", picture(5))
-    with pytest.raises(InputError, match=r"307_mask\.png is in colour"):
+    with pytest.raises(InputError, match=r"307_mask\.png is in color"):
         read(RawFolder.open(tmp_path), DOMAIN, {})
 
 

@@ -1,4 +1,4 @@
-"""Published colours and numbers become ids; what is no class is counted and named."""
+"""Published colors and numbers become ids; what is not a class is counted and named."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ def raw(tmp_path, content, name="label.tif"):
     return RawFolder.open(tmp_path).files(name)[0]
 
 
-def test_colours_become_ids(tmp_path):
+def test_colors_become_ids(tmp_path):
     colors = np.array([[[255, 255, 255], [0, 0, 255]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
     assert palette_ids(raw(tmp_path, tiff(colors)), PALETTE).tolist() == [[0, 1], [255, 0]]
 
 
-def test_strange_colours_are_counted_and_the_first_is_named(tmp_path):
+def test_strange_colors_are_counted_and_the_first_is_named(tmp_path):
     colors = np.zeros((1100, 40, 3), np.uint8)  # more than one strip
     colors[600, 7] = 9, 8, 7
     colors[1050:1052, 3] = 1, 0, 0
@@ -48,7 +48,7 @@ def test_the_isprs_palette_merges_for_rescuenet():
 
 
 def test_the_two_published_defects_are_repaired():
-    """Colours that users of the data have reported from the tiles 6_7 (the first) and 4_12."""
+    """Colors that users of the data have reported from the tiles 6_7 (the first) and 4_12."""
     found = np.array([[[252, 255, 0], [9, 222, 221], [225, 227, 227]]], np.uint8)
     wanted = [ISPRS_COLORS[name] for name in ("car", "low_vegetation", "impervious_surface")]
     assert to_pure_colors(found).tolist() == [list(map(list, wanted))]

@@ -33,5 +33,5 @@ def test_the_mapping_is_complete_and_told(tmp_path):
 def test_the_first_version_with_its_twelve_classes_is_refused(tmp_path):
     rescuenet(tmp_path, highest=11)
     source = read(RawFolder.open(tmp_path), DOMAIN, {})
-    with pytest.raises(InputError, match=r"_lab\.png has \d+ pixels of ids that are no class, the first 11 at row"):
+    with pytest.raises(InputError, match=r"_lab\.png has \d+ pixels of ids that are not a class, the first 11 at row"):
         source.labels(source.pairs[0])

@@ -119,7 +119,7 @@ def test_data_sets_are_described(name):
 
 
 def test_unknown_names_get_the_closest():
-    with pytest.raises(InputError, match=r"'P\(i\)2v' is no scenario; the closest are P\(i\)2V"):
+    with pytest.raises(InputError, match=r"'P\(i\)2v' is not a scenario; the closest are P\(i\)2V"):
         get_scenario("P(i)2v")
-    with pytest.raises(InputError, match="'casd' is no data set; the known ones are potsdam,"):
+    with pytest.raises(InputError, match="'casd' is not a data set; the known ones are potsdam,"):
         get_dataset("casd")

@@ -13,7 +13,7 @@ from crossearth_hf.scenarios.scenarios import DOMAINS
 ROADS, BUILDINGS = DOMAINS["spacenet_road"], DOMAINS["spacenet_building"]
 
 
-def test_roads_are_four_metres_wide(tmp_path):
+def test_roads_are_four_meters_wide(tmp_path):
     spacenet_roads(tmp_path)
     source = read(RawFolder.open(tmp_path), ROADS, {})
     assert [pair.name for pair in source.pairs] == [f"{city}_img1" for city in CITIES]
@@ -21,7 +21,7 @@ def test_roads_are_four_metres_wide(tmp_path):
     assert source.unpaired == ()
     assert "4 chips without a label file are left out" in source.notes
     expected = np.zeros((40, 40), np.uint8)
-    expected[13:27] = 1  # pixels of 0.2996 m down: centres within 2 m of row 20 are 13.5 to 26.5
+    expected[13:27] = 1  # pixels of 0.2996 m down: centers within 2 m of row 20 are 13.5 to 26.5
     expected[:3] = 255
     for pair in source.pairs:
         np.testing.assert_array_equal(source.labels(pair), expected)
@@ -52,7 +52,7 @@ def test_speed_labels_stand_in_for_roads(tmp_path):
 def test_missing_cities_are_told(tmp_path):
     spacenet_roads(tmp_path, CITIES[1:3])
     source = read(RawFolder.open(tmp_path), ROADS, {})
-    assert source.unpaired == ("no labelled chip of AOI_2_Vegas", "no labelled chip of AOI_5_Khartoum")
+    assert source.unpaired == ("no labeled chip of AOI_2_Vegas", "no labeled chip of AOI_5_Khartoum")
     assert source.layout == "assumed"
 
 

@@ -18,7 +18,7 @@ from ablation.experiments import (
     Variant,
     execute,
     finished_results,
-    labelled_scores,
+    labeled_scores,
     plan,
     prepare_banks,
     run_config,
@@ -175,12 +175,12 @@ def test_a_cell_goes_on_where_it_was_interrupted_and_is_not_repeated(tmp_path, m
         cell("killed", start="trained")
 
 
-def test_unlabelled_classes_count_as_the_first_and_enter_no_mean():
+def test_unlabeled_classes_count_as_the_first_and_enter_no_mean():
     confusion = np.zeros((5, 5), dtype=np.int64)
-    confusion[0] = [5, 1, 4, 0, 2]  # 4 of the land as road: no error where roads are not labelled
+    confusion[0] = [5, 1, 4, 0, 2]  # 4 of the land as road: no error where roads are not labeled
     confusion[1] = [1, 6, 3, 0, 0]  # 3 of the building as road: missed
     confusion[4] = [2, 0, 0, 0, 8]
-    scores = labelled_scores(confusion, LAND_COVER, ("building", "vegetation"))
+    scores = labeled_scores(confusion, LAND_COVER, ("building", "vegetation"))
     assert scores["iou"] == pytest.approx({"building": 6 / (10 + 1), "vegetation": 8 / (10 + 2)})
     assert scores["mean_iou"] == pytest.approx((6 / 11 + 8 / 12) / 2)
 

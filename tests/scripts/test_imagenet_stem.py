@@ -1,4 +1,4 @@
-"""The stem against EfficientNet-Lite0 written out with batch normalisation, on random weights of the file's names."""
+"""The stem against EfficientNet-Lite0 written out with batch normalization, on random weights of the file's names."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def random_file(path):
 
 
 def reference(state, images):
-    """All maps, with TensorFlow's padding for even sides and normalisation in the open."""
+    """All maps, with TensorFlow's padding for even sides and normalization in the open."""
 
     def layer(x, convolution, norm, kernel, stride=1, groups=1):
         total = kernel - stride if stride == 2 else kernel - 1
@@ -58,7 +58,7 @@ def reference(state, images):
         mean, var, weight, bias = (state[f"{norm}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
         return F.batch_norm(x, mean, var, weight, bias, eps=1e-3)
 
-    border = torch.zeros_like(F.pad(images, (0, 1, 0, 1))) + (255 * MEAN - 127) / 128  # ours pads with the mean colour
+    border = torch.zeros_like(F.pad(images, (0, 1, 0, 1))) + (255 * MEAN - 127) / 128  # ours pads with the mean color
     border[..., :-1, :-1] = images
     x = F.relu6(layer(border, "_conv_stem", "_bn0", 3, stride=2)[..., : images.shape[-2] // 2, : images.shape[-1] // 2])
     maps = []
@@ -73,7 +73,7 @@ def reference(state, images):
     return [maps[index] for index in (2, 4, 10, 15)]  # the last blocks of strides 4, 8, 16, 32
 
 
-def test_equals_the_network_with_batch_normalisation(tmp_path):
+def test_equals_the_network_with_batch_normalization(tmp_path):
     state = random_file(tmp_path / "lite0.pth")
     stem = load_imagenet_stem(tmp_path / "lite0.pth").eval()
     pixels = torch.randint(0, 256, (2, 3, 96, 128), generator=torch.Generator().manual_seed(1)).float()

@@ -243,7 +243,7 @@ def test_agreement():
 
 def test_unknown_release_is_told_before_anything_runs(capsys):
     assert measure_speed.main(["--cases", "crop512", "--previous", "no-such-revision"]) == 2
-    assert "'no-such-revision' cannot be had from git" in capsys.readouterr().err
+    assert "'no-such-revision' cannot be read from git" in capsys.readouterr().err
 
 
 def test_previous_release_is_the_package_of_that_time(tmp_path):

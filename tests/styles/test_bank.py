@@ -25,7 +25,7 @@ def blotches(height, width, bands=3):
 
 
 class Recorder(torch.nn.Module):
-    """A predictor that keeps what it is shown and answers with the mean colour."""
+    """A predictor that keeps what it is shown and answers with the mean color."""
 
     def __init__(self, smallest_image):
         super().__init__()
@@ -127,8 +127,8 @@ def folder(tmp_path_factory):
 
 
 MISTAKES = {
-    "no folder": ("none", "out.safetensors", "is no folder"),
-    "a file": ("one/a.png", "out.safetensors", "is no folder"),
+    "no folder": ("none", "out.safetensors", "is not a folder"),
+    "a file": ("one/a.png", "out.safetensors", "is not a folder"),
     "no raster": ("empty", "out.safetensors", "holds no raster"),
     "no match": ("one:b*", "out.safetensors", r"matches 'b\*'"),
     "one tile": ("one", "out.safetensors", "gives 1 tiles with data"),
@@ -150,7 +150,7 @@ def test_mistakes_leave_everything_as_it_was(folder, name):
 def test_files_that_hold_no_styles(folder):
     with pytest.raises(InputError, match="does not exist"):
         load_earth_style(bank=folder / "none.safetensors")
-    with pytest.raises(InputError, match="is no safetensors file"):
+    with pytest.raises(InputError, match="is not a safetensors file"):
         load_earth_style(bank=folder / "one" / "a.png")
     with pytest.raises(InputError, match="holds other networks"):
         load_earth_style(folder / "exists.safetensors")

@@ -1,4 +1,4 @@
-"""SynthEarth: reproducible, labelled exactly, plausible in metres, different between domains, lossless on disk."""
+"""SynthEarth: reproducible, labeled exactly, plausible in meters, different between domains, lossless on disk."""
 
 import hashlib
 import sys
@@ -59,11 +59,11 @@ def test_every_class_is_present(scenes):
 
 
 def surviving_road(domain, diameter):
-    """Share of the road area that a disc of `diameter` metres can reach without leaving the road."""
+    """Share of the road area that a disc of `diameter` meters can reach without leaving the road."""
     gsd = DOMAINS[domain].ground_sampling_distance
     road = generate_scene(domain, 0, 400, 400).labels == ROAD
-    centres = ndimage.distance_transform_edt(road) * gsd >= diameter / 2
-    reached = ndimage.distance_transform_edt(~centres) * gsd < diameter / 2
+    centers = ndimage.distance_transform_edt(road) * gsd >= diameter / 2
+    reached = ndimage.distance_transform_edt(~centers) * gsd < diameter / 2
     return (reached & road).sum() / road.sum()
 
 
@@ -81,7 +81,7 @@ def test_houses_have_the_size_of_houses(scenes):
         parts, count = ndimage.label(scene.labels == BUILDING)
         area = np.bincount(parts.ravel())[1:] * DOMAINS[domain].ground_sampling_distance ** 2
         assert count > 15
-        assert 15 < np.median(area) < 1500, f"{domain}: {np.median(area)} square metres"
+        assert 15 < np.median(area) < 1500, f"{domain}: {np.median(area)} square meters"
 
 
 def test_only_season_sun_and_bands_differ_between_the_temperate_domains(scenes):
@@ -127,7 +127,7 @@ def test_shadows_lie_in_the_picture_but_not_in_the_labels(scenes):
 
 
 def color_table(domain):
-    """The most frequent class of every colour, 8 levels per band: what colour alone can tell."""
+    """The most frequent class of every color, 8 levels per band: what color alone can tell."""
     counts = np.ones((8**3, 5))
     for seed in (0, 1):
         scene = generate_scene(domain, seed, 256, 256)

@@ -3,7 +3,7 @@
 import numpy as np
 import rasterio
 from affine import Affine
-from stub_model import ColourModel
+from stub_model import ColorModel
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.raster.writing import write_geotiff
@@ -14,13 +14,13 @@ CRS = "EPSG:32632"
 
 def stub_model(trained_at=None, model=None):
     """A model and its processor as `load_model` gives them."""
-    network = model or ColourModel()
+    network = model or ColorModel()
     network.config.ground_sampling_distance = trained_at
     return network, CrossEarthImageProcessor()
 
 
 def patches(seed=0, height=160, width=200, side=40):
-    """(3, H, W) uint8 of pure red, green and blue patches, and (H, W) the classes that `ColourModel` gives them."""
+    """(3, H, W) uint8 of pure red, green and blue patches, and (H, W) the classes that `ColorModel` gives them."""
     ids = np.kron(
         np.random.default_rng(seed).integers(0, 3, (height // side, width // side)), np.ones((side, side), int)
     )

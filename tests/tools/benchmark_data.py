@@ -8,15 +8,15 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from stub_model import CLASSES, ColourModel
+from stub_model import CLASSES, ColorModel
 
 from crossearth_hf.scenarios.scenarios import DOMAINS, VERSION
 
-COLOURS = 255 * np.eye(3, dtype=np.uint8)
+COLORS = 255 * np.eye(3, dtype=np.uint8)
 
 
-class ScoredModel(ColourModel):
-    """The stub with what evaluation asks of a model; a pure colour has the confidence `SURE`."""
+class ScoredModel(ColorModel):
+    """The stub with what evaluation asks of a model; a pure color has the confidence `SURE`."""
 
     def __init__(self, classes: tuple[str, ...] = CLASSES) -> None:
         super().__init__()
@@ -28,12 +28,12 @@ class ScoredModel(ColourModel):
 SURE = float(
     torch.sigmoid(torch.tensor(4.0)) / (torch.sigmoid(torch.tensor(4.0)) + 2 * torch.sigmoid(torch.tensor(-4.0)))
 )
-"""Confidence of the stub in a pure colour: masks of 4, -4 and -4 before the sigmoid."""
+"""Confidence of the stub in a pure color: masks of 4, -4 and -4 before the sigmoid."""
 
 
 def painted(ids: np.ndarray) -> np.ndarray:
     """(H, W, 3) image in which the stub sees `ids`."""
-    return COLOURS[ids]
+    return COLORS[ids]
 
 
 def write_pair(folder: Path, name: str, image: np.ndarray, labels: np.ndarray) -> None:
@@ -44,7 +44,7 @@ def write_pair(folder: Path, name: str, image: np.ndarray, labels: np.ndarray) -
 
 
 def write_halves(folder: Path) -> Path:
-    """Two images of 32 x 32: seen left red and right green; labelled so, but blue at the top right of the second."""
+    """Two images of 32 x 32: seen left red and right green; labeled so, but blue at the top right of the second."""
     seen = np.repeat([[0] * 16 + [1] * 16], 32, axis=0)
     for name, blue in (("a", 0), ("b", 8)):
         labels = seen.astype(np.uint8)

@@ -48,7 +48,7 @@ def zipped(folder: Path, name: str | None = None) -> Path:
 
 
 def deepglobe(root: Path, count: int = 7) -> Truth:
-    """`train/ID_sat.jpg` with `train/ID_mask.png`, whose values were blurred by compression, and unlabelled `valid`."""
+    """`train/ID_sat.jpg` with `train/ID_mask.png`, whose values were blurred by compression, and unlabeled `valid`."""
     truth = {}
     for index in range(count):
         name, ids = str(100 * (index + 1) + 7), blob(index)

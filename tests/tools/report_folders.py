@@ -48,7 +48,7 @@ def around(value, width=0.02):
 
 
 def pictures(label_set, quality, seed, *, images=2, side=SIDE):
-    """(image, truth, prediction) of scenes; truth has an unlabelled strip and the set's number of classes."""
+    """(image, truth, prediction) of scenes; truth has an unlabeled strip and the set's number of classes."""
     classes = len(LABEL_SETS[label_set].classes)
     rng = np.random.default_rng(seed)
     found = []
@@ -163,10 +163,10 @@ def write_report(folder, entries, *, name="model", selection="last checkpoint", 
 def region_features(classes, shift, seed, *, regions=40, width=16):
     """Features that gather by class; those of the target are shifted."""
     rng = np.random.default_rng(seed)
-    centres = 3 * rng.standard_normal((classes, width))
+    centers = 3 * rng.standard_normal((classes, width))
     arrays = {}
     for role, offset in (("source", 0.0), ("target", shift)):
         ids = rng.integers(0, classes, regions).astype(np.uint8)
-        points = centres[ids] + offset + rng.standard_normal((regions, width))
+        points = centers[ids] + offset + rng.standard_normal((regions, width))
         arrays |= {role: points.astype(np.float16), f"{role}_classes": ids}
     return arrays

@@ -1,4 +1,4 @@
-"""A stand-in for the network whose answers can be worked out by hand: the brightest colour channel is the class."""
+"""A stand-in for the network whose answers can be worked out by hand: the brightest color channel is the class."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ class Config(SimpleNamespace):
         return dict(vars(self))
 
 
-class ColourModel(nn.Module):
+class ColorModel(nn.Module):
     """One query per class; its mask at full resolution is the sigmoid of `sharpness` times the channel, in 0..1."""
 
     device = torch.device("cpu")
@@ -42,9 +42,9 @@ class ColourModel(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
         self.batches.append(tuple(pixel_values.shape))
-        colours = pixel_values * self.std + self.mean  # (B, 3, H, W) in 0..1
-        ramp = torch.linspace(-1, 1, colours.shape[-1])  # makes answers depend on the place in the window
-        masks = self.sharpness * (colours - 0.5) + self.patch_sensitive * ramp
+        colors = pixel_values * self.std + self.mean  # (B, 3, H, W) in 0..1
+        ramp = torch.linspace(-1, 1, colors.shape[-1])  # makes answers depend on the place in the window
+        masks = self.sharpness * (colors - 0.5) + self.patch_sensitive * ramp
         classes = torch.full((len(masks), 3, 4), -30.0)
         classes[:, range(3), range(3)] = 30.0
         return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=masks)

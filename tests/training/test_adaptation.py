@@ -218,8 +218,8 @@ def test_the_extended_kernel_by_hand():
 @pytest.mark.parametrize("channels", [4, 7])
 def test_an_extended_model_answers_as_before_where_further_bands_are_the_mean_of_the_others(stem, channels):
     plain, model = extended(channels, convolutional_stem=stem)
-    grey = images(2)[:, :1].expand(-1, channels, -1, -1)
-    torch.testing.assert_close(logits_of(model, grey), logits_of(plain, grey[:, :3]), rtol=1e-3, atol=1e-4)
+    gray = images(2)[:, :1].expand(-1, channels, -1, -1)
+    torch.testing.assert_close(logits_of(model, gray), logits_of(plain, gray[:, :3]), rtol=1e-3, atol=1e-4)
     twice = copy.deepcopy(plain)
     for number in range(4, channels + 1):
         extend_channels(twice, number)  # one by one comes to the same
@@ -247,10 +247,10 @@ def test_multi_task_training_rebuilds_a_further_channel_as_the_mean_of_the_other
     token = model.multitask.mask_token
     torch.testing.assert_close(token[3], token[:3].mean(dim=0))
     assert torch.equal(token[:3], plain.multitask.mask_token)
-    grey = images(2)[:, :1]
+    gray = images(2)[:, :1]
     visible = torch.ones(2, 64, 64, dtype=torch.bool)
-    before = plain(grey.expand(-1, 3, -1, -1), visible=visible).reconstruction
-    after = model(grey.expand(-1, 4, -1, -1), visible=visible).reconstruction
+    before = plain(gray.expand(-1, 3, -1, -1), visible=visible).reconstruction
+    after = model(gray.expand(-1, 4, -1, -1), visible=visible).reconstruction
     torch.testing.assert_close(after[:, :3], before, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(after[:, 3], before.mean(dim=1), rtol=1e-3, atol=1e-4)
 

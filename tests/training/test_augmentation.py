@@ -1,4 +1,4 @@
-"""Training crops: geometry, colour, padding, and what they depend on."""
+"""Training crops: geometry, color, padding, and what they depend on."""
 
 import colorsys
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.data import load_sources
 from crossearth_hf.data.image_files import Reading, resize_bands
-from crossearth_hf.data.labelled_images import ArrayPair, FilePair
+from crossearth_hf.data.labeled_images import ArrayPair, FilePair
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.training.augmentation import (
@@ -189,7 +189,7 @@ def test_distortion_turns_hue_and_keeps_gray_gray():
     assert 0.04 < max(hues) < 0.115
 
 
-def test_tensors_are_normalised_and_padded_like_the_processor_does():
+def test_tensors_are_normalized_and_padded_like_the_processor_does():
     processor = CrossEarthImageProcessor(image_mean=[0.2, 0.3, 0.4], rescale_factor=1 / 300)
     rng = np.random.default_rng(0)
     image, labels = rng.integers(0, 256, (20, 28, 3), dtype=np.uint8), rng.integers(0, 5, (20, 28)).astype(np.uint8)
@@ -244,7 +244,7 @@ def test_masks_of_one_class_end_the_search_and_keep_it(id_):
     assert (crop.labels == id_).all()
 
 
-def test_pixels_without_data_become_the_mean_and_unlabelled():
+def test_pixels_without_data_become_the_mean_and_unlabeled():
     """Whatever brightness and orientation do: padding and nodata look alike to the network, as in prediction."""
     valid = np.ones((64, 64), bool)
     valid[:, :20] = False
@@ -340,7 +340,7 @@ def test_crops_of_four_bands(tmp_path):
         crop = random_crop(sources[0][0].open(), settings, np.random.default_rng(index))
         assert crop.image.shape == (48, 48, 4)
         # Of a grid of whole classes the fourth band tells the class as the first one does, away from the borders.
-        assert np.abs(crop.image[..., 0] / 60 - crop.image[..., 3] / 50).max() < 0.03  # half a grey level
+        assert np.abs(crop.image[..., 0] / 60 - crop.image[..., 3] / 50).max() < 0.03  # half a gray level
         item = TrainingCrops(sources, None, settings, 0, 100)[index]
         assert item["pixel_values"].shape == (4, 48, 48)
 

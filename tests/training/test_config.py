@@ -40,15 +40,15 @@ def test_flags_win_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learning_rat", "1"], "'learning_rat' is no field of TrainConfig; did you mean 'learning_rate'"),
-        (["--zzzzzz=1"], "'zzzzzz' is no field"),
+        (["--learning_rat", "1"], "'learning_rat' is not a field of TrainConfig; did you mean 'learning_rate'"),
+        (["--zzzzzz=1"], "'zzzzzz' is not a field"),
         (["--max_steps", "3", "stray"], "'stray' belongs to no flag"),
         (["--max_steps", "many"], "max_steps is 'many'; it must be of type int"),
         (["--max_steps", "0"], "max_steps is 0; it must be positive"),
         (["--per_device_train_batch_size", "2.5"], "per_device_train_batch_size is '2.5'"),
         (["--mixed_precision", "fp8"], "must be one of no, bf16, fp16"),
         (["--frozen_dtype", "bfloat16"], "frozen_dtype is 'bfloat16'; it needs mixed_precision bf16"),
-        (["--label_set", "moon"], "'moon' is no label set"),
+        (["--label_set", "moon"], "'moon' is not a label set"),
         (["--schedule_steps", "10", "--max_steps", "20"], "schedule_steps is 10"),
         (["--scale_range", "2", "0.5"], "scale_range"),
         (["--crop_size", "100"], "crop_size is 100; it must be a multiple of 16"),
@@ -88,7 +88,7 @@ def test_values_without_data_come_from_flags_files_and_the_recipe_of_a_run(tmp_p
         ("rotate: 3", "rotate is 3; it must be of type bool"),
         ("max_steps: true", "max_steps is True"),
         ("train_data: [3]", "train_data is 3"),
-        ("- max_steps", "is no list of 'name: value' lines"),
+        ("- max_steps", "is not a list of 'name: value' lines"),
         ("max_steps: [", "cannot be read as YAML"),
     ],
 )
@@ -131,13 +131,13 @@ def test_what_is_missing_is_named():
         parse_train_config(REQUIRED[:-2])
 
 
-def test_a_misspelt_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
+def test_a_misspelled_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", *REQUIRED, "--max_stepz", "3"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
     assert end.value.code == 2
-    sentence = "crossearth: error: 'max_stepz' is no field of TrainConfig; did you mean 'max_steps'?"
+    sentence = "crossearth: error: 'max_stepz' is not a field of TrainConfig; did you mean 'max_steps'?"
     assert capsys.readouterr().err.strip() == sentence
     assert not list(tmp_path.iterdir())
 

@@ -21,7 +21,7 @@ def test_high_frequencies_and_phases_stay():
     torch.testing.assert_close(after[..., low].angle().cos(), before[..., low].angle().cos(), atol=1e-3, rtol=1e-3)
 
 
-def test_the_mean_colour_moves_towards_the_other_image():
+def test_the_mean_color_moves_towards_the_other_image():
     dark, bright = torch.full((1, 3, 32, 32), 0.2), torch.full((1, 3, 32, 32), 0.8)
     mixed = mix_amplitudes(torch.cat([dark, bright]), 1.0, [5, 6])
     assert 0.2 < mixed[0].mean() < 0.8

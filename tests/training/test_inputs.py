@@ -51,7 +51,7 @@ def test_only_images_that_were_styled_change_and_labels_never(crops):
     assert torch.equal(inputs["clean_pixel_values"], batch["pixel_values"])
     assert torch.equal(inputs["labels"], batch["labels"])
     assert torch.equal(inputs["pixel_values"][~styled], batch["pixel_values"][~styled])
-    # What the style module makes of the pixels in [0, 1], normalised.
+    # What the style module makes of the pixels in [0, 1], normalized.
     seeds = [image_seed(3, index, STYLE) >> 1 for index in range(100, 106)]
     mixed, fired = EarthStyle.from_file().inject(pixels, StyleSettings(0.5, 1.0, 0.7, 16), seeds)
     assert torch.equal(fired, styled)
@@ -84,7 +84,7 @@ def test_the_fourier_mix_is_a_style_too(crops):
 
 
 @pytest.mark.parametrize("style", [{"style_probability": 1.0, "style_mask_ratio": 1.0}, {"fourier_probability": 1.0}])
-def test_pixels_without_data_stay_the_mean_colour(crops, style):
+def test_pixels_without_data_stay_the_mean_color(crops, style):
     batch, _ = crops
     batch["valid"][:4, :, 20:] = False
     batch["valid"][4] = False

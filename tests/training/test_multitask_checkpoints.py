@@ -71,7 +71,7 @@ def test_a_reload_keeps_every_number_and_strange_training_modules_are_named(tmp_
     assert list(info["unexpected_keys"]) == ["multitask.other"]
 
 
-def test_a_segmentation_checkpoint_gets_training_modules_that_are_initialised(model, tmp_path, told):
+def test_a_segmentation_checkpoint_gets_training_modules_that_are_initialized(model, tmp_path, told):
     model.save_pretrained(tmp_path)
     loaded, info = CrossEarthForMultiTaskTraining.from_pretrained(tmp_path, output_loading_info=True)
     assert info["missing_keys"]

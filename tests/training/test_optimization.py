@@ -1,4 +1,4 @@
-"""The optimiser's groups and the schedule against the published rule."""
+"""The optimizer's groups and the schedule against the published rule."""
 
 import math
 

@@ -106,7 +106,7 @@ def test_a_run_that_skipped_every_step_writes_no_model(workplace, tmp_path, leav
     data = tmp_path / "data"
     write_unseen_labels(data, 0)
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="all 2 steps were skipped, as no crop of train_data held a labelled pixel"):
+    with pytest.raises(InputError, match="all 2 steps were skipped, as no crop of train_data held a labeled pixel"):
         train(settings(workplace, run, train_data=str(data), max_steps=2, **leaving_out))
     assert not (run / "config.json").exists()
     assert not (run / "checkpoint").exists()

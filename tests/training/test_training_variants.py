@@ -29,9 +29,9 @@ def finished(workplace):
 
 
 @pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory):
-    """A workplace whose images 0 to 2 have no labelled pixel with data, and 3 to 5 one class each."""
-    root = make_workplace(tmp_path_factory.mktemp("unlabelled"), ignore_unlabelled_pixels=True)
+def unlabeled(tmp_path_factory):
+    """A workplace whose images 0 to 2 have no labeled pixel with data, and 3 to 5 one class each."""
+    root = make_workplace(tmp_path_factory.mktemp("unlabeled"), ignore_unlabelled_pixels=True)
     for index in range(6):
         if index < 3:
             write_unseen_labels(root / "data", index)
@@ -40,11 +40,11 @@ def unlabelled(tmp_path_factory):
     return root
 
 
-def test_the_count_of_skipped_steps_goes_on_after_a_resume(unlabelled, tmp_path):
-    mixed = {"train_data": [f"{unlabelled / 'data'}:[0-2]", f"{unlabelled / 'data'}:3"], "train_weights": [1, 1]}
+def test_the_count_of_skipped_steps_goes_on_after_a_resume(unlabeled, tmp_path):
+    mixed = {"train_data": [f"{unlabeled / 'data'}:[0-2]", f"{unlabeled / 'data'}:3"], "train_weights": [1, 1]}
     mixed |= {"per_device_train_batch_size": 1, "schedule_steps": 8, "seed": 1}
-    training.train(settings(unlabelled, tmp_path / "some", max_steps=4, **mixed))
-    training.train(settings(unlabelled, tmp_path / "some", max_steps=8, resume_from_checkpoint=True, **mixed))
+    training.train(settings(unlabeled, tmp_path / "some", max_steps=4, **mixed))
+    training.train(settings(unlabeled, tmp_path / "some", max_steps=8, resume_from_checkpoint=True, **mixed))
     lines = log_lines(tmp_path / "some")
     counts = [line["skipped"] for line in lines]
     assert 0 < counts[3] < counts[7] < 8
@@ -54,23 +54,23 @@ def test_the_count_of_skipped_steps_goes_on_after_a_resume(unlabelled, tmp_path)
     assert json.loads((tmp_path / "some" / "checkpoint" / "run.json").read_text())["skipped"] == counts[-1]
 
 
-def test_the_faithful_mode_learns_no_object_from_images_without_labels(unlabelled, tmp_path, monkeypatch):
+def test_the_faithful_mode_learns_no_object_from_images_without_labels(unlabeled, tmp_path, monkeypatch):
     monkeypatch.setattr("crossearth_hf.training.trainer.load_sources", load_sources_unkept)
-    config = json.loads((unlabelled / "tiny.json").read_text()) | {"ignore_unlabelled_pixels": False}
+    config = json.loads((unlabeled / "tiny.json").read_text()) | {"ignore_unlabelled_pixels": False}
     (tmp_path / "faithful.json").write_text(json.dumps(config))
-    changes = {"model": str(tmp_path / "faithful.json"), "train_data": f"{unlabelled / 'data'}:[0-2]", "max_steps": 2}
-    training.train(settings(unlabelled, tmp_path / "run", **changes))
+    changes = {"model": str(tmp_path / "faithful.json"), "train_data": f"{unlabeled / 'data'}:[0-2]", "max_steps": 2}
+    training.train(settings(unlabeled, tmp_path / "run", **changes))
     for line in log_lines(tmp_path / "run"):
         assert line["loss_mask"] == line["loss_dice"] == line["skipped"] == 0
         assert line["loss_class"] > 0
 
 
-def test_accumulated_passes_of_equal_counts_are_one_larger_batch(unlabelled, tmp_path):
-    one_class = {"train_data": f"{unlabelled / 'data'}:[3-5]", "max_steps": 3, "warmup_steps": 0}
-    training.train(settings(unlabelled, tmp_path / "large", per_device_train_batch_size=4, **one_class))
+def test_accumulated_passes_of_equal_counts_are_one_larger_batch(unlabeled, tmp_path):
+    one_class = {"train_data": f"{unlabeled / 'data'}:[3-5]", "max_steps": 3, "warmup_steps": 0}
+    training.train(settings(unlabeled, tmp_path / "large", per_device_train_batch_size=4, **one_class))
     training.train(
         settings(
-            unlabelled, tmp_path / "parts", per_device_train_batch_size=1, gradient_accumulation_steps=4, **one_class
+            unlabeled, tmp_path / "parts", per_device_train_batch_size=1, gradient_accumulation_steps=4, **one_class
         )
     )
     large, parts = losses(tmp_path / "large"), losses(tmp_path / "parts")

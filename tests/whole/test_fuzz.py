@@ -49,7 +49,7 @@ def test_nothing_runs_that_a_pickle_names(workplace, which, zipped):
 
 
 def test_the_canary_can_sing(workplace, tmp_path):
-    """The pickles are no empty threat: whoever unpickles them runs what they name."""
+    """The pickles are not empty threat: whoever unpickles them runs what they name."""
     content = hostile_pickle(HOSTILE[0], "call", False, (workplace / "source.pth").read_bytes())
     home = os.getcwd()
     os.chdir(tmp_path)

@@ -15,8 +15,8 @@ from crossearth_hf.labels import IGNORE_INDEX
 
 _DESCRIPTION = """\
 IoU, F1 and accuracy of label maps, from one confusion matrix over all images, with the definitions of `mean_iou`: a
-class that is neither labelled nor predicted anywhere is NaN and left out of means, and so is, for class accuracy, one
-that is never labelled. Ignored pixels never count.
+class that is neither labeled nor predicted anywhere is NaN and left out of means, and so is, for class accuracy, one
+that is never labeled. Ignored pixels never count.
 """
 
 _INPUTS = """

@@ -119,7 +119,7 @@ class RawFolder:
         if path.is_file() and path.suffix.lower() == ".zip":
             return cls(path, tuple(sorted(_members(path, ""), key=_natural)))
         if not path.is_dir():
-            raise InputError(f"{path} is no folder; name the folder that holds the downloaded archives")
+            raise InputError(f"{path} is not a folder; name the folder that holds the downloaded archives")
         on_disk: list[RawFile] = []
         in_zips: list[RawFile] = []
         for file in _walk(path):
@@ -173,7 +173,7 @@ def _members(path: Path, prefix: str) -> Iterable[RawFile]:
     try:
         infos = [info for info in _zip(path).infolist() if not info.is_dir()]
     except READ_ERRORS as error:
-        raise InputError(f"{path} is no zip or is cut off ({error}); download it again") from error
+        raise InputError(f"{path} is not a zip or is cut off ({error}); download it again") from error
     _check_members(path, infos)
     for info in infos:
         name = info.filename.replace("\\", "/")

@@ -138,7 +138,7 @@ def _chosen_domains(name: str, domains: Sequence[str] | None) -> list[Domain]:
     known = {domain.name: domain for domain in domains_of(get_dataset(name).name)}
     wrong = [domain for domain in domains or () if domain not in known]
     if wrong or (domains is not None and not domains):
-        raise InputError(f"'{''.join(wrong[:1])}' is no domain of {name}; choose from {', '.join(known)}")
+        raise InputError(f"'{''.join(wrong[:1])}' is not a domain of {name}; choose from {', '.join(known)}")
     return [known[domain] for domain in dict.fromkeys(domains or known)]
 
 
@@ -148,7 +148,7 @@ def _check_paths(name: str, paths: Mapping[str, str | os.PathLike[str]]) -> Mapp
         if key not in known:
             keys = "; ".join(f"{key} ({meaning})" for key, meaning in known.items())
             rule = f"its keys are {keys}" if keys else "its layout is known, so it takes none"
-            raise InputError(f"'{key}' is no path of {name}; {rule}")
+            raise InputError(f"'{key}' is not a path of {name}; {rule}")
     return paths
 
 

@@ -172,7 +172,7 @@ def _missing(build: Mapping[str, Any]) -> str:
 
 
 def _class_table(domain: Domain, build: Mapping[str, Any]) -> str:
-    """Classes with colour and share of the pixels of each split."""
+    """Classes with color and share of the pixels of each split."""
     splits = build["splits"]
     lines = [
         ["id", "class", "color", *(f"pixels of {split}" for split in splits)],

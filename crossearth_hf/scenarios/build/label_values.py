@@ -1,4 +1,4 @@
-"""From the values of published label files to class ids: colours by a palette, numbers by a table, nothing guessed."""
+"""From the values of published label files to class ids: colors by a palette, numbers by a table, nothing guessed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -18,15 +18,15 @@ _STRIP = 512
 def palette_ids(
     file: RawFile, palette: Mapping[Color, int], repair: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> np.ndarray:
-    """(H, W) uint8 ids of a label file in colour.
+    """(H, W) uint8 ids of a label file in color.
 
     Args:
         file: An image with three 8-bit bands.
-        palette: Id of every colour that may occur, 255 for ignored ones.
+        palette: Id of every color that may occur, 255 for ignored ones.
         repair: From (h, W, 3) uint8 to the same with a known defect put right.
 
     Raises:
-        InputError: another kind of file; colours outside the palette, with their number and the first of them.
+        InputError: another kind of file; colors outside the palette, with their number and the first of them.
     """
     table = _color_table(tuple(sorted(palette.items())))
 
@@ -74,8 +74,8 @@ def _converted(
             unknown += int(wrong.sum())
     if unknown:
         raise InputError(
-            f"{file} has {unknown} pixels of {what} that are no class, the first {first}; known are {known}: download "
-            "the file again, or name the right label files"
+            f"{file} has {unknown} pixels of {what} that are not a class, the first {first}; known are {known}: "
+            "download the file again, or name the right label files"
         )
     return np.concatenate(parts)
 
@@ -99,7 +99,7 @@ def label_strips(file: RawFile, bands: int) -> Iterator[tuple[int, np.ndarray]]:
 
 @lru_cache(maxsize=4)
 def _color_table(palette: tuple[tuple[Color, int], ...]) -> np.ndarray:
-    """(2^24,) uint8: the id of every colour."""
+    """(2^24,) uint8: the id of every color."""
     table = np.full(2**24, _UNKNOWN, np.uint8)
     for (red, green, blue), index in palette:
         table[65536 * red + 256 * green + blue] = index

@@ -1,4 +1,4 @@
-"""A picture of a data set: tiles of every domain with their labels in colour, and what the colours mean."""
+"""A picture of a data set: tiles of every domain with their labels in color, and what the colors mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Block:
 
     Attributes:
         title: Line above the tiles.
-        label_set: Names and colours.
+        label_set: Names and colors.
         tiles: Up to `COLUMNS` of (H, W, 3) uint8 RGB and (H, W) uint8 ids.
     """
 

@@ -36,7 +36,7 @@ class DomainSource:
         pairs: Images with labels, in the order of the built splits.
         labels: From a pair to its (H, W) uint8 ids 0..K-1, 255 ignored, at the size of the image; called in worker
             processes, so a function of a module or a `functools.partial` of one. Raises `InputError` on values that
-            are no class.
+            are not a class.
         bands: Bands of the image to keep, counted from 1, in this order; None for all as they are.
         unpaired: A phrase for each image without label, label without image and missing file of an official list.
         layout: "confirmed", or "assumed" where the layout could not be confirmed or came by `paths`.

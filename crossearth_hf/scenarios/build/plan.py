@@ -67,7 +67,7 @@ class Plan:
         domain: What is built.
         source: Where from.
         shards: Files to write, in order.
-        is_plain: Whether the images are 8-bit grey or RGB, which every reader of pictures knows.
+        is_plain: Whether the images are 8-bit gray or RGB, which every reader of pictures knows.
         incomplete: Whether images are missing, which the user has allowed.
     """
 

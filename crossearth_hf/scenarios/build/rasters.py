@@ -37,8 +37,8 @@ _MAX_PIXELS = 2**31
 _NEAR = 2**16  # bytes
 _OPTIONS = {
     "GDAL_CACHEMAX": 32 * 2**20,
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # sidecar files are no part of the raw data
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a JPEG that breaks off is damaged, not grey at the bottom
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # sidecar files are not part of the raw data
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a JPEG that breaks off is damaged, not gray at the bottom
 }
 
 
@@ -146,7 +146,7 @@ def read_header(file: RawFile) -> Header:
             if file.member is None or _starts_with_header(stream.read(8)):
                 stream.seek(0)
                 with Image.open(stream) as image:
-                    # Pillow takes 16-bit colour for 8-bit; only its decoder's name tells.
+                    # Pillow takes 16-bit color for 8-bit; only its decoder's name tells.
                     if image.mode in _PLAIN_MODES and "16" not in str(image.tile):
                         return Header((image.height, image.width), _PLAIN_MODES[image.mode], np.dtype(np.uint8))
     except (*READ_ERRORS, SyntaxError, Image.DecompressionBombError):
@@ -164,7 +164,7 @@ def _starts_with_header(head: bytes) -> bool:
 def encode_image(pixels: np.ndarray) -> tuple[bytes, str]:
     """(H, W, bands) values -> the bytes of an image file that gives them back to the bit, and its ending.
 
-    PNG for 8-bit grey and RGB; Deflate-compressed TIFF for everything else, with all bands as plain samples (Pillow and
+    PNG for 8-bit gray and RGB; Deflate-compressed TIFF for everything else, with all bands as plain samples (Pillow and
     `datasets.Image` cannot decode every such TIFF: read it with rasterio).
     """
     height, width, bands = pixels.shape

@@ -56,7 +56,7 @@ class ShardRecord:
 
 
 def features(is_plain: bool) -> Any:
-    """The columns as `datasets.Features`; images beyond 8-bit grey and RGB are handed out as bytes, undecoded.
+    """The columns as `datasets.Features`; images beyond 8-bit gray and RGB are handed out as bytes, undecoded.
 
     Raises:
         InputError: `datasets` is missing.

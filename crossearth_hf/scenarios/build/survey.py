@@ -22,7 +22,7 @@ def mask_values(file: RawFile) -> np.ndarray:
         first, *others = raster.read(0, 0, *raster.size).transpose(2, 0, 1)  # (bands, H, W)
     if first.dtype != np.uint8 or any((band != first).any() for band in others):
         raise InputError(
-            f"{file} is in colour or of type {first.dtype}; the label files of this data set are grey and of 8 bits: "
+            f"{file} is in color or of type {first.dtype}; the label files of this data set are gray and of 8 bits: "
             "name the right label files"
         )
     return first
@@ -88,7 +88,7 @@ def threshold(level: int) -> tuple[int, ...]:
 
 
 def table_ids(pair: RawPair, table: tuple[int, ...]) -> np.ndarray:
-    """(H, W) uint8 ids of a grey label file, each value looked up in a table of 256; `InputError` on unknown ones."""
+    """(H, W) uint8 ids of a gray label file, each value looked up in a table of 256; `InputError` on unknown ones."""
     values = mask_values(pair.label)
     ids = np.array(table, np.uint8)[values]
     unknown = np.unique(values[ids == _UNKNOWN]).tolist()

@@ -1,4 +1,4 @@
-"""Vector labels drawn on the grid of their image: a pixel belongs to a shape that holds its centre."""
+"""Vector labels drawn on the grid of their image: a pixel belongs to a shape that holds its center."""
 
 import json
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def read_geometries(file: RawFile, kind: str, grid: Grid) -> list[Geometry]:
 
 
 def burn_polygons(shapes: list[Geometry], grid: Grid) -> np.ndarray:
-    """(H, W) bool, True where the centre of a pixel lies in a polygon and in none of its holes."""
+    """(H, W) bool, True where the center of a pixel lies in a polygon and in none of its holes."""
     size = (grid.height, grid.width)
     if not shapes:
         return np.zeros(size, bool)
@@ -61,14 +61,14 @@ def burn_polygons(shapes: list[Geometry], grid: Grid) -> np.ndarray:
 
 
 def burn_lines(shapes: list[Geometry], grid: Grid, distance: float) -> np.ndarray:
-    """(H, W) bool, True where the centre of a pixel lies within `distance` metres on the ground of a line.
+    """(H, W) bool, True where the center of a pixel lies within `distance` meters on the ground of a line.
 
-    The size of a pixel is taken at the middle of the image: for images of some hundred metres.
+    The size of a pixel is taken at the middle of the image: for images of some hundred meters.
     """
     drawn = np.zeros((grid.height, grid.width), bool)
     sides = grid.pixel_size()
     if shapes and sides is None:
-        raise InputError(f"the CRS {grid.crs} does not tell metres, which the width of lines needs")
+        raise InputError(f"the CRS {grid.crs} does not tell meters, which the width of lines needs")
     for shape in shapes:
         lines = [shape["coordinates"]] if shape["type"] == "LineString" else shape["coordinates"]
         for line in lines:
@@ -79,14 +79,14 @@ def burn_lines(shapes: list[Geometry], grid: Grid, distance: float) -> np.ndarra
 
 
 def _burn_segment(drawn: np.ndarray, start: np.ndarray, end: np.ndarray, sides: np.ndarray, distance: float) -> None:
-    """Marks the pixels near one segment, given in (column, row); `sides` are a pixel's metres across and down."""
+    """Marks the pixels near one segment, given in (column, row); `sides` are a pixel's meters across and down."""
     reach = distance / sides
     first = np.floor(np.minimum(start, end) - reach).astype(int).clip(0)
     last = np.ceil(np.maximum(start, end) + reach).astype(int).clip(max=(drawn.shape[1], drawn.shape[0]))
     if (last <= first).any():
         return
     cols, rows = np.arange(first[0], last[0]) + 0.5, np.arange(first[1], last[1]) + 0.5
-    x, y = np.meshgrid((cols - start[0]) * sides[0], (rows - start[1]) * sides[1])  # metres from the start
+    x, y = np.meshgrid((cols - start[0]) * sides[0], (rows - start[1]) * sides[1])  # meters from the start
     along = (end - start) * sides
     length = float(along @ along)
     share = np.zeros_like(x) if length == 0 else ((x * along[0] + y * along[1]) / length).clip(0, 1)

@@ -1,4 +1,4 @@
-"""DeepGlobe roads (Demir et al. 2018): 6226 labelled satellite images of 1024 x 1024 pixels at 0.5 m.
+"""DeepGlobe roads (Demir et al. 2018): 6226 labeled satellite images of 1024 x 1024 pixels at 0.5 m.
 
 Only the training images have public masks: `train/ID_sat.jpg` with `train/ID_mask.png`. The masks are RGB, 255 for
 road; since compression leaves values in between, the description that comes with the data says to cut at 128.
@@ -18,11 +18,11 @@ PATHS: Mapping[str, str] = MappingProxyType({})
 LEVEL = 128
 """Mask values from here on are road."""
 TEST_STEP = 5
-"""Every fifth labelled image, from the first in the order of the ids, is the test split: ours, see `Domain.note`."""
+"""Every fifth labeled image, from the first in the order of the ids, is the test split: ours, see `Domain.note`."""
 
 
 def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> DomainSource:
-    """All labelled images for training; every fifth of them also for tests of models that never saw DeepGlobe."""
+    """All labeled images for training; every fifth of them also for tests of models that never saw DeepGlobe."""
     images = by_key(raw.files("train/*_sat.jpg"), lambda file: file.stem.removesuffix("_sat"))
     masks = by_key(raw.files("train/*_mask.png"), lambda file: file.stem.removesuffix("_mask"))
     train, unpaired = paired(images, masks, "train")

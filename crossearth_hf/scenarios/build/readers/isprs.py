@@ -1,4 +1,4 @@
-"""What the two ISPRS data sets share: the colours of their label files and how these become ids."""
+"""What the two ISPRS data sets share: the colors of their label files and how these become ids."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ _LEVEL = 128
 
 
 def isprs_palette(label_set: LabelSet) -> dict[Color, int]:
-    """Ids in `label_set` ("isprs", or "rescue", which merges low vegetation and tree) of the published colours.
+    """Ids in `label_set` ("isprs", or "rescue", which merges low vegetation and tree) of the published colors.
 
     Black marks the boundaries of objects in the eroded ("noBoundary") files: ignored.
     """
@@ -26,13 +26,13 @@ def isprs_palette(label_set: LabelSet) -> dict[Color, int]:
 
 
 def isprs_labels(pair: RawPair, domain: Domain, defective: frozenset[str]) -> np.ndarray:
-    """(H, W) uint8 ids of a pair; label files of the pairs in `defective` are rounded to pure colours first."""
+    """(H, W) uint8 ids of a pair; label files of the pairs in `defective` are rounded to pure colors first."""
     repair = to_pure_colors if pair.name in defective else None
     return palette_ids(pair.label, isprs_palette(domain.labels), repair)
 
 
 def to_pure_colors(values: np.ndarray) -> np.ndarray:
-    """Every channel of (H, W, 3) uint8 to the nearer of 0 and 255, of which all published colours are made."""
+    """Every channel of (H, W, 3) uint8 to the nearer of 0 and 255, of which all published colors are made."""
     return np.where(values >= _LEVEL, np.uint8(255), np.uint8(0))
 
 

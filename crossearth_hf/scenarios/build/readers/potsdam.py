@@ -23,7 +23,7 @@ SPLITS = {
 }
 
 # Published defects of two label files, as users of the data have measured them: 4_12 was compressed with loss (24,850
-# colours near the six), 6_7 has most cars as (252, 255, 0). Rounding each channel to 0 or 255 restores both.
+# colors near the six), 6_7 has most cars as (252, 255, 0). Rounding each channel to 0 or 255 restores both.
 DEFECTIVE = frozenset({"4_12", "6_7"})
 
 
@@ -38,7 +38,7 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
         labels=label_reader(domain, DEFECTIVE),
         unpaired=unpaired,
         notes=(
-            "The published label files of the tiles 4_12 and 6_7 hold colours near, not in, the palette: each channel "
+            "The published label files of the tiles 4_12 and 6_7 hold colors near, not in, the palette: each channel "
             "is rounded to 0 or 255. Users of the data report wrong annotations in tile 7_10, which the benchmark "
             "keeps; so do we.",
         ),

@@ -6,7 +6,7 @@ buildings `RGB-PanSharpen/*_imgN.tif` of 650 x 650 pixels with `geojson/building
 and Raster Vision read the archives, not a statement of the authors: `--path` names other places. They come as .tar.gz:
 unpack them. Only the training archives have labels; all of these are the split "test", SpaceNet being a target only.
 
-Centre lines become roads 4 m wide, 2 m to either side, as in SpaceNet's own baseline (CRESI, `buffer_meters` 2).
+Center lines become roads 4 m wide, 2 m to either side, as in SpaceNet's own baseline (CRESI, `buffer_meters` 2).
 Pixels without image, 0 in all bands, are ignored: ours.
 """
 
@@ -33,7 +33,7 @@ PATHS: Mapping[str, str] = MappingProxyType(
 )
 CITIES = ("AOI_2_Vegas", "AOI_3_Paris", "AOI_4_Shanghai", "AOI_5_Khartoum")
 ROAD_DISTANCE = 2.0
-"""Metres from the centre line to the edge of a road."""
+"""Meters from the center line to the edge of a road."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ _LAYOUTS = {
 
 
 def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> DomainSource:
-    """All labelled chips of the four cities; chips without a label file are left out."""
+    """All labeled chips of the four cities; chips without a label file are left out."""
     layout = _LAYOUTS[domain.name]
     images = _chips(paths, "images", raw, (layout.images,), ".tif")
     labels = _chips(paths, "labels", raw, layout.labels, ".geojson")
-    unlabelled = len(images.keys() - labels.keys())
+    unlabeled = len(images.keys() - labels.keys())
     pairs, unpaired = paired({key: file for key, file in images.items() if key in labels}, labels, "test")
     found = {pair.name.rsplit("_", 1)[0] for pair in pairs}
-    missing = tuple(f"no labelled chip of {city}" for city in CITIES if city not in found)
-    notes = [f"{unlabelled} chips without a label file are left out"] if unlabelled else []
+    missing = tuple(f"no labeled chip of {city}" for city in CITIES if city not in found)
+    notes = [f"{unlabeled} chips without a label file are left out"] if unlabeled else []
     if layout.kind == "LineString":
-        notes.append(f"roads are drawn {2 * ROAD_DISTANCE:g} m wide around their centre lines")
+        notes.append(f"roads are drawn {2 * ROAD_DISTANCE:g} m wide around their center lines")
     notes.append("pixels without image, 0 in all bands, are ignored")
     return DomainSource(
         pairs,

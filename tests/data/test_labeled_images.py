@@ -1,10 +1,10 @@
-"""The kinds of labelled images: whole and in parts, with and without data."""
+"""The kinds of labeled images: whole and in parts, with and without data."""
 
 import numpy as np
 import pytest
 from rasters import write_raster
 
-from crossearth_hf.data.labelled_images import ArrayPair, DrawnScene, FilePair, no_labels
+from crossearth_hf.data.labeled_images import ArrayPair, DrawnScene, FilePair, no_labels
 from crossearth_hf.synthetic import generate_scene
 
 
@@ -19,7 +19,7 @@ def raster_pair(tmp_path):
     return FilePair("a", image, mask, (60, 80)), ids[0]
 
 
-def test_pixels_without_data_are_unlabelled(raster_pair):
+def test_pixels_without_data_are_unlabeled(raster_pair):
     pair, ids = raster_pair
     image, labels = pair.read()
     assert (image[:, :40] == 0).all()
@@ -58,7 +58,7 @@ def test_without_masks_all_labels_are_255(tmp_path):
     pair = FilePair("a", write_raster(tmp_path / "a.tif", pixels), None, (30, 20))
     np.testing.assert_array_equal(pair.read()[1], no_labels((30, 20)))
     assert pair.read_labels(3, 4, 5, 6).tolist() == [[255] * 6] * 5
-    assert (DrawnScene("desert-city", 0, (32, 48), labelled=False).read()[1] == 255).all()
+    assert (DrawnScene("desert-city", 0, (32, 48), labeled=False).read()[1] == 255).all()
 
 
 def test_drawn_scenes_are_drawn_alike():

@@ -1,4 +1,4 @@
-"""What a labelled image is, and its kinds: arrays, files, generated scenes."""
+"""What a labeled image is, and its kinds: arrays, files, generated scenes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Windows(Protocol):
 
     @property
     def pixel_size(self) -> float | None:
-        """Metres on the ground per pixel; None where nothing tells."""
+        """Meters on the ground per pixel; None where nothing tells."""
 
     def read_pixels(self, row: int, col: int, height: int, width: int) -> Picture:
         """(height, width, C) uint8 and (height, width) bool validity, None where all pixels have data."""
@@ -42,7 +42,7 @@ class Windows(Protocol):
         """(height, width) uint8 ids, 255 ignored; pixels without data keep the id that the mask gives them."""
 
 
-class LabelledImage(Protocol):
+class LabeledImage(Protocol):
     """One image with its label map."""
 
     @property
@@ -55,7 +55,7 @@ class LabelledImage(Protocol):
 
     @property
     def pixel_size(self) -> float | None:
-        """Metres on the ground per pixel; None where nothing tells."""
+        """Meters on the ground per pixel; None where nothing tells."""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, C) uint8 and (H, W) uint8 ids; without data 0 and 255."""
@@ -82,7 +82,7 @@ class ArrayPair:
         image: (H, W, C) uint8, RGB or the bands asked for.
         labels: (H, W) uint8 ids, 255 ignored.
         valid: (H, W) bool, False without data; None where all pixels have data.
-        pixel_size: Metres on the ground per pixel; None where nothing tells.
+        pixel_size: Meters on the ground per pixel; None where nothing tells.
     """
 
     name: str
@@ -135,7 +135,7 @@ class FilePair:
         image, mask: Paths; without a mask every label is 255.
         size: (height, width) in pixels.
         reading: Bands of the image and values without data.
-        pixel_size: Metres on the ground per pixel; None where the image's georeference does not tell.
+        pixel_size: Meters on the ground per pixel; None where the image's georeference does not tell.
         mask_values: Values of the classes in the mask; None where they are ids.
         counts: Pixels of every id of the mask; None where they were not counted.
     """
@@ -155,7 +155,7 @@ class FilePair:
         return all(path is None or path.suffix.lower() in WINDOW_SUFFIXES for path in (self.image, self.mask))
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, C) uint8 and (H, W) uint8 ids, see `LabelledImage`; `InputError` if a file cannot be decoded."""
+        """(H, W, C) uint8 and (H, W) uint8 ids, see `LabeledImage`; `InputError` if a file cannot be decoded."""
         return self.decode().read()
 
     def decode(self) -> ArrayPair:
@@ -171,7 +171,7 @@ class FilePair:
         return self if self.has_windows else self.decode()
 
     def undeclared_fills(self) -> tuple[Fill, ...]:
-        """Of the image, see `LabelledImage`; `InputError` if it cannot be decoded."""
+        """Of the image, see `LabeledImage`; `InputError` if it cannot be decoded."""
         return undeclared_fills(self.image, str(self.image), self.reading)
 
     def label_counts(self) -> Mapping[int, int] | None:
@@ -191,12 +191,12 @@ class FilePair:
 
 @dataclass(frozen=True)
 class DrawnScene:
-    """A SynthEarth scene of `size` pixels, drawn anew by every `read`; its labels are 255 unless `labelled`."""
+    """A SynthEarth scene of `size` pixels, drawn anew by every `read`; its labels are 255 unless `labeled`."""
 
     domain: str
     seed: int
     size: tuple[int, int] = (512, 512)
-    labelled: bool = True
+    labeled: bool = True
 
     @property
     def name(self) -> str:
@@ -205,13 +205,13 @@ class DrawnScene:
 
     @property
     def pixel_size(self) -> float:
-        """The domain's metres per pixel."""
+        """The domain's meters per pixel."""
         return DOMAINS[self.domain].ground_sampling_distance
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 in the domain's band order and (H, W) uint8 ids."""
         scene = generate_scene(self.domain, self.seed, *self.size)
-        return scene.image, scene.labels if self.labelled else no_labels(self.size)
+        return scene.image, scene.labels if self.labeled else no_labels(self.size)
 
     def decode(self) -> ArrayPair:
         """The drawn scene."""
@@ -227,8 +227,8 @@ class DrawnScene:
         """Not known before it is drawn."""
 
 
-def scale_to(image: LabelledImage | Windows, ground_sampling_distance: float | None) -> float:
-    """Factor that brings an image to that many metres per pixel; 1 where either is unknown."""
+def scale_to(image: LabeledImage | Windows, ground_sampling_distance: float | None) -> float:
+    """Factor that brings an image to that many meters per pixel; 1 where either is unknown."""
     if ground_sampling_distance is None or image.pixel_size is None:
         return 1.0
     return image.pixel_size / ground_sampling_distance
