@@ -66,7 +66,10 @@ def __getattr__(name: str) -> Any:
     try:
         found = import_module(module, __name__)
     except ModuleNotFoundError as error:
-        extra = "train" if module.startswith(".training") else "benchmark"
+        if module.startswith(".training"):
+            extra = "train"
+        else:
+            extra = "benchmark"
         raise ImportError(
             f"{__name__}.{name} needs '{error.name}'; install it with pip install 'crossearth-hf[{extra}]'"
         ) from error

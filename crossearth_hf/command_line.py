@@ -72,7 +72,10 @@ class Parser(argparse.ArgumentParser):
             return
         choices = [str(choice) for choice in action.choices]
         nearest = _nearest(str(value), choices)
-        hint = f"did you mean {nearest}?" if nearest else f"choose one of {', '.join(choices)}"
+        if nearest:
+            hint = f"did you mean {nearest}?"
+        else:
+            hint = f"choose one of {', '.join(choices)}"
         raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
 
     def _short_usage(self) -> str:
@@ -99,7 +102,10 @@ def complain(program: str, sentence: str, *, before: str | None = None) -> None:
     if os.environ.get("RANK", "0") != "0":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_SECONDS_BEFORE_OTHERS)
-    lines = [] if before is None else [before]
+    if before is None:
+        lines = []
+    else:
+        lines = [before]
     print(
         *lines, f"{program}{': ' * bool(program)}error: {on_one_line(sentence)}", sep="\n", file=sys.stderr, flush=True
     )

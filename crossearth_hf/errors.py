@@ -25,7 +25,9 @@ def on_one_line(text: str, limit: int = LONGEST_SENTENCE) -> str:
     """`text` cut to `limit` characters, without control characters: names in files may hold any, also escape codes."""
     escaped = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:limit])
     plain = "".join(escaped)
-    return plain if max(len(text), len(plain)) <= limit else plain[: limit - 3] + "..."
+    if max(len(text), len(plain)) <= limit:
+        return plain
+    return plain[: limit - 3] + "..."
 
 
 def reason_of(error: BaseException) -> str:

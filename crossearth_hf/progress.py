@@ -44,7 +44,10 @@ def progress_bar(
             items, desc=desc, unit=unit, total=total, initial=initial, disable=not shown, leave=not passing, **options
         )
     if total is None:
-        total = len(items) if isinstance(items, Sized) else 0
+        if isinstance(items, Sized):
+            total = len(items)
+        else:
+            total = 0
     return ProgressLines(items or (), desc, unit, 0 if passing else total, initial)
 
 
@@ -103,7 +106,9 @@ class ProgressLines(Generic[Item]):
 
     def _due(self) -> int:
         """Lines for what is done; shares of windows add up to a whole but for rounding."""
-        return int(LINES * self.n / self.total + 1e-6) if self.total else 0
+        if self.total:
+            return int(LINES * self.n / self.total + 1e-6)
+        return 0
 
 
 @contextmanager

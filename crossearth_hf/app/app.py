@@ -76,7 +76,10 @@ def predict(
     trained_at = config.ground_sampling_distance
     if at_model_resolution and trained_at is None:
         raise InputError("This model does not state its resolution; untick the box that asks for it.")
-    resolution = trained_at if at_model_resolution else None
+    if at_model_resolution:
+        resolution = trained_at
+    else:
+        resolution = None
     channels, limits = config.num_channels, limits or Limits()
     with admitted(
         upload, folder, limits, bands=bands, nodata=nodata, resolution=resolution, num_channels=channels

@@ -36,7 +36,10 @@ class PlainRequests:
         names = [name.decode("latin-1").lower() for name, _ in scope.get("headers", ())]
         twice = [name for name in _DECIDING if names.count(name) > 1]
         if twice or {"content-length", "transfer-encoding"} <= set(names):
-            sentence = f"send the header {twice[0]} once" if twice else "send content-length or transfer-encoding"
+            if twice:
+                sentence = f"send the header {twice[0]} once"
+            else:
+                sentence = "send content-length or transfer-encoding"
             await PlainTextResponse(sentence, status_code=400)(scope, receive, send)
             return
         answered = False
@@ -127,10 +130,16 @@ class NoFetching:
         """Looks at the path, and at the body, whatever its type is said to be, unless it goes to the upload route."""
         path = unquote(re.sub("%(25)+", "%", scope.get("path", "")))  # however often it was encoded
         is_address = "/proxy=" in path or (":/" in path and ("file=" in path or "file/" in path))
-        refusal = _FETCHING if is_address else None
+        if is_address:
+            refusal = _FETCHING
+        else:
+            refusal = None
         if refusal is None and scope["type"] == "http" and scope["method"] not in _READING and scope["path"] != _UPLOAD:
             body = await _read(receive)
-            refusal = "only an upload may be so long" if body is None else _why_refused(body)
+            if body is None:
+                refusal = "only an upload may be so long"
+            else:
+                refusal = _why_refused(body)
             receive = _replayed(body or b"", receive)
         if refusal is None:
             await self.app(scope, receive, send)
@@ -155,7 +164,9 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:
-        return waiting.pop() if waiting else await receive()
+        if waiting:
+            return waiting.pop()
+        return await receive()
 
     return receive_again
 
@@ -166,7 +177,9 @@ def _why_refused(body: bytes) -> str | None:
         value = json.loads(body)
         if isinstance(value, dict) and value.get("session_hash") == "":
             return "session_hash is empty"  # gradio loses such a request in its queue
-        return _FETCHING if _holds_address(value) else None
+        if _holds_address(value):
+            return _FETCHING
+        return None
     except ValueError:  # not JSON: gradio refuses it
         return None
     except RecursionError:  # nested so deep that nobody can tell

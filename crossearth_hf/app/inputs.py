@@ -64,7 +64,9 @@ def band_numbers(value: Any) -> list[int] | None:
     """Band numbers as a visitor typed them; None for none. Raises `InputError`."""
     try:
         typed = _typed(value)
-        return [int(number) for number in typed.split(",")] if typed else None
+        if typed:
+            return [int(number) for number in typed.split(",")]
+        return None
     except ValueError as error:
         raise InputError(f"{_shown(value)} is not a list of bands; give numbers such as 4,3,2.") from error
 
@@ -77,21 +79,29 @@ def nodata_values(value: Any) -> list[float] | None:
     """
     try:
         typed = _typed(value)
-        values = [float(number) for number in typed.split(",")] if typed and typed.lower() != "none" else []
+        if typed and typed.lower() != "none":
+            values = [float(number) for number in typed.split(",")]
+        else:
+            values = []
         if not all(map(math.isfinite, values)):
             raise ValueError
     except ValueError as error:
         raise InputError(
             f"{_shown(value)} is not a value without data; give numbers such as 0,-9999, or none."
         ) from error
-    return values if typed else None
+    if typed:
+        return values
+    return None
 
 
 def _typed(value: Any) -> str:
     """What a visitor typed into a field for numbers; raises `ValueError` for what can be none."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError
-    typed = "" if value is None else str(value).strip()
+    if value is None:
+        typed = ""
+    else:
+        typed = str(value).strip()
     if len(typed) > _LONGEST_LIST:
         raise ValueError
     return typed
@@ -99,7 +109,12 @@ def _typed(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A value as a message may show it: short, and on one line."""
-    text = f"'{value}'" if isinstance(value, str) else "(empty)" if value is None else _number_or_kind(value)
+    if isinstance(value, str):
+        text = f"'{value}'"
+    elif value is None:
+        text = "(empty)"
+    else:
+        text = _number_or_kind(value)
     return on_one_line(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}...")
 
 
@@ -111,4 +126,6 @@ def _number_or_kind(value: Any) -> str:
             return f"{value:g}"
         except OverflowError:
             return "a huge number"
-    return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, list):
+        return "a list"
+    return "an object"

@@ -47,7 +47,10 @@ class Job:
             if self.stop.is_set():
                 raise Cancelled
             left = (time.monotonic() - start) * (total - done) / done
-            text = f"{done} of {total} windows, about {_duration(left)} left" if done < total else "Writing the files"
+            if done < total:
+                text = f"{done} of {total} windows, about {_duration(left)} left"
+            else:
+                text = "Writing the files"
             show(done / total, text)
 
         return count
@@ -146,4 +149,6 @@ def repeat_forever(work: Callable[[], None], seconds: float) -> None:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"

@@ -90,7 +90,10 @@ def viewer(layers: Layers, report: MapReport) -> str:
 
 def legend(report: MapReport, notices: Sequence[str] = ()) -> str:
     """Table of classes: color, share and hectares; below, what is odd about the scene."""
-    areas = [None] * len(report.pixels) if report.hectares is None else list(report.hectares)
+    if report.hectares is None:
+        areas = [None] * len(report.pixels)
+    else:
+        areas = list(report.hectares)
     largest = max(report.shares)
     rows = [
         f"<tr><th scope='row'>{_swatch(color)}{_name(name)}</th>"
@@ -100,13 +103,19 @@ def legend(report: MapReport, notices: Sequence[str] = ()) -> str:
             report.label_set.classes, report.label_set.colors, report.shares, areas, strict=True
         )
     ]
-    remarks = [] if report.hectares is not None else ["Hectares need a georeferenced scene."]
+    if report.hectares is not None:
+        remarks = []
+    else:
+        remarks = ["Hectares need a georeferenced scene."]
     if report.without_data:
         remarks.append(f"{report.without_data:,} pixels hold no data and are left out.")
     if report.label_set.name == "land-cover":
         remarks.append("Colors that color-blind people can tell apart, by Okabe and Ito (2008).")
     head = "<tr><th scope='col'>Class</th><th></th><th scope='col'>Share</th><th scope='col'>Hectares</th></tr>"
-    help_text = f"<p class='ce-help'>{' '.join(remarks)}</p>" if remarks else ""
+    if remarks:
+        help_text = f"<p class='ce-help'>{' '.join(remarks)}</p>"
+    else:
+        help_text = ""
     table = f"<table class='ce-legend'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
     return f"<h2>Classes</h2>{notes(notices)}{table}{help_text}"
 
@@ -180,4 +189,6 @@ def _swatch(color: tuple[int, int, int]) -> str:
 
 
 def _percent(share: float) -> str:
-    return "&lt; 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+    if 0 < share < 0.001:
+        return "&lt; 0.1 %"
+    return f"{100 * share:.1f} %"

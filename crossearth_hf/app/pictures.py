@@ -51,7 +51,10 @@ def save_layers(scene: Scene, map_file: Path, confidence_file: Path, label_set: 
     with_alpha(label_set.colorize(labels), labels != IGNORE_INDEX).save(files[1])
     with_alpha(paint_confidence(confidence), ~np.isnan(confidence)).save(files[2])
     known = confidence[~np.isnan(confidence)]
-    uncertain = float((known < UNCERTAIN).mean()) if known.size else 0.0
+    if known.size:
+        uncertain = float((known < UNCERTAIN).mean())
+    else:
+        uncertain = 0.0
     return Layers(*files, (shape[1], shape[0]), uncertain)
 
 

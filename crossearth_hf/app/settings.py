@@ -104,7 +104,10 @@ def load_models(names: Sequence[str] | None, device: str) -> dict[str, Model]:
 @contextmanager
 def work_folder(parent: str | os.PathLike[str] | None) -> Iterator[WorkFolder]:
     """A place for uploads, results and examples, in `parent` or in a temporary folder that vanishes at the end."""
-    root = Path(tempfile.mkdtemp(prefix="crossearth-app-")) if parent is None else Path(parent) / "crossearth-app"
+    if parent is None:
+        root = Path(tempfile.mkdtemp(prefix="crossearth-app-"))
+    else:
+        root = Path(parent) / "crossearth-app"
     folders = WorkFolder(root.resolve() / "served", root.resolve() / "examples")
     with _reserved(root, folders.served):
         # gradio reads these: where uploads go, and what else it would serve.

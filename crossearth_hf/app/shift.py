@@ -86,7 +86,10 @@ def compare_versions(
     versions: list[Version] = []
     for title, raster in rasters:
         labels = _map(raster, model, processor)
-        agreement = _agreement(labels, versions[0].labels) if versions else None
+        if versions:
+            agreement = _agreement(labels, versions[0].labels)
+        else:
+            agreement = None
         versions.append(Version(title, raster, labels, agreement))
         if on_step is not None:
             on_step(len(versions), len(rasters))

@@ -82,7 +82,10 @@ def admitted(
             limits.check_pixels(scene.grid.height, scene.grid.width)
             yield scene
     except InputError as error:
-        message = error.without_flag if isinstance(error, ClassMap) else str(error)
+        if isinstance(error, ClassMap):
+            message = error.without_flag
+        else:
+            message = str(error)
         message = message.replace(str(scene_file), "the file").replace(str(folder), "the folder")
         raise InputError(message[0].upper() + message[1:].rstrip(".") + ".") from error
 
@@ -105,7 +108,9 @@ def _advice(remedy: str, with_fields: bool) -> str:
     named = re.fullmatch(r"(--\w+)[ =](\S+) (.*)", remedy)
     if named is not None and with_fields and named[1] in _FIELDS:
         return f"{named[2]} in the field {_FIELDS[named[1]]} {named[3]}"
-    return f"with crossearth predict, {remedy}" if remedy.startswith("--") else remedy
+    if remedy.startswith("--"):
+        return f"with crossearth predict, {remedy}"
+    return remedy
 
 
 def _check_bytes(upload: Path, limits: Limits) -> None:

@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain("crossearth", "a file name holds bytes that are not UTF-8, which GDAL cannot take; rename that file")
         return WRONG_INPUT
     except OSError as error:  # such as a name that is too long
-        name = "a file" if error.filename is None else shown(os.fspath(error.filename))
+        if error.filename is None:
+            name = "a file"
+        else:
+            name = shown(os.fspath(error.filename))
         complain("crossearth", f"{name} cannot be used: {error.strerror or type(error).__name__}; check the path")
         return WRONG_INPUT
     except KeyboardInterrupt:

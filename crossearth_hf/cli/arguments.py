@@ -16,7 +16,9 @@ def numbers(text: str) -> list[int]:
 def nodata_values(text: str) -> tuple[float, ...]:
     """Numbers separated by commas, or "none" for none."""
     try:
-        return () if text.strip().lower() == "none" else tuple(float(number) for number in text.split(","))
+        if text.strip().lower() == "none":
+            return ()
+        return tuple(float(number) for number in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not a value such as 0 or -9999, and not 'none'") from error
 

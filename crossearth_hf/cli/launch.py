@@ -41,10 +41,15 @@ def _launch(arguments: argparse.Namespace) -> None:
 
 def _refuse(message: str) -> NoReturn:
     """Ends the command with what accelerate's parser says."""
-    reason = "launch needs a script to run" if "required: training_script" in message else message
+    if "required: training_script" in message:
+        reason = "launch needs a script to run"
+    else:
+        reason = message
     raise InputError(f"{reason}; write crossearth launch [OPTIONS] SCRIPT [ARGUMENTS], see crossearth launch --help")
 
 
 def _exit_code(code: int) -> int:
     """That of a process as a shell gives it: 128 and the signal's number for one that a signal ended."""
-    return code if code >= 0 else 128 - code
+    if code >= 0:
+        return code
+    return 128 - code

@@ -102,7 +102,10 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     scenes = list_scenes(arguments.scene, outputs, asset=arguments.asset)
     folders = MapFolders.checked(arguments.map, **extras)
     folders.check_inputs(scenes)
-    waiting = scenes if arguments.overwrite else folders.unfinished(scenes)
+    if arguments.overwrite:
+        waiting = scenes
+    else:
+        waiting = folders.unfinished(scenes)
     if len(waiting) < len(scenes):
         say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps already exist and are skipped")
     if not waiting:

@@ -60,7 +60,10 @@ def infer_config(shapes: Mapping[str, Sequence[int]], overrides: Mapping[str, An
     sizes = Sizes(shapes)
     width, depth = sizes("backbone.cls_token", 2), sizes.count("backbone.blocks.")
     head_width = sizes("decode_head.cls_embed.weight", 1)
-    tokens = "backbone.reins.learnable_tokens" if "backbone.reins.learnable_tokens" in shapes else None
+    if "backbone.reins.learnable_tokens" in shapes:
+        tokens = "backbone.reins.learnable_tokens"
+    else:
+        tokens = None
     linked = "decode_head.querys2feat.weight" in shapes
     rein_tokens = sizes(tokens or "backbone.reins.learnable_tokens_a", 1)
     image_size = table_size(sizes, overrides)
@@ -140,7 +143,10 @@ def table_size(sizes: Sizes, overrides: Mapping[str, Any]) -> int:
 def _backbone_config(
     sizes: Sizes, width: int, depth: int, image_size: int, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    known_heads = width // 64 if width % 64 == 0 and width >= 384 else None
+    if width % 64 == 0 and width >= 384:
+        known_heads = width // 64
+    else:
+        known_heads = None
     heads = _choose(overrides, "num_attention_heads", known_heads, f"a ViT of width {width}")
     if width % heads:
         raise InputError(f"num_attention_heads {heads} does not divide the ViT's width {width}; correct it")

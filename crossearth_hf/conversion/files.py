@@ -59,7 +59,10 @@ def locate(name: str | os.PathLike[str], *, folder: bool = False) -> Path:
         candidates = [path / file for file in _FOLDER_FILES if folder]
         path = next((file for file in candidates if file.is_file()), path)
         if path.is_dir():
-            wanted = f"holds neither {' nor '.join(_FOLDER_FILES)}" if folder else "is a folder"
+            if folder:
+                wanted = f"holds neither {' nor '.join(_FOLDER_FILES)}"
+            else:
+                wanted = "is a folder"
             raise InputError(f"{name} {wanted}; name the weight file itself")
     elif not path.exists():
         path = _download(str(name), folder)
@@ -97,7 +100,10 @@ def read_weights(path: Path) -> WeightFile:
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from error
     content, inert_objects = _read_pickle(path)
-    holder = content if isinstance(content, dict) else {}
+    if isinstance(content, dict):
+        holder = content
+    else:
+        holder = {}
     tensors = holder.get("state_dict", holder)
     if not isinstance(tensors, dict) or not tensors:
         raise InputError(f"{path} holds no tensors by name; give a checkpoint or a state dict")
@@ -207,9 +213,14 @@ def _classes(holder: dict[Any, Any]) -> tuple[str, ...] | None:
     """Class names of mmengine's checkpoints (`meta`, `dataset_meta`, `classes`)."""
     value: Any = holder
     for key in ("meta", "dataset_meta", "classes"):
-        value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            value = value.get(key)
+        else:
+            value = None
     named = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
-    return tuple(on_one_line(name, _LONGEST_NAME) for name in value) if named else None
+    if named:
+        return tuple(on_one_line(name, _LONGEST_NAME) for name in value)
+    return None
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:

@@ -109,7 +109,10 @@ def convert(
     """
     target = _check_target(output_dir, overwrite)
     overrides = read_overrides(config)
-    names = [checkpoint] if backbone is None else [checkpoint, backbone]
+    if backbone is None:
+        names = [checkpoint]
+    else:
+        names = [checkpoint, backbone]
     files = [read_weights(locate(name, folder=index == 1)) for index, name in enumerate(names)]
     given = [name for name in (*names, config) if name is not None and os.path.exists(name)]
     check_outside([*(file.path for file in files), *given], target)
@@ -137,7 +140,9 @@ def convert(
 def _label(name: str | os.PathLike[str]) -> str:
     """What the card calls a source: no more of a local path than its end."""
     path = Path(name).expanduser()
-    return path.resolve().name if path.exists() else str(name)
+    if path.exists():
+        return path.resolve().name
+    return str(name)
 
 
 def from_published(state_dict: Mapping[str, Tensor], config: CrossEarthConfig) -> dict[str, Tensor]:
@@ -209,7 +214,10 @@ def _sort_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], de
             "or list their modules under training_only in a --config file if only training used them"
         )
     if missing := expected.keys() - tensors.keys():
-        beside = f", but has the unknown {some(keys.training_only)}" if keys.training_only else ""
+        if keys.training_only:
+            beside = f", but has the unknown {some(keys.training_only)}"
+        else:
+            beside = ""
         raise InputError(f"the checkpoint lacks {some(missing)}{beside}; give a complete file")
     for name in keys.used:
         _check_tensor(name, tensors[name], expected[name])
@@ -346,7 +354,10 @@ def _write(report: ConversionReport, model: CrossEarthForSemanticSegmentation, t
 def describe(report: ConversionReport) -> str:
     """The report in words, for a terminal and for the card."""
     config, backbone = report.config, report.config.backbone_config
-    rank = "plain tokens" if config.rein_rank is None else f"rank {config.rein_rank}"
+    if config.rein_rank is None:
+        rank = "plain tokens"
+    else:
+        rank = f"rank {config.rein_rank}"
     lines = [f"Converted {name} (SHA-256 {digest})" for name, digest in report.sources]
     lines += [
         f"ViT of width {backbone.hidden_size} with {backbone.num_hidden_layers} blocks and "

@@ -295,7 +295,9 @@ def _open(source: str, prefix: str, *, streaming: bool) -> Any:
             if (split or "train") not in saved:
                 raise InputError(f"{source} has the splits {', '.join(saved)}; write hf:PATH::SPLIT")
             saved = saved[split or "train"]
-        return saved.to_iterable_dataset() if streaming else saved
+        if streaming:
+            return saved.to_iterable_dataset()
+        return saved
     except InputError:
         raise
     except Exception as error:  # whatever files of a stranger and the network make its readers raise
@@ -332,7 +334,7 @@ def parse_source(source: str, prefix: str) -> tuple[str, str | None, str | None]
         if path and (Path(path).is_dir() or len(parts) - rest == 1):
             config, split = [*parts[len(parts) - rest :], "", ""][:2]
             return path, config or None, split or None
-    raise InputError(f"'{source}' is no {prefix}PATH_OR_ID[:CONFIG[:SPLIT]]; leave the other colons out")
+    raise InputError(f"'{source}' is not of the form {prefix}PATH_OR_ID[:CONFIG[:SPLIT]]; leave the other colons out")
 
 
 def _prepare(
@@ -368,7 +370,9 @@ def _may_hold_maps(feature: Any, datasets: Any) -> bool:
 def _flat(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """(H, W) of an array that has an axis of one more; others as they are."""
     shapes = {(1, *size): (0,), (*size, 1): (-1,)}
-    return np.squeeze(values, axis=shapes[values.shape]) if values.shape in shapes else values
+    if values.shape in shapes:
+        return np.squeeze(values, axis=shapes[values.shape])
+    return values
 
 
 def _file(value: Any, name: str) -> File:

@@ -113,8 +113,13 @@ def raster_grid(path: Path) -> Grid | None:
 def pixel_size(path: Path) -> float | None:
     """Meters on the ground per pixel of an image, the mean of both axes; None where it has no georeference."""
     grid = raster_grid(path)
-    sides = None if grid is None else grid.pixel_size()
-    return None if sides is None else (sides[0] * sides[1]) ** 0.5
+    if grid is None:
+        sides = None
+    else:
+        sides = grid.pixel_size()
+    if sides is None:
+        return None
+    return (sides[0] * sides[1]) ** 0.5
 
 
 def read_image_window(path: Path, reading: Reading, window: Window) -> Picture:
@@ -164,7 +169,10 @@ def mask_palette(file: File, name: str) -> dict[int, Color] | None:
         with _scene(file, name, _AS_MASK) as scene:
             return color_table(scene.path)
     with Image.open(_source(file)) as image:
-        colors = image.getpalette("RGB") if image.mode == "P" else None
+        if image.mode == "P":
+            colors = image.getpalette("RGB")
+        else:
+            colors = None
     if colors is None:
         return None
     triples = zip(colors[::3], colors[1::3], colors[2::3], strict=True)
@@ -209,7 +217,10 @@ def _mask_strips(file: File, name: str, mask_values: MaskValues) -> Iterator[np.
 
 def _check_hidden(values: np.ndarray, name: str, mask_values: MaskValues) -> None:
     """Refuses classes under pixels that the mask itself declares empty: it would be a guess which of both holds."""
-    wrong = values[values != IGNORE_INDEX] if IGNORE_INDEX not in (mask_values or ()) else values
+    if IGNORE_INDEX not in (mask_values or ()):
+        wrong = values[values != IGNORE_INDEX]
+    else:
+        wrong = values
     if len(wrong):
         raise InputError(
             f"{name} holds the id {wrong[0]} where it declares no data; write {IGNORE_INDEX} for pixels without label, "
@@ -276,8 +287,13 @@ def _decode_mask(file: File, name: str) -> np.ndarray:
     """Values of a picture: of gray with 2 or 4 bits those in the file, which Pillow spreads over 0..255."""
     values = _decode(file, name, None)
     with Image.open(_source(file)) as image:
-        stored = str(image.tile[0][3]) if image.tile else ""
-    return values // {"L;2": 85, "L;4": 17}.get(stored, 1) if values.dtype == np.uint8 else values
+        if image.tile:
+            stored = str(image.tile[0][3])
+        else:
+            stored = ""
+    if values.dtype == np.uint8:
+        return values // {"L;2": 85, "L;4": 17}.get(stored, 1)
+    return values
 
 
 def _source(file: File) -> Path | io.BytesIO:

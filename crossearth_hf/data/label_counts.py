@@ -35,7 +35,10 @@ class LabelCounts:
     def check(self, what: str, classes: Sequence[str], label_set: LabelSet) -> None:
         """Raises `InputError` where all images of `what` were counted and none holds a pixel of the `classes`."""
         if self.counted == self.total and not any(self.pixels.get(label_set.label2id[name]) for name in classes):
-            remedy = _TWO_CLASSES if self._is_black_and_white(label_set) else "check masks, label set and nodata"
+            if self._is_black_and_white(label_set):
+                remedy = _TWO_CLASSES
+            else:
+                remedy = "check masks, label set and nodata"
             raise InputError(
                 f"{what} holds no pixel with data of {', '.join(classes)} in {_images(self.counted)}; {remedy}"
             )
@@ -95,8 +98,14 @@ def count_labels(sources: Iterable[Source]) -> LabelCounts:
 
 def _share(share: float) -> str:
     """A share for the table, in which something is never nothing."""
-    return "-" if not share else f"{100 * share:.2f} %" if share >= 5e-5 else "<0.01 %"
+    if not share:
+        return "-"
+    if share >= 5e-5:
+        return f"{100 * share:.2f} %"
+    return "<0.01 %"
 
 
 def _images(number: int) -> str:
-    return "1 image" if number == 1 else f"{number} images"
+    if number == 1:
+        return "1 image"
+    return f"{number} images"

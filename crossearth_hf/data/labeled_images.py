@@ -98,7 +98,10 @@ class ArrayPair:
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, C) uint8 and (H, W) uint8 ids; without data 0 and 255."""
-        labels = self.labels if self.valid is None else np.where(self.valid, self.labels, np.uint8(IGNORE_INDEX))
+        if self.valid is None:
+            labels = self.labels
+        else:
+            labels = np.where(self.valid, self.labels, np.uint8(IGNORE_INDEX))
         return self.image, labels
 
     def decode(self) -> "ArrayPair":
@@ -168,7 +171,9 @@ class FilePair:
 
     def open(self) -> Windows:
         """The pair for reading in parts; `InputError` if a file cannot be decoded."""
-        return self if self.has_windows else self.decode()
+        if self.has_windows:
+            return self
+        return self.decode()
 
     def undeclared_fills(self) -> tuple[Fill, ...]:
         """Of the image, see `LabeledImage`; `InputError` if it cannot be decoded."""

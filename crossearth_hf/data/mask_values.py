@@ -112,7 +112,10 @@ def _check_informative(source: str, found: set[int], label_set: LabelSet, mask_v
     binary = len(label_set.classes) == 2 and mask_values is None
     as_classes = _flag((0, IGNORE_INDEX))
     if ignored == found:
-        remedy = f"if it means '{last}', add {as_classes}" if binary else "give the labeled pixels their class"
+        if binary:
+            remedy = f"if it means '{last}', add {as_classes}"
+        else:
+            remedy = "give the labeled pixels their class"
         raise InputError(f"every pixel of the masks of {source} is {IGNORE_INDEX}, which is ignored; {remedy}")
     if binary and found == {0, IGNORE_INDEX}:
         raise InputError(

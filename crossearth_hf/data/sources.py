@@ -116,14 +116,18 @@ def source_folder(source: str) -> Path | None:
     for prefix in (hub.MAP_PREFIX, hub.STREAM_PREFIX):
         if source.startswith(prefix):
             path, _, _ = hub.parse_source(source, prefix)
-            return Path(path) if Path(path).is_dir() else None
+            if Path(path).is_dir():
+                return Path(path)
+            return None
     return Path(_folder_and_pattern(source)[0])
 
 
 def _folder_and_pattern(source: str) -> tuple[str, str]:
     """The two parts of `FOLDER:GLOB`."""
     folder, colon, pattern = source.rpartition(":")
-    return (folder, pattern) if colon and not Path(source).is_dir() else (source, "*")
+    if colon and not Path(source).is_dir():
+        return (folder, pattern)
+    return (source, "*")
 
 
 def load_pairs(

@@ -28,7 +28,9 @@ class Fields:
 
     def optional_text(self, key: str) -> str | None:
         """Such a text, or None."""
-        return None if self.values.get(key) is None else self.text(key)
+        if self.values.get(key) is None:
+            return None
+        return self.text(key)
 
     def flag(self, key: str) -> bool:
         """True or false."""
@@ -47,7 +49,9 @@ class Fields:
 
     def fraction(self, key: str) -> float | None:
         """A number from 0 to 1, or None."""
-        return None if self.values.get(key) is None else self.number(key, 0, 1)
+        if self.values.get(key) is None:
+            return None
+        return self.number(key, 0, 1)
 
     def interval(self, key: str) -> tuple[float, float] | None:
         """Two fractions, the smaller one first, or None."""

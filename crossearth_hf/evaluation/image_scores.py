@@ -185,4 +185,6 @@ def by_class(values: np.ndarray, label_set: LabelSet) -> dict[str, float | None]
 
 def number(value: float) -> float | None:
     """A float, or None if there is none: NaN is not JSON."""
-    return None if np.isnan(value) else float(value)
+    if np.isnan(value):
+        return None
+    return float(value)

@@ -91,7 +91,9 @@ def mean_iou(confusion: np.ndarray) -> float:
 
 def foreground_iou(confusion: np.ndarray) -> float | None:
     """IoU of the second of two classes, as road and building sets are often scored; None for any other number."""
-    return float(iou(confusion)[1]) if len(confusion) == 2 else None
+    if len(confusion) == 2:
+        return float(iou(confusion)[1])
+    return None
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 def percent(value: float | None) -> str:
     """A fraction in percent with one decimal."""
-    return ABSENT if value is None else f"{100 * value:.1f}"
+    if value is None:
+        return ABSENT
+    return f"{100 * value:.1f}"
 
 
 def percent_spread(average: float, deviation: float | None) -> str:

@@ -329,7 +329,10 @@ def _read_scores(
 ) -> tuple[dict[str, float | None], dict[str, _Interval], float]:
     scores, intervals = fields.fields("scores"), fields.fields("intervals")
     by_class, intervals_by_class = scores.fields("iou"), intervals.fields("iou")
-    level = intervals.number("level", 0, 1) if intervals.values else 0.95
+    if intervals.values:
+        level = intervals.number("level", 0, 1)
+    else:
+        level = 0.95
     return (
         {key: scores.fraction(key) for key in METRICS} | {class_key(name): by_class.fraction(name) for name in classes},
         {key: intervals.interval(key) for key in METRICS}

@@ -123,7 +123,9 @@ class ReportFolder:
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """Finished entries by name, as `report.json` holds them."""
-        return self._read()["entries"] if self._file.exists() else {}
+        if self._file.exists():
+            return self._read()["entries"]
+        return {}
 
     def finished(self, task: Task, *, resamples: int, features: bool, examples: int) -> dict[str, Any] | None:
         """The entry of a task, if it was scored in the same way and its files are there.
@@ -144,7 +146,9 @@ class ReportFolder:
         kept = len(list((self.path / "examples" / entry["slug"]).glob("*.npz")))
         missing = kept < min(examples, entry["data"]["images"]) or entry["intervals"]["resamples"] != resamples
         missing |= features and not (self.path / "features" / f"{entry['slug']}.npz").exists()
-        return None if missing else entry
+        if missing:
+            return None
+        return entry
 
     def add(
         self,

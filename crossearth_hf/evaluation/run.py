@@ -104,14 +104,20 @@ def evaluate(
     data = {task.root for task in tasks if task.root is not None}
     check_apart([*([model] if model is not None and os.path.isdir(model) else []), *sorted(data)], out)
     report = ReportFolder(out, identity, protocol)
-    done = {} if overwrite else {task.name: _finished(report, task, settings) for task in tasks}
+    if overwrite:
+        done = {}
+    else:
+        done = {task.name: _finished(report, task, settings) for task in tasks}
     for task in tasks:
         images = _images(task, state)
         if finished := done.get(task.name):
             _check_data(finished, task, images)
             continue
         entry, kept = _scored(network, processor, task, images, settings)
-        of_regions = _features(network, processor, task, images) if features else None
+        if features:
+            of_regions = _features(network, processor, task, images)
+        else:
+            of_regions = None
         if state.is_main_process:
             report.add(task.name, entry, kept, of_regions)
         state.wait_for_everyone()
@@ -135,7 +141,10 @@ def _scored(
     counts = task.label_counts(images)
     if PartialState().is_main_process:
         # Scenarios take no flag by which a person could say otherwise.
-        lines = fill_notices(task.name, images) if task.scenario is None else []
+        if task.scenario is None:
+            lines = fill_notices(task.name, images)
+        else:
+            lines = []
         print("\n".join([counts.table(task.name, task.label_set), *lines]), file=sys.stderr)
     return _entry(network, processor, task, images, settings)
 

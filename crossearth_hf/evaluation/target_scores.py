@@ -140,7 +140,10 @@ def _count(task: Task, index: int, image: LabeledImage, predicted: Prediction, *
     boundary.add(prediction, truth)
     calibration.add(predicted.confidence(), prediction, truth)
     maps = {"image": predicted.image[..., :3], "truth": truth, "prediction": prediction}
-    example = {key: _middle(values) for key, values in maps.items()} if keep else None
+    if keep:
+        example = {key: _middle(values) for key, values in maps.items()}
+    else:
+        example = None
     return ImageCounts(index, name, label_digest(name, predicted.labels), confusion, boundary, calibration, example)
 
 
@@ -179,8 +182,12 @@ def _of_scored(values: np.ndarray, task: Task) -> dict[str, float | None]:
 
 
 def _pair(low: float | None, high: float | None) -> list[float] | None:
-    return None if low is None or high is None else [low, high]
+    if low is None or high is None:
+        return None
+    return [low, high]
 
 
 def _optional(value: float | None) -> float | None:
-    return None if value is None else number(value)
+    if value is None:
+        return None
+    return number(value)

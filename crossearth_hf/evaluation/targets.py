@@ -93,7 +93,9 @@ class Task:
 
     def source_images(self) -> list[LabeledImage]:
         """The images of the source; none where they are not known."""
-        return [] if self.source_data is None else self._load(self.source_data)
+        if self.source_data is None:
+            return []
+        return self._load(self.source_data)
 
     def label_counts(self, images: Sequence[LabeledImage]) -> LabelCounts:
         """What the images hold; `InputError` where that is nothing to score."""
@@ -104,7 +106,10 @@ class Task:
     def _load(self, source: str) -> list[LabeledImage]:
         # What `crossearth build-dataset` wrote holds ids: 0 and 255 alone are a split without the second class.
         built = tuple(range(len(self.label_set.classes)))
-        values = self.mask_values if self.scenario is None else built
+        if self.scenario is None:
+            values = self.mask_values
+        else:
+            values = built
         return all_images([load_source(source, self.label_set, reading=self.reading, mask_values=values)])
 
     def image_name(self, image: LabeledImage) -> str:
@@ -196,7 +201,10 @@ class FolderTarget:
         """
         folder = os.fspath(self.path)
         of_model = label_set_for(config.id2label)
-        labels = of_model if self.label_set is None else get_label_set(self.label_set)
+        if self.label_set is None:
+            labels = of_model
+        else:
+            labels = get_label_set(self.label_set)
         side, step = resolve_window(config, self.window, self.stride)
         if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
             raise InputError(f"the name {name!r} is not 1 to {LONGEST_NAME} printable characters; choose another")
@@ -260,7 +268,10 @@ class ScenarioTarget:
         side, step = resolve_window(config, asked, default_stride if self.stride is None else self.stride)
         model_classes = label_set_for(config.id2label).classes
         text, build = _built(data, domain, TEST)
-        source = _built(data, DOMAINS[scenario.source], None)[0] if with_source else None
+        if with_source:
+            source = _built(data, DOMAINS[scenario.source], None)[0]
+        else:
+            source = None
         return Task(
             name=name,
             data=text,

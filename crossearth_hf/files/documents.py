@@ -86,7 +86,10 @@ def _yaml_mapping(text: str) -> dict[str, Any]:
 
 
 def _shape(name: str, entry: Any) -> tuple[int, ...]:
-    shape = entry.get("shape") if isinstance(entry, dict) else None
+    if isinstance(entry, dict):
+        shape = entry.get("shape")
+    else:
+        shape = None
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
         raise _Unreadable(f"the tensor {shown(name)} has no shape")
     return tuple(shape)

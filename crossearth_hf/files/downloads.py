@@ -66,9 +66,10 @@ def weight_parts(index: Path) -> list[str]:
     """Names of the files over which a model.safetensors.index.json spreads the weights."""
     remedy = "save the model again"
     names = read_json(index, remedy).get("weight_map")
-    files = (
-        set(names.values()) if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()) else set()
-    )
+    if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()):
+        files = set(names.values())
+    else:
+        files = set()
     if not files or any(Path(name).name != name for name in files):
         raise InputError(f"{index} names no files of weights beside it (weight_map); {remedy}")
     return sorted(files)
@@ -116,8 +117,8 @@ def _fetched(repo_id: str, name: str, revision: str | None) -> Path | None:
         if revision is not None and not online:  # of a repository that was loaded before, perhaps without this file
             return None
         raise InputError(
-            f"'{repo_id}' is not a path on this machine and cannot be downloaded from the Hub ({constants.ENDPOINT} does "
-            "not answer); check the spelling, or the network"
+            f"'{repo_id}' is not a path on this machine and cannot be downloaded from the Hub ({constants.ENDPOINT} "
+            "does not answer); check the spelling, or the network"
         ) from error
     except EntryNotFoundError:
         return None
@@ -125,8 +126,8 @@ def _fetched(repo_id: str, name: str, revision: str | None) -> Path | None:
         raise InputError(f"'{repo_id}' on the Hub is open to accepted users only; ask for access and log in") from error
     except RepositoryNotFoundError as error:
         raise InputError(
-            f"'{repo_id}' is neither a path on this machine nor a public repository of the Hub; check the spelling, or log "
-            "in"
+            f"'{repo_id}' is neither a path on this machine nor a public repository of the Hub; check the spelling, or "
+            "log in"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise InputError(

@@ -160,7 +160,10 @@ def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
     except OSError as error:
         reason = error.strerror or str(error)
         names = " and ".join(map(str, targets[len(moved) :]))
-        state = f"{' and '.join(map(str, moved))} was written before" if moved else "nothing was changed"
+        if moved:
+            state = f"{' and '.join(map(str, moved))} was written before"
+        else:
+            state = "nothing was changed"
         raise InputError(f"{names} cannot be written: {reason}; {state}") from error
 
 

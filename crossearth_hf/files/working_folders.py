@@ -54,7 +54,9 @@ def marked(folder: Path) -> dict[str, Any] | None:
         facts = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return facts if isinstance(facts, dict) and facts.items() >= _MAKER.items() else None
+    if isinstance(facts, dict) and facts.items() >= _MAKER.items():
+        return facts
+    return None
 
 
 def is_own_folder(path: Path) -> bool:
@@ -130,7 +132,9 @@ def _is_working_folder(folder: Path) -> bool:
     if not (is_own_folder(folder) and is_private(folder)):
         return False
     note = marked(folder)
-    return is_unmarked(folder) if note is None else note.get("name") == folder.name  # a copied note names another
+    if note is None:  # a copied note names another
+        return is_unmarked(folder)
+    return note.get("name") == folder.name
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:

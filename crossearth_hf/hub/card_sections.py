@@ -14,7 +14,7 @@ from ..reporting.comparison import NOTES, Comparison
 from ..scenarios.scenarios import DOMAINS
 from ..scenarios.source_datasets import DATASETS
 from ..training import TrainConfig, build_train_config
-from ..training.config import with_new_names
+from ..training.recipe import with_new_names
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,26 @@ def card_sections(facts: CardFacts) -> dict[str, str]:
 def dataset_of(entry: Entry) -> str | None:
     """Key in `DATASETS` of what an entry was scored on; None for a folder."""
     domain = DOMAINS.get(entry.target)
-    return domain.dataset if domain is not None and entry.scenario is not None else None
+    if domain is not None and entry.scenario is not None:
+        return domain.dataset
+    return None
 
 
 def _model(facts: CardFacts) -> str:
     config = facts.config
     backbone, resolution = config.backbone_config, config.ground_sampling_distance
-    stem = "convolutional stem, " if config.convolutional_stem else ""
+    if config.convolutional_stem:
+        stem = "convolutional stem, "
+    else:
+        stem = ""
     network = (
         f"{stem}ViT of width {backbone.hidden_size} with {backbone.num_hidden_layers} blocks, {config.rein_num_tokens} "
         f"Rein tokens a block, Mask2Former head with {config.num_queries} queries"
     )
-    trained_at = f", learned at {resolution:g} m a pixel" if resolution else ""
+    if resolution:
+        trained_at = f", learned at {resolution:g} m a pixel"
+    else:
+        trained_at = ""
     rows = [
         ["classes", _classes_in_words(config.id2label[index] for index in sorted(config.id2label))],
         ["input", f"{_channels(config.num_channels)}, windows of {config.image_size} px{trained_at}"],
@@ -91,7 +99,7 @@ def _training(training: Mapping[str, Any] | None) -> str:
     if not training:
         return "Neither the model's folder nor its report states how it was trained."
     try:
-        rows = _method(build_train_config(with_new_names(training)))
+        rows = _method(build_train_config({"output_dir": "-"} | with_new_names(training)))
     except InputError:  # of another version, or written by a person: shown as it is
         rows = [[key, _shown(value)] for key, value in training.items()]
     return _table(["", ""], rows)
@@ -135,7 +143,10 @@ def _method(config: TrainConfig) -> list[list[str]]:
 
 def _shown(value: Any) -> str:
     """A setting for readers elsewhere: of an absolute path only its end."""
-    items = value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, list | tuple):
+        items = value
+    else:
+        items = [value]
     return ", ".join(f"`{re.sub(r'(?:(?<=^)|(?<=:))/(?:[^/:]*/)*', '', str(item))}`" for item in items)
 
 
@@ -190,14 +201,19 @@ def _overall(facts: CardFacts, entries: Sequence[Entry]) -> str:
 
 def _title(entry: Entry) -> str:
     """An entry's name, with its domains where it is a scenario."""
-    remarks = [f"{entry.source} → {entry.target}"] if entry.scenario else []
+    if entry.scenario:
+        remarks = [f"{entry.source} → {entry.target}"]
+    else:
+        remarks = []
     remarks += ["ours, not the paper's"] * entry.ours + ["incomplete"] * entry.incomplete
     return entry.name + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
 def _score(entry: Entry, key: str) -> str:
     value = entry.scores[key]
-    return ABSENT if value is None else percent_interval(value, entry.intervals[key])
+    if value is None:
+        return ABSENT
+    return percent_interval(value, entry.intervals[key])
 
 
 def _published(scores: Mapping[str, float]) -> str:
@@ -207,7 +223,9 @@ def _published(scores: Mapping[str, float]) -> str:
 def _over_seeds(seeds: Comparison, entry: Entry) -> str:
     """Mean and deviation of the mean IoU over the runs that were scored on this target."""
     count = len(seeds.models[0].entries(entry.name))
-    return f"{seeds.score(seeds.models[0], entry.name)} ({count} runs)" if count > 1 else ABSENT
+    if count > 1:
+        return f"{seeds.score(seeds.models[0], entry.name)} ({count} runs)"
+    return ABSENT
 
 
 def _class_tables(entries: Sequence[Entry]) -> list[str]:
@@ -262,7 +280,10 @@ def _training_datasets(training: Mapping[str, Any] | None) -> set[str]:
 
 
 def _use(name: str, resolution: float | None) -> str:
-    scaled = f" --resolution {resolution:g}" if resolution else ""
+    if resolution:
+        scaled = f" --resolution {resolution:g}"
+    else:
+        scaled = ""
     return f"""\
 `{name}` stands for the path of this folder, or for OWNER/{name} on the Hub.
 
@@ -279,7 +300,9 @@ processor = AutoImageProcessor.from_pretrained("{name}", trust_remote_code=True)
 
 
 def _channels(number: int) -> str:
-    return "RGB" if number == 3 else f"{number} bands, red, green and blue first"
+    if number == 3:
+        return "RGB"
+    return f"{number} bands, red, green and blue first"
 
 
 def _classes_in_words(names: Any) -> str:

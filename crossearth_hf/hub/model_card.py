@@ -21,7 +21,7 @@ from ..inference.loading import load_config
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..reporting.comparison import Comparison, compare
 from ..scenarios.source_datasets import DATASETS
-from ..training.config import with_new_names
+from ..training.recipe import with_new_names
 from ..training.run_folder import HARMLESS_ON_RESUME
 from .card_sections import CardFacts, card_sections, dataset_of
 

@@ -79,7 +79,10 @@ def publish(
     """
     check_repository(repo_id)
     upload = plan_upload(folder)
-    notes = _check_dataset(upload, private) if dataset else _check_model(upload)
+    if dataset:
+        notes = _check_dataset(upload, private)
+    else:
+        notes = _check_model(upload)
     if really:
         if api is None:
             require_online(f"{repo_id} cannot be pushed")
@@ -94,7 +97,10 @@ def plan_upload(folder: str | os.PathLike[str]) -> Upload:
         raise InputError(f"{folder} is not a folder; name the folder of a model or of a data set")
     files, left_out = [], {}
     for path in _walk(root):
-        reason = _folder_stays(path) if path.is_dir() else _file_stays(path, root)
+        if path.is_dir():
+            reason = _folder_stays(path)
+        else:
+            reason = _file_stays(path, root)
         if reason is not None:
             left_out[path.relative_to(root).as_posix() + "/" * path.is_dir()] = reason
         elif not path.is_dir():
@@ -119,7 +125,9 @@ def _folder_stays(path: Path) -> str | None:
     if path.is_symlink():
         return "a link to a folder"
     of_a_run = path.name in _RUN_FOLDERS or path.name.startswith("checkpoint-")
-    return "checkpoints, logs or caches of a run" if of_a_run else None
+    if of_a_run:
+        return "checkpoints, logs or caches of a run"
+    return None
 
 
 def _file_stays(path: Path, root: Path) -> str | None:
@@ -140,14 +148,22 @@ def _check_model(upload: Upload) -> list[str]:
     names = {file.as_posix() for file in upload.files}
     for name in _MODEL_FILES:
         if name not in names:
-            reason = f", for {name} is {upload.left_out[name]}" if name in upload.left_out else ""
-            remedy = "`crossearth card` writes it" if name == CARD else "save model and processor with save_pretrained"
+            if name in upload.left_out:
+                reason = f", for {name} is {upload.left_out[name]}"
+            else:
+                reason = ""
+            if name == CARD:
+                remedy = "`crossearth card` writes it"
+            else:
+                remedy = "save model and processor with save_pretrained"
             raise InputError(f"{upload.folder} has no {name} to publish{reason}; {remedy}")
     for name in ("config.json", "preprocessor_config.json"):
         _check_code(upload, name, names)
     metadata = _read_card(upload.folder / CARD)
     load_model(upload.folder, device="cpu")
-    return [] if metadata.get("license") else [f"{CARD} states no license; add one with `crossearth card --license`"]
+    if metadata.get("license"):
+        return []
+    return [f"{CARD} states no license; add one with `crossearth card --license`"]
 
 
 def _check_code(upload: Upload, name: str, names: set[str]) -> None:
@@ -176,7 +192,10 @@ def _check_dataset(upload: Upload, private: bool) -> list[str]:
     if Path(CARD) not in upload.files:
         raise InputError(f"{upload.folder} has no {CARD}; `crossearth build-dataset` writes it")
     metadata = _read_card(upload.folder / CARD)
-    notes = [] if metadata.get("license") else [f"{CARD} states no license"]
+    if metadata.get("license"):
+        notes = []
+    else:
+        notes = [f"{CARD} states no license"]
     for file in upload.files:
         if file.name == "build.json":
             notes += _check_build(upload.folder / file, private)
@@ -245,4 +264,6 @@ def _size(count: int) -> str:
     size, units = float(count), ["B", "kB", "MB", "GB"]
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]
-    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"
+    if units[0] == "B":
+        return f"{size:.0f} {units[0]}"
+    return f"{size:.1f} {units[0]}"

@@ -39,7 +39,10 @@ def predict_array(
     channels = len(processor.image_mean)
     fits = isinstance(image, np.ndarray) and image.ndim == 3 and image.dtype == np.uint8 and image.size > 0
     if not fits or image.shape[2] != channels:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else shown(image)
+        if isinstance(image, np.ndarray):
+            found = f"{image.dtype} {image.shape}"
+        else:
+            found = shown(image)
         raise InputError(f"the image is {found}; the model takes a uint8 array (height, width, {channels})")
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} must be at least 1")

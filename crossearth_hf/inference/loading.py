@@ -47,7 +47,10 @@ def load_model(
     name = _model_name(name_or_dir)
     folder = model_folder(name_or_dir)
     config = load_config(folder)
-    precision = fastest_dtype(target) if dtype == "auto" else getattr(torch, dtype)
+    if dtype == "auto":
+        precision = fastest_dtype(target)
+    else:
+        precision = getattr(torch, dtype)
     blocks = target.type == "cpu" and precision == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
     check_count(config, folder)
     processor = load_processor(folder)
@@ -75,7 +78,10 @@ def load_model(
                 f"the weights of {name} {what} {len(info[keys])} tensors, such as {shown(min(info[keys]))}; save or "
                 "convert it again"
             )
-    remedy = "save or convert it again" if precision == torch.float32 else "use float32, or convert it again"
+    if precision == torch.float32:
+        remedy = "save or convert it again"
+    else:
+        remedy = "use float32, or convert it again"
     check_weights(model.state_dict(), name, remedy)
     if len(processor.image_mean) != config.num_channels:
         raise InputError(
@@ -114,7 +120,10 @@ def check_count(config: CrossEarthConfig, folder: Path) -> None:
     """
     remedy = "the model cannot be loaded, save or convert it again"
     index = folder / INDEX
-    names = [WEIGHTS] if (folder / WEIGHTS).exists() or not index.exists() else weight_parts(index)
+    if (folder / WEIGHTS).exists() or not index.exists():
+        names = [WEIGHTS]
+    else:
+        names = weight_parts(index)
     held = sum(math.prod(shape) for name in names for shape in tensor_shapes(folder / name, remedy).values())
     try:
         with torch.device("meta"):
@@ -148,7 +157,9 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
         supported = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     else:
         supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if supported else torch.float32
+    if supported:
+        return torch.bfloat16
+    return torch.float32
 
 
 def resolve_device(name: str) -> torch.device:
@@ -190,7 +201,9 @@ def model_folder(name_or_dir: str | os.PathLike[str] | None = None) -> Path:
         InputError: for an unknown id, a Hub that does not answer within seconds, a folder without config.json.
     """
     name = _model_name(name_or_dir)
-    return Path(name) if os.path.isdir(name) else hub_model(name)
+    if os.path.isdir(name):
+        return Path(name)
+    return hub_model(name)
 
 
 def load_config(name_or_dir: str | os.PathLike[str] | None = None) -> CrossEarthConfig:
@@ -203,7 +216,10 @@ def load_config(name_or_dir: str | os.PathLike[str] | None = None) -> CrossEarth
         InputError: for an unknown id, a folder without the configuration of a CrossEarth model.
     """
     name = _model_name(name_or_dir)
-    path = Path(name, CONFIG) if os.path.isdir(name) else hub_file(name, CONFIG)
+    if os.path.isdir(name):
+        path = Path(name, CONFIG)
+    else:
+        path = hub_file(name, CONFIG)
     values = read_json(path, "save or convert the model again")
     found: Any = values.get("model_type")
     if found != CrossEarthConfig.model_type:

@@ -29,4 +29,6 @@ def return_freed_memory() -> None:
 
 def _from_glibc(name: str) -> Any:
     """A function of the C library; None where it has none of that name."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if sys.platform == "linux":
+        return getattr(ctypes.CDLL(None), name, None)
+    return None

@@ -102,21 +102,30 @@ def _check_kinds(
 ) -> None:
     """Refuses values of another kind than their fields are annotated with; fields without annotation may hold any."""
     for name, value in values.items():
-        kinds = _kinds(hints[name]) if name in hints else {}
+        if name in hints:
+            kinds = _kinds(hints[name])
+        else:
+            kinds = {}
         if kinds and not _is_of(value, kinds):
             _refuse(source, prefix + name, value, " or ".join(_KINDS[kind] for kind in kinds))
 
 
 def _kinds(annotation: Any) -> dict[type, Any]:
     """The kinds of JSON values that an annotation admits, each with the annotation of its items, if any."""
-    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if get_origin(annotation) in (Union, UnionType):
+        parts = get_args(annotation)
+    else:
+        parts = (annotation,)
     kinds = {_JSON.get(get_origin(part), get_origin(part)) or part: next(iter(get_args(part)), None) for part in parts}
     return {kind: item for kind, item in kinds.items() if kind in _KINDS}
 
 
 def _is_of(value: Any, kinds: Mapping[type, Any]) -> bool:
     """Whether a value is of one of some kinds, and its numbers are finite."""
-    kind = float if type(value) is int and int not in kinds else type(value)
+    if type(value) is int and int not in kinds:
+        kind = float
+    else:
+        kind = type(value)
     if kind not in kinds or (kind is float and not math.isfinite(value)):
         return False
     item = kinds[kind]

@@ -36,4 +36,6 @@ def normalize_pixels(
         )
     channels = [torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (mean, std)]
     normalized = pixels.to(torch.float32, copy=True).mul_(rescale_factor).sub_(channels[0]).div_(channels[1])
-    return normalized if valid is None else normalized.mul_(valid.unsqueeze(-3))
+    if valid is None:
+        return normalized
+    return normalized.mul_(valid.unsqueeze(-3))

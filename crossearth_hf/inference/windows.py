@@ -65,7 +65,10 @@ def resolve_window(
     default_stride = max(1, round(side * config.window_stride / config.image_size))
     if fast:
         default_stride = max(default_stride, round(side * FAST_STEP))
-    step = default_stride if stride is None else stride
+    if stride is None:
+        step = default_stride
+    else:
+        step = stride
     if not 1 <= step <= side:
         raise InputError(f"stride {step} must lie between 1 and the window of {side}; {default_stride} suits it")
     return side, step
@@ -145,7 +148,10 @@ class WindowScorer:
         scores = self._averaged(crops)
         if not bool(torch.isfinite(scores.sum())):
             dtype = str(self._model.dtype).removeprefix("torch.")
-            remedy = "convert or train it again" if dtype == "float32" else "compute in float32 (--dtype float32)"
+            if dtype == "float32":
+                remedy = "convert or train it again"
+            else:
+                remedy = "compute in float32 (--dtype float32)"
             raise InputError(f"the scores of the model are not numbers (NaN) in {dtype}; {remedy}")
         return scores
 
@@ -189,8 +195,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _does_not_fit(crops: Tensor) -> str:
     count, height, width = len(crops), *crops.shape[-2:]
-    windows = "a window" if count == 1 else f"{count} windows"
-    does = "does" if count == 1 else "do"
+    if count == 1:
+        windows = "a window"
+    else:
+        windows = f"{count} windows"
+    if count == 1:
+        does = "does"
+    else:
+        does = "do"
     return f"{windows} of {height} x {width} pixels {does} not fit into the memory of {crops.device}"
 
 

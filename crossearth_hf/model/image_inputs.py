@@ -35,7 +35,10 @@ def check_names(given: Iterable[str], known: Collection[str], owner: str) -> Non
         if name in known or name in _SERVICE_NAMES or name.startswith("_"):
             continue
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the known ones are {', '.join(sorted(known))}"
+        if near:
+            hint = f"did you mean '{near[0]}'?"
+        else:
+            hint = f"the known ones are {', '.join(sorted(known))}"
         raise TypeError(f"{owner} has no setting '{name}'; {hint}")
 
 
@@ -81,7 +84,9 @@ def image_array(
     values = plain_array(image)
     axis = _channel_axis(values.shape, max(channels, 3), input_data_format)
     values = np.moveaxis(values, axis, 0)
-    return _rgb(values) if do_convert_rgb and channels <= 3 else values
+    if do_convert_rgb and channels <= 3:
+        return _rgb(values)
+    return values
 
 
 def check_images(images: Any) -> None:
@@ -102,7 +107,8 @@ def plain_array(value: Any) -> np.ndarray:
     """An array, also of a tensor of any device, with a gradient or in bfloat16."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        value = value.float() if value.dtype == bfloat16 else value
+        if value.dtype == bfloat16:
+            value = value.float()
         return value.numpy()
     return np.asarray(value)
 
@@ -125,7 +131,10 @@ def check_pixels(images: Sequence[np.ndarray], rescale_factor: float | None, uni
         low, high = float(image.min()), float(image.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("an image holds NaN or infinity; fill such pixels, and label them 255 in training")
-        factor = 1.0 if rescale_factor is None else rescale_factor
+        if rescale_factor is None:
+            factor = 1.0
+        else:
+            factor = rescale_factor
         if math.isclose(factor, EIGHT_BITS):
             _check_eight_bits(image.dtype, low, high)
         elif unit and max(-low, high) * factor > LARGEST_UNIT:
@@ -173,7 +182,10 @@ def label_ids(values: np.ndarray, do_reduce_labels: bool, ignore_index: int | No
         ids = np.where(ids == ignore_index, IGNORE_INDEX, ids)
     wrong = np.unique(values[(ids < 0) | (ids > IGNORE_INDEX)])
     if len(wrong):
-        remedy = f"set ignore_index={wrong[0]}" if len(wrong) == 1 else f"write {IGNORE_INDEX}"
+        if len(wrong) == 1:
+            remedy = f"set ignore_index={wrong[0]}"
+        else:
+            remedy = f"write {IGNORE_INDEX}"
         raise ValueError(
             f"a segmentation map holds {', '.join(map(str, wrong[:8]))}; ids are 0 to 254: {remedy} if that marks "
             "pixels without label"
@@ -188,7 +200,10 @@ def _check_eight_bits(dtype: "np.dtype[Any]", low: float, high: float) -> None:
             f"pixels of 16 bits, from {low:g} to {high:g}, are not the 0..255 that rescale_factor is for; stretch them "
             "to uint8, as `crossearth predict` does, or set rescale_factor to 1 over the largest value"
         )
-    margin = OVERSHOOT if dtype.kind == "f" else 0
+    if dtype.kind == "f":
+        margin = OVERSHOOT
+    else:
+        margin = 0
     if low < -margin or high > 255 + margin:
         raise ValueError(
             f"pixels from {low:g} to {high:g} are not the 0..255 that rescale_factor is for; stretch them to uint8, or "
@@ -205,7 +220,9 @@ def _picture_array(image: Image.Image, do_convert_rgb: bool) -> np.ndarray:
     """(C, H, W) of a PIL image; modes of more than 8 bits keep their numbers, which Pillow would cut to 0..255."""
     if image.mode in _WIDE_MODES:
         values = np.asarray(image)[None]
-        return np.repeat(values, 3, axis=0) if do_convert_rgb else values
+        if do_convert_rgb:
+            return np.repeat(values, 3, axis=0)
+        return values
     if do_convert_rgb:
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -213,13 +230,17 @@ def _picture_array(image: Image.Image, do_convert_rgb: bool) -> np.ndarray:
             image = Image.alpha_composite(white, image)
         image = image.convert("RGB")
     values = np.array(image)
-    return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+    if values.ndim == 2:
+        return values[None]
+    return np.moveaxis(values, -1, 0)
 
 
 def _channel_axis(shape: tuple[int, ...], channels: int, input_data_format: str | ChannelDimension | None) -> int:
     """0 or -1: the axis that is said to hold the channels, else the one of the model's number, else of 1 or 4."""
     if input_data_format is not None:
-        return 0 if ChannelDimension(input_data_format) == ChannelDimension.FIRST else -1
+        if ChannelDimension(input_data_format) == ChannelDimension.FIRST:
+            return 0
+        return -1
     for wanted in ((channels,), (1, 3, 4)):
         found = [axis for axis in (0, -1) if shape[axis] in wanted]
         if len(found) == 1:
@@ -232,7 +253,9 @@ def _channel_axis(shape: tuple[int, ...], channels: int, input_data_format: str 
         if found:
             return 0
     # Neither fits: whoever knows the model's channels says so.
-    return 0 if shape[0] < shape[-1] else -1
+    if shape[0] < shape[-1]:
+        return 0
+    return -1
 
 
 def _rgb(values: np.ndarray) -> np.ndarray:
@@ -242,7 +265,10 @@ def _rgb(values: np.ndarray) -> np.ndarray:
     if len(values) != 4:
         return values
     color, alpha = values[:3], values[3]
-    opaque = 1 if alpha.dtype.kind == "f" and alpha.max(initial=0) == 1 else 255
+    if alpha.dtype.kind == "f" and alpha.max(initial=0) == 1:
+        opaque = 1
+    else:
+        opaque = 255
     if not alpha.any() or not np.isin(alpha, (0, opaque)).all():
         raise ValueError(
             "the fourth channel of an array is not a mask of 0 and 255 and may be a band; give the first three "
@@ -262,7 +288,9 @@ def _listed(maps: Any, sizes: Sequence[tuple[int, int]]) -> list[Any]:
         return [maps]
     values = plain_array(maps)
     single = values.ndim <= 2 or (len(sizes) == 1 and values.ndim == 3)
-    return [values] if single else list(values)
+    if single:
+        return [values]
+    return list(values)
 
 
 def padding_mask(sizes: Sequence[tuple[int, int]], divisor: int) -> np.ndarray | None:
@@ -284,11 +312,17 @@ def padding_mask(sizes: Sequence[tuple[int, int]], divisor: int) -> np.ndarray |
 def _label_map(given: Any, size: tuple[int, int]) -> np.ndarray:
     """(H, W) of a map that belongs to an image of `size`."""
     if isinstance(given, str) or (isinstance(given, Image.Image) and len(given.getbands()) > 1):
-        what = f"mode {given.mode}" if isinstance(given, Image.Image) else "a path or address"
+        if isinstance(given, Image.Image):
+            what = f"mode {given.mode}"
+        else:
+            what = "a path or address"
         raise ValueError(f"a segmentation map of {what} is read as color; give one (H, W) map of class ids per image")
     values = plain_array(given)
     if values.ndim == 3:
-        flat = [values[0]] if len(values) == 1 else []
+        if len(values) == 1:
+            flat = [values[0]]
+        else:
+            flat = []
         flat += [values[..., 0]] if values.shape[-1] == 1 else []
         if not flat:
             raise ValueError(

@@ -69,9 +69,14 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        hidden = maps if self.expand is None else F.relu6(self.expand(maps), inplace=True)
+        if self.expand is None:
+            hidden = maps
+        else:
+            hidden = F.relu6(self.expand(maps), inplace=True)
         hidden = self.project(F.relu6(self.depthwise(hidden), inplace=True))
-        return hidden + maps if self.residual else hidden
+        if self.residual:
+            return hidden + maps
+        return hidden
 
 
 class EfficientNetLite(nn.Module):

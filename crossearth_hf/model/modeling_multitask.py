@@ -146,7 +146,9 @@ class CrossEarthReconstruction(GradientCheckpointingLayer):
             small = F.conv2d(self.aspp(level), weight)
             merged += F.interpolate(small, inner, mode="bilinear", align_corners=False)
         images = self.pixels(F.relu(merged, inplace=True))
-        return images if inner == size else F.interpolate(images, size, mode="bilinear", align_corners=False)
+        if inner == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
 class CrossEarthMultiTask(nn.Module):
@@ -237,11 +239,18 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
         Raises:
             ValueError: H or W is not a multiple of 16; a label is neither a class nor 255; tensors do not fit together.
         """
-        clean = pixel_values if clean_pixel_values is None else clean_pixel_values
+        if clean_pixel_values is None:
+            clean = pixel_values
+        else:
+            clean = clean_pixel_values
         _check_styled(pixel_values, clean_pixel_values, styled)
         # First, so that its random points are those of a model without the second task.
-        segmentation = {} if labels is None else super().forward(pixel_values, labels, seeds, return_dict=True)
-        visible = self._visible(clean, seeds) if visible is None else visible
+        if labels is None:
+            segmentation = {}
+        else:
+            segmentation = super().forward(pixel_values, labels, seeds, return_dict=True)
+        if visible is None:
+            visible = self._visible(clean, seeds)
         if visible.dtype != torch.bool or visible.shape != clean[:, 0].shape:
             raise ValueError(
                 f"visible is {visible.dtype} of shape {tuple(visible.shape)}; give one bool for each pixel: "
@@ -285,7 +294,10 @@ class CrossEarthForMultiTaskTraining(CrossEarthForSemanticSegmentation):
     def _visible(self, images: Tensor, seeds: Tensor | None) -> Tensor:
         batch, _, height, width = images.shape
         ratio, block = self.config.mim_mask_ratio, self.config.mim_block_size
-        numbers = None if seeds is None else seeds.tolist()
+        if seeds is None:
+            numbers = None
+        else:
+            numbers = seeds.tolist()
         return visible_blocks((batch, height, width), ratio, block, numbers).to(images.device)
 
     def _rebuild(self, images: Tensor) -> Tensor:

@@ -326,7 +326,10 @@ def kept_parts(outputs: Sequence[Path], identity: dict[str, Any]) -> Iterator[Pa
         except BaseException:
             finished = sum(map(_is_part, folder.iterdir()))
             if finished:
-                are = "part is" if finished == 1 else "parts are"
+                if finished == 1:
+                    are = "part is"
+                else:
+                    are = "parts are"
                 print(
                     f"{finished} finished {are} kept in {folder}; the same command goes on from there", file=sys.stderr
                 )

@@ -104,7 +104,9 @@ class MapFolders:
         """The files of a scene, unchecked."""
 
         def file(folder: Path | None, ending: str) -> Path | None:
-            return None if folder is None else folder / f"{scene.name}{ending}"
+            if folder is None:
+                return None
+            return folder / f"{scene.name}{ending}"
 
         extras = file(self.confidence, ".tif"), file(self.probabilities, ".tif"), file(self.preview, ".png")
         confidence, probabilities, preview = extras
@@ -208,7 +210,10 @@ def _map_one(scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overw
         finding = str(error).removeprefix(f"{scene.source} ")
         return SceneResult(scene, skipped=f"skipped, {finding}")
     except InputError as error:
-        sentence = str(error) if scene.source in str(error) else f"{scene.source}: {error}"
+        if scene.source in str(error):
+            sentence = str(error)
+        else:
+            sentence = f"{scene.source}: {error}"
         return SceneResult(scene, problem=sentence)
     except Exception as error:  # a fault of ours with one scene must not cost the others
         return SceneResult(scene, problem=f"{scene.source}: {type(error).__name__}: {error}")

@@ -53,7 +53,10 @@ class MapReport:
         `pandas.DataFrame.from_dict(report.areas, orient="index")` makes a table of it. Hectares are None where the
         scene's CRS does not tell.
         """
-        hectares = [None] * len(self.pixels) if self.hectares is None else self.hectares.tolist()
+        if self.hectares is None:
+            hectares = [None] * len(self.pixels)
+        else:
+            hectares = self.hectares.tolist()
         columns = zip(self.label_set.classes, self.pixels.tolist(), self.shares.tolist(), hectares, strict=True)
         return {name: {"pixels": count, "share": share, "hectares": area} for name, count, share, area in columns}
 
@@ -116,7 +119,10 @@ class MapReport:
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         """Name, pixels, share and hectares of each class, as text; pixels without data come last."""
-        hectares = ["-"] * len(self.pixels) if self.hectares is None else list(map(_digits, self.hectares))
+        if self.hectares is None:
+            hectares = ["-"] * len(self.pixels)
+        else:
+            hectares = list(map(_digits, self.hectares))
         columns = zip(self.label_set.classes, self.pixels, self.shares, hectares, strict=True)
         rows = [(name, f"{count:,}", f"{share:.1%}", area) for name, count, share, area in columns]
         if self.without_data:
@@ -126,4 +132,6 @@ class MapReport:
 
 def _digits(hectares: float) -> str:
     """An area to the square decameter, small ones to three digits."""
-    return f"{hectares:,.2f}" if hectares == 0 or hectares >= 1 else f"{hectares:.3g}"
+    if hectares == 0 or hectares >= 1:
+        return f"{hectares:,.2f}"
+    return f"{hectares:.3g}"

@@ -243,7 +243,10 @@ def scene_mapper(
         side, step = resolve_window(network.config, window, stride, fast=fast)
         if window is not None and side != window and tell is not None:
             short = f"below the least of {network.config.least_side} pixels"
-            reason = "not a multiple of 16" if window % 16 else short
+            if window % 16:
+                reason = "not a multiple of 16"
+            else:
+                reason = short
             tell(f"window {window} is {reason}: {side} is used")
         yield SceneMapper(
             network, processor, side, step, batch_size=batch_size, tta=tta, reading=reading, workers=shared
@@ -279,7 +282,10 @@ def _workers(
         raise InputError(f"{count} workers do not go with the scheduler {scheduler}; leave one of them out")
     if isinstance(model, tuple):
         raise InputError("workers load the model themselves; give its folder or Hub id instead of a loaded one")
-    name = None if model is None else os.fspath(model)
+    if model is None:
+        name = None
+    else:
+        name = os.fspath(model)
     source = ModelSource(os.path.abspath(name) if name is not None and os.path.isdir(name) else name, device, dtype)
     if scheduler is not None:
         return cluster_workers(scheduler, source)

@@ -223,7 +223,9 @@ class _Tally:
     @property
     def hectares(self) -> np.ndarray | None:
         """(K,) ground area of each class, or None where the grid does not tell."""
-        return None if self._areas is None else self._areas[: self._classes] / _SQUARE_METERS_PER_HECTARE
+        if self._areas is None:
+            return None
+        return self._areas[: self._classes] / _SQUARE_METERS_PER_HECTARE
 
     def count(self, row: int, col: int, labels: np.ndarray) -> None:
         """Counts (H, W) labels that lie at (row, col)."""
@@ -231,8 +233,14 @@ class _Tally:
         if self._areas is None:
             return
         areas = self._grid.pixel_areas(row, col, labels != IGNORE_INDEX)  # (H, W)
-        sums = None if areas is None else np.bincount(labels.ravel(), areas.ravel(), minlength=256)
-        self._areas = None if sums is None else self._areas + sums
+        if areas is None:
+            sums = None
+        else:
+            sums = np.bincount(labels.ravel(), areas.ravel(), minlength=256)
+        if sums is None:
+            self._areas = None
+        else:
+            self._areas = self._areas + sums
 
 
 def _write_map(
@@ -262,7 +270,10 @@ def _write_map(
         if outputs.preview is not None:
             _save_preview(scene, stages[0], label_set, tally, stages[-1])
         remark = crs_remark(stages[0], scene.native_grid, outputs.map)
-    remarks = [remark] if remark else []
+    if remark:
+        remarks = [remark]
+    else:
+        remarks = []
     if scene.native_grid.rpcs is not None:
         remarks.append("The scene is georeferenced by RPCs alone, and so are the files")
     return tally, tuple(remarks)
@@ -345,7 +356,10 @@ def resolution_advice(
     fits = min(size) >= trained_at / 2 and max(size) <= trained_at * 2
     if fits:
         return None
-    sides = f"{size[0]:.3g}" if max(size) < 1.01 * min(size) else f"{size[0]:.3g} x {size[1]:.3g}"
+    if max(size) < 1.01 * min(size):
+        sides = f"{size[0]:.3g}"
+    else:
+        sides = f"{size[0]:.3g} x {size[1]:.3g}"
     if not grid.can_be_rescaled(trained_at):
         remedy = "such scenes are outside what it knows; give it imagery of about {meters:g} m"
     elif min(grid.rescaled(trained_at).height, grid.rescaled(trained_at).width) < _LEAST_SIDE_TO_RESAMPLE:

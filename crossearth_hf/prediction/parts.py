@@ -121,7 +121,10 @@ def part_batches(grid: Grid, part: Part, window: int, stride: int, batch_size: i
     cols = [window_start(number, grid.width, side_x, stride) for number in numbers[1]]
     batches = []
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        complete = part.bottom if following is None else min(part.bottom, following // TILE * TILE)
+        if following is None:
+            complete = part.bottom
+        else:
+            complete = min(part.bottom, following // TILE * TILE)
         for first in range(0, len(cols), batch_size):
             is_last = first + batch_size >= len(cols)
             batches.append(Batch(row, cols[first : first + batch_size], complete if is_last else part.top))
@@ -140,7 +143,10 @@ def _touching(grid: Grid, part: Part, window: int, stride: int) -> tuple[range, 
 def _overlapping(size: int, side: int, stride: int, first: int, end: int) -> range:
     """Numbers of the windows along an axis that reach into [first, end)."""
     last = window_count(size, side, stride) - 1  # shifted back inside, it may start before `end` all the same
-    stop = last + 1 if window_start(last, size, side, stride) < end else min(last, math.ceil(end / stride))
+    if window_start(last, size, side, stride) < end:
+        stop = last + 1
+    else:
+        stop = min(last, math.ceil(end / stride))
     return range(min(max(0, (first - side) // stride + 1), last), stop)
 
 

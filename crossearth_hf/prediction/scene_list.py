@@ -82,11 +82,10 @@ def list_scenes(named: Sequence[str], outputs: Sequence[Path], *, asset: str | N
     for scene in scenes:
         if scene.name in seen:
             first = seen[scene.name]
-            remedy = (
-                "move one of them away, or list the scenes to map in a .txt file"
-                if os.path.dirname(first) == os.path.dirname(scene.source)
-                else "name the folder that holds both, or map them into two folders"
-            )
+            if os.path.dirname(first) == os.path.dirname(scene.source):
+                remedy = "move one of them away, or list the scenes to map in a .txt file"
+            else:
+                remedy = "name the folder that holds both, or map them into two folders"
             raise InputError(f"{first} and {scene.source} would both be written as {scene.name}; {remedy}")
         seen[scene.name] = scene.source
     return scenes
@@ -169,7 +168,10 @@ def _stac_items(path: Path) -> list[Any]:
     kind = document.get("type")
     if kind == "Feature":
         return [document]
-    features = document.get("features") if kind == "FeatureCollection" else None
+    if kind == "FeatureCollection":
+        features = document.get("features")
+    else:
+        features = None
     if not isinstance(features, list):
         raise InputError(f"{path} is neither a STAC item nor a FeatureCollection of items; export the items as GeoJSON")
     return features
@@ -177,7 +179,10 @@ def _stac_items(path: Path) -> list[Any]:
 
 def _stac_scene(item: Any, folder: Path, asset: str | None) -> ListedScene:
     """The scene of a STAC item, or what is wrong with it."""
-    fields = item if isinstance(item, dict) else {}
+    if isinstance(item, dict):
+        fields = item
+    else:
+        fields = {}
     identity, assets = fields.get("id"), fields.get("assets")
     if not isinstance(identity, str) or not isinstance(assets, dict):
         raise InputError(f"a feature with the id {identity!r} is no STAC item: it lacks an id or assets; remove it")
@@ -192,13 +197,19 @@ def _asset_href(identity: str, assets: dict[str, Any], wanted: str | None) -> st
     """The link of the asset to map, as `list_scenes` chooses it."""
     links = {key: value for key, value in assets.items() if isinstance(value, dict) and value.get("href")}
     if wanted is not None:
-        candidates = [wanted] if wanted in links else []
+        if wanted in links:
+            candidates = [wanted]
+        else:
+            candidates = []
     else:
         images = [key for key in links if _is_image(links[key])]
         visual = [key for key in images if "visual" in _roles(links[key])] or [key for key in images if key == "visual"]
         candidates = visual or [key for key in images if "data" in _roles(links[key])] or images
     if len(candidates) != 1:
-        count = f"no asset '{wanted}'" if wanted is not None else f"{len(candidates)} assets that could be the scene"
+        if wanted is not None:
+            count = f"no asset '{wanted}'"
+        else:
+            count = f"{len(candidates)} assets that could be the scene"
         raise InputError(
             f"STAC item {identity} has {count}; choose one with --asset: {', '.join(links) or 'there is none'}"
         )
@@ -207,19 +218,27 @@ def _asset_href(identity: str, assets: dict[str, Any], wanted: str | None) -> st
 
 def _roles(asset: dict[str, Any]) -> set[str]:
     roles = asset.get("roles")
-    return {role for role in roles if isinstance(role, str)} if isinstance(roles, list) else set()
+    if isinstance(roles, list):
+        return {role for role in roles if isinstance(role, str)}
+    return set()
 
 
 def _is_image(asset: dict[str, Any]) -> bool:
     """Whether an asset is imagery by its roles and its media type or, where that is missing, its ending."""
     kind, ending = asset.get("type"), Path(str(asset["href"]).partition("?")[0]).suffix.lower()
-    is_raster = kind.startswith("image/") if isinstance(kind, str) else ending in IMAGE_SUFFIXES
+    if isinstance(kind, str):
+        is_raster = kind.startswith("image/")
+    else:
+        is_raster = ending in IMAGE_SUFFIXES
     return is_raster and not _roles(asset) & _NO_IMAGERY
 
 
 def _local_file(href: str, identity: str, folder: Path) -> str:
     """The file behind a link, relative links from `folder`; raises `InputError` for all that is not a file here."""
-    scheme = href.partition("://")[0].lower() if "://" in href else None
+    if "://" in href:
+        scheme = href.partition("://")[0].lower()
+    else:
+        scheme = None
     if scheme not in (None, "file"):
         raise InputError(
             f"STAC item {identity} links to {href}, which is not on this machine; download it and link to the file"

@@ -70,7 +70,10 @@ def predict_part(
         alone = model.device.type == "cpu"
         finish = partial(behind.submit, write) if alone else write
         blend = Blend(part, model.config.num_labels, finish, ignore_valid=scene.is_resampled)
-        add = blend.add if alone else partial(behind.submit, blend.add)
+        if alone:
+            add = blend.add
+        else:
+            add = partial(behind.submit, blend.add)
         for batch, pixels, valid in read_ahead:
             add(batch, valid, _score(scorer, processor, pixels, valid, weights))
             if on_batch is not None:
@@ -96,7 +99,10 @@ def _score(
         return [None] * len(valid)
     if not all(with_data):
         pixels, valid = pixels[with_data], valid[with_data]
-    holes = None if valid.all() else torch.from_numpy(valid).to(weights.device)
+    if valid.all():
+        holes = None
+    else:
+        holes = torch.from_numpy(valid).to(weights.device)
     crops = normalize_windows(torch.from_numpy(pixels).to(weights.device), holes, processor)  # (b', 3, h, w)
     missing = (weights.shape[0] - crops.shape[2], weights.shape[1] - crops.shape[3])
     if any(missing):

@@ -73,7 +73,10 @@ class SceneSource:
     @classmethod
     def of(cls, scene: Scene) -> "SceneSource":
         """Where workers find a scene that is open here."""
-        path = os.path.abspath(scene.path) if os.path.exists(scene.path) else scene.path  # GDAL has other names too
+        if os.path.exists(scene.path):  # GDAL has other names too
+            path = os.path.abspath(scene.path)
+        else:
+            path = scene.path
         return cls(
             path,
             bands=tuple(scene.bands),
@@ -310,7 +313,10 @@ def _asked(client: "Client", model: ModelSource) -> tuple[str, str]:
 def _resolved(model: ModelSource) -> tuple[str, str]:
     """The type in which to run the model on this worker, and that of its device."""
     device = resolve_device(model.device)
-    dtype = str(fastest_dtype(device)).removeprefix("torch.") if model.dtype == "auto" else model.dtype
+    if model.dtype == "auto":
+        dtype = str(fastest_dtype(device)).removeprefix("torch.")
+    else:
+        dtype = model.dtype
     return dtype, device.type
 
 
@@ -380,4 +386,6 @@ def _opened(scene: SceneSource, thread: int) -> Scene:
 def _version(scene: Scene) -> str | None:
     """What tells files from others under their paths, on every machine: their numbers may differ between them."""
     stamps = [stamp and stamp[:2] for stamp in scene.stamps.values()]
-    return hashlib.sha256(repr(stamps).encode()).hexdigest() if any(stamps) else None
+    if any(stamps):
+        return hashlib.sha256(repr(stamps).encode()).hexdigest()
+    return None

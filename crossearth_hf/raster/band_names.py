@@ -72,12 +72,16 @@ def _by_color_words(names: Sequence[str]) -> list[int] | None:
         longer = [band for band, parts in enumerate(words, 1) if _colors_in(parts) == {color}]
         plain = [band for band in longer if {*_letters(words[band - 1])} - _NEUTRAL == {color}]
         found.append(plain if len(plain) == 1 else longer)
-    return [bands[0] for bands in found] if all(len(bands) == 1 for bands in found) else None
+    if all(len(bands) == 1 for bands in found):
+        return [bands[0] for bands in found]
+    return None
 
 
 def _colors_in(words: Sequence[str]) -> set[str]:
     """The colors among words; none where they name another part of the spectrum."""
-    return set() if _OTHER_LIGHT.intersection(words) else set(COLORS).intersection(words)
+    if _OTHER_LIGHT.intersection(words):
+        return set()
+    return set(COLORS).intersection(words)
 
 
 def _words(name: str) -> list[str]:
@@ -138,6 +142,10 @@ def _micrometers(source: Any, band: int, name: str) -> float | None:
         number = re.match(r"\s*(\d+(?:\.\d+)?)", str(value))
         if key.lower() in _WAVELENGTH_TAGS and number:
             length = float(number[1])
-            return length / 1000 if length > 100 else length
+            if length > 100:
+                return length / 1000
+            return length
     in_name = _NANOMETERS.search(name)
-    return float(in_name[1]) / 1000 if in_name else None
+    if in_name:
+        return float(in_name[1]) / 1000
+    return None

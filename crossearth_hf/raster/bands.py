@@ -36,7 +36,10 @@ def choose_bands(source: Any, bands: Sequence[int] | None, num_channels: int, al
         chosen = colors[:num_channels]
         _check_count(source, len(chosen), num_channels, alpha)
     else:
-        first = colors[:3] if len(colors) >= 3 else colors[:1]
+        if len(colors) >= 3:
+            first = colors[:3]
+        else:
+            first = colors[:1]
         chosen = rgb_by_name(source) or _rgb_by_mark(source) or first
     for band in chosen:
         if source.dtypes[band - 1].startswith("complex"):  # "complex_int16" is not a type of numpy's
@@ -48,7 +51,9 @@ def _rgb_by_mark(source: Any) -> list[int] | None:
     """Numbers of the bands that are marked as red, green and blue, if there is one of each."""
     roles = source.colorinterp
     marked = [role for role in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) if role in roles]
-    return [roles.index(role) + 1 for role in marked] if len(marked) == 3 else None
+    if len(marked) == 3:
+        return [roles.index(role) + 1 for role in marked]
+    return None
 
 
 def _check_choice(source: Any, bands: list[int], num_channels: int) -> None:
@@ -58,11 +63,15 @@ def _check_choice(source: Any, bands: list[int], num_channels: int) -> None:
         return
     refused, last = f"bands {','.join(map(str, bands))} do not fit {source.name}", source.count
     if num_channels == 3:
-        example = "1,2,3" if last > 2 else "1"
+        if last > 2:
+            example = "1,2,3"
+        else:
+            example = "1"
         raise InputError(f"{refused}; give one or three numbers from 1 to {last}, such as {example}")
-    remedy = (
-        f"give {num_channels} numbers from 1 to {last}" if num_channels <= last else "give a raster with all of them"
-    )
+    if num_channels <= last:
+        remedy = f"give {num_channels} numbers from 1 to {last}"
+    else:
+        remedy = "give a raster with all of them"
     raise InputError(f"{refused}, which has {last} bands, and a model of {num_channels} channels; {remedy}")
 
 
@@ -79,7 +88,9 @@ def _check_count(source: Any, count: int, num_channels: int, alpha: int | None) 
 
 def alpha_band(source: Any) -> int | None:
     """Number of the band that is marked as transparency, or None."""
-    return source.colorinterp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in source.colorinterp else None
+    if ColorInterp.alpha in source.colorinterp:
+        return source.colorinterp.index(ColorInterp.alpha) + 1
+    return None
 
 
 def palette_of(source: Any, bands: list[int]) -> np.ndarray | None:

@@ -118,7 +118,9 @@ def _judged(
     if len(core) < _LEAST_OTHERS or core.min() == core.max():
         is_two_valued = len(core) == 0 and share < 1
         certain = not (is_two_valued and value in _TYPE_ENDS)  # black and white in 16 bits
-        return Fill(value, band, share, certain) if usual and share >= _LEAST_SHARE else None
+        if usual and share >= _LEAST_SHARE:
+            return Fill(value, band, share, certain)
+        return None
     distance = _distance(value, core, int(same.sum()))
     if share < _LEAST_SHARE or distance < _FAR_AT_THE_BORDER:
         return None
@@ -127,7 +129,10 @@ def _judged(
         return Fill(value, band, share, certain=True)
     if distance < _FAR:
         return None
-    needed = _LEAST_SHARE_OF_A_CEILING if value in _TYPE_ENDS else _LEAST_SHARE
+    if value in _TYPE_ENDS:
+        needed = _LEAST_SHARE_OF_A_CEILING
+    else:
+        needed = _LEAST_SHARE
     return Fill(value, band, share, certain=value not in _SCALE_ENDS and share >= needed)
 
 
@@ -136,13 +141,18 @@ def _distance(value: float, others: np.ndarray, count: int) -> float:
     if len(others) < _LEAST_OTHERS:
         return 0.0
     low, high = (float(limit) for limit in np.percentile(others, (2, 98)))
-    nearest = low if value < low else high
+    if value < low:
+        nearest = low
+    else:
+        nearest = high
     if low <= value <= high:
         return 0.0
     halfway = nearest + (value - nearest) / 2
     between = int((others < halfway).sum() if value < low else (others > halfway).sum())
     spread = max(high - low, 0.05 * max(abs(low), abs(high)), np.finfo(np.float32).tiny)
-    return abs(value - nearest) / spread if between <= _MIXED * count else 0.0
+    if between <= _MIXED * count:
+        return abs(value - nearest) / spread
+    return 0.0
 
 
 def _border_share(same: np.ndarray) -> float:
@@ -187,7 +197,10 @@ def find_collars(values: np.ndarray, valid: np.ndarray) -> list[Collar]:
     collars = []
     for color, end in (("black", 0), ("white", 255)) if is_byte else (("black", 0),):
         steps = np.abs(values.astype(np.float64) - end)
-        tolerance = _COLLAR_STEPS if is_byte else _noise_of_black(values[:, valid])
+        if is_byte:
+            tolerance = _COLLAR_STEPS
+        else:
+            tolerance = _noise_of_black(values[:, valid])
         is_noisy = tolerance > 0 and not is_byte
         near = valid & (steps <= tolerance).all(axis=0)
         region = _collar_region(steps, near, may_vary=is_noisy)
@@ -203,14 +216,18 @@ def _noise_of_black(data: np.ndarray) -> int:
     if data.dtype.kind not in "iu" or data.size == 0:
         return 0
     low, high = np.percentile(data, (2, 98))
-    return _COLLAR_STEPS if high - low >= _WIDE * _COLLAR_STEPS else 0
+    if high - low >= _WIDE * _COLLAR_STEPS:
+        return _COLLAR_STEPS
+    return 0
 
 
 def _held_by_byte_collar(steps: np.ndarray, end: int) -> list[int]:
     """The one value that at least 95 % of (bands, N) pixels, given as steps from `end`, hold in all bands, if any."""
     purity, usual = _usual_color(steps)
     is_exact = purity >= _PURE and len(np.unique(usual)) == 1
-    return [int(abs(end - usual[0]))] if is_exact else []
+    if is_exact:
+        return [int(abs(end - usual[0]))]
+    return []
 
 
 @dataclass(frozen=True)
@@ -258,7 +275,9 @@ def _plateau_of(value: np.generic, region: np.ndarray, total: int) -> Plateau | 
     if size == total or size < _PLATEAU_SHARE * total:
         return None
     inner = ndimage.binary_erosion(region, border_value=1)
-    return Plateau(float(value), size / total) if inner.sum() >= _PLATEAU_FLATNESS * size else None
+    if inner.sum() >= _PLATEAU_FLATNESS * size:
+        return Plateau(float(value), size / total)
+    return None
 
 
 def _collar_region(steps: np.ndarray, near: np.ndarray, *, may_vary: bool) -> np.ndarray:
@@ -273,7 +292,10 @@ def _collar_region(steps: np.ndarray, near: np.ndarray, *, may_vary: bool) -> np
     chosen = []
     for part in rim[(rim > 0) & (sizes[rim] >= _LEAST_SHARE * near.size)]:
         holds_corner = part in corners
-        needed = _COLLAR_PURITY if holds_corner else _PURE_WITHOUT_CORNER
+        if holds_corner:
+            needed = _COLLAR_PURITY
+        else:
+            needed = _PURE_WITHOUT_CORNER
         purity, _ = _usual_color(steps[:, parts == part])
         if purity >= needed or (holds_corner and may_vary):
             chosen.append(part)
@@ -307,7 +329,9 @@ def count_flat_classes(
             both = valid[one] & valid[other]
             equal += int((both & (piece[one] == piece[other])).sum())
             pairs += int(both.sum())
-    return len(values) if pairs and equal >= _FLAT_SHARE * pairs else None
+    if pairs and equal >= _FLAT_SHARE * pairs:
+        return len(values)
+    return None
 
 
 def is_transparency(alpha: np.ndarray) -> bool:

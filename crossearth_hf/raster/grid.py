@@ -69,7 +69,10 @@ class Grid:
             crs, transform = None, Affine.identity()
         if gcps and not _span_a_plane(gcps):
             crs, gcps, gcps_crs = None, [], None
-        rpcs = _rpcs(dataset) if transform.is_identity and not gcps else None
+        if transform.is_identity and not gcps:
+            rpcs = _rpcs(dataset)
+        else:
+            rpcs = None
         return cls(width, height, crs, transform, tuple(gcps), gcps_crs, rpcs)
 
     def has_place_of(self, dataset: Any) -> bool:
@@ -133,12 +136,19 @@ class Grid:
         """
         size = self.pixel_size()
         if size is None:
-            remedy = "warp it to its ground control points first" if self.gcps else "give it one with gdal_edit"
-            remedy = "orthorectify it first: gdalwarp -rpc" if self.rpcs else remedy
+            if self.gcps:
+                remedy = "warp it to its ground control points first"
+            else:
+                remedy = "give it one with gdal_edit"
+            if self.rpcs:
+                remedy = "orthorectify it first: gdalwarp -rpc"
             raise InputError(f"a resolution in meters needs a scene with a known CRS, this one has none: {remedy}")
         finest, coarsest = max(size) / _LARGEST_RESCALE, min(size) * _LARGEST_RESCALE
         if not finest <= meters <= coarsest:
-            fitting = f"choose one from {finest:.3g} to {coarsest:.3g} m, or " if finest <= coarsest else ""
+            if finest <= coarsest:
+                fitting = f"choose one from {finest:.3g} to {coarsest:.3g} m, or "
+            else:
+                fitting = ""
             raise InputError(
                 f"resolution {meters:g} m does not suit pixels of {size[0]:.3g} x {size[1]:.3g} m; {fitting}leave the "
                 "pixels as they are"
@@ -161,17 +171,23 @@ class Grid:
     def _side(self) -> float | None:
         """Meters of the larger side of the central pixel, by its own corners; None where the CRS does not tell."""
         size = self._central_size(0.5)
-        return None if size is None else max(size)
+        if size is None:
+            return None
+        return max(size)
 
     @property
     def _reach(self) -> float:
         """Pixels from the middle of a pixel to where it is measured: half a pixel, more for small ones."""
-        return 0.5 if self._side is None else max(0.5, _SPAN / 2 / self._side)
+        if self._side is None:
+            return 0.5
+        return max(0.5, _SPAN / 2 / self._side)
 
     @property
     def _divisions(self) -> int:
         """Parts of each side of a pixel, each flat enough."""
-        return 1 if self._side is None else math.ceil(self._side / _FLAT)
+        if self._side is None:
+            return 1
+        return math.ceil(self._side / _FLAT)
 
     def _central_size(self, reach: float) -> tuple[float, float] | None:
         """Ground width and height of the central pixel, measured `reach` pixels to each side of its middle."""
@@ -180,7 +196,9 @@ class Grid:
         if places is None:
             return None
         width, height = (float(np.linalg.norm(places[i] - places[i + 1])) / (2 * reach) for i in (0, 2))
-        return (width, height) if min(width, height) > 0 else None
+        if min(width, height) > 0:
+            return (width, height)
+        return None
 
     def _tile_areas(self, row: int, col: int, counted: np.ndarray) -> np.ndarray | None:
         """Areas of a small window: measured at a few pixels where they vary evenly between these, else at all."""
@@ -223,7 +241,9 @@ class Grid:
         falling = corners[:, 1:, 1:] - corners[:, :-1, :-1]
         rising = corners[:, 1:, :-1] - corners[:, :-1, 1:]
         areas = np.linalg.norm(np.cross(falling, rising), axis=-1).sum(axis=(1, 2)) / 2
-        return areas / (2 * reach) ** 2 if (areas > 0).all() else None
+        if (areas > 0).all():
+            return areas / (2 * reach) ** 2
+        return None
 
     def _places(self, cols: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
         """(N, 3) meters from the Earth's center of N points of the grid; None where the CRS does not tell for all."""
@@ -244,7 +264,9 @@ class Grid:
         known = (np.abs(latitude) <= 90 + 1e-9) & (np.abs(there_y - y) <= allowed)
         if not self.crs.is_geographic:  # whose longitudes have a seam
             known &= np.abs(there_x - x) <= allowed
-        return _geocentric(np.radians(longitude), np.radians(latitude)) if known.all() else None
+        if known.all():
+            return _geocentric(np.radians(longitude), np.radians(latitude))
+        return None
 
 
 def _tells_pixels_apart(transform: Affine, width: int, height: int) -> bool:

@@ -56,7 +56,10 @@ def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_a
     if output is not None:
         raise OwnOutput(f"{source.name} holds {output} of this package and no imagery")
     read = partial(_piece, source, bands[0])
-    classes = flat_classes(read, source.height, source.width) if has_palette else None
+    if has_palette:
+        classes = flat_classes(read, source.height, source.width)
+    else:
+        classes = None
     if classes is not None:
         raise ClassMap(f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes")
 
@@ -70,7 +73,9 @@ def own_output(source: Any) -> str | None:
     if source.descriptions == ("class",) and "CLASS_0" in source.tags(1):
         return names["labels"]
     is_share = set(source.dtypes) == {"float32"} and str(source.nodata) == "nan"
-    return names["confidence"] if is_share and source.descriptions == ("confidence",) else None
+    if is_share and source.descriptions == ("confidence",):
+        return names["confidence"]
+    return None
 
 
 def is_own_output(path: str) -> bool:
@@ -87,7 +92,10 @@ def flat_classes(read: ReadWindow, height: int, width: int, fewest: int = 2) -> 
     """How many classes a band seems to hold, at least `fewest`; None for imagery. See `fill.count_flat_classes`."""
     shape = sample_shape(height, width)
     sample = read(Window(0, 0, width, height), shape)
-    pieces = [sample] if shape == (height, width) else [read(*window) for window in _windows(height, width)]
+    if shape == (height, width):
+        pieces = [sample]
+    else:
+        pieces = [read(*window) for window in _windows(height, width)]
     return count_flat_classes(np.unique(sample[0][sample[1]]), pieces, fewest)
 
 

@@ -28,7 +28,9 @@ class Notice:
     remedy: str | None = None
 
     def __str__(self) -> str:
-        return self.finding if self.remedy is None else f"{self.finding}; {self.remedy}"
+        if self.remedy is None:
+            return self.finding
+        return f"{self.finding}; {self.remedy}"
 
 
 def describe(raw: RawBands, source: Any) -> str:
@@ -60,8 +62,14 @@ def find_notices(raw: RawBands, source: Any, *, bands_were_named: bool) -> list[
     if classes:
         return classes
     fills, collars = _of_fills(raw), _of_collars(raw)
-    plateaus = [] if fills or collars else _of_plateau(raw)
-    names = [] if bands_were_named else _of_names(raw, source)
+    if fills or collars:
+        plateaus = []
+    else:
+        plateaus = _of_plateau(raw)
+    if bands_were_named:
+        names = []
+    else:
+        names = _of_names(raw, source)
     return [*names, *_of_alpha(raw, source), *fills, *collars, *plateaus]
 
 
@@ -96,7 +104,9 @@ def _validity(raw: RawBands, source: Any) -> str:
         origins.append("nodata " + ", ".join(f"{value:g}" for value in raw.nodata) + " as asked")
     if raw.looks_for_fill and (found := dict.fromkeys(fill.value for fill in raw.measured.fills if fill.certain)):
         origins.append("undeclared fill " + ", ".join(f"{value:.9g}" for value in found))
-    return f"validity from {' and '.join(origins)}" if origins else "all pixels valid"
+    if origins:
+        return f"validity from {' and '.join(origins)}"
+    return "all pixels valid"
 
 
 def _of_alpha(raw: RawBands, source: Any) -> list[Notice]:
@@ -107,7 +117,10 @@ def _of_alpha(raw: RawBands, source: Any) -> list[Notice]:
 
 
 def _of_fills(raw: RawBands) -> list[Notice]:
-    fills = raw.measured.fills if raw.looks_for_fill else ()
+    if raw.looks_for_fill:
+        fills = raw.measured.fills
+    else:
+        fills = ()
     by_value: dict[tuple[float, bool], list[Fill]] = {}
     for fill in fills:
         by_value.setdefault((fill.value, fill.certain), []).append(fill)
@@ -150,7 +163,10 @@ def _of_plateau(raw: RawBands) -> list[Notice]:
 
 def _leave_out(raw: RawBands, *values: float) -> str:
     """The flag that leaves these values out beside those that are left out already: naming some ends the search."""
-    found = [fill.value for fill in raw.measured.fills if fill.certain] if raw.looks_for_fill else []
+    if raw.looks_for_fill:
+        found = [fill.value for fill in raw.measured.fills if fill.certain]
+    else:
+        found = []
     all_values = dict.fromkeys([*(raw.nodata or ()), *found, *values])
     return f"--nodata={','.join(f'{value:.9g}' for value in all_values)} leaves it out"
 
@@ -169,7 +185,10 @@ def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
         return []
     if classes == 1:
         return [Notice("all pixels of the scene hold the same value")]
-    kind = "values" if len(raw.bands) == 1 else "colors"
+    if len(raw.bands) == 1:
+        kind = "values"
+    else:
+        kind = "colors"
     finding = f"the scene holds {classes} {kind} in flat regions, like a map of classes"
     return [Notice(f"{finding}, and is mapped as imagery")]
 

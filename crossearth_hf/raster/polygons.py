@@ -108,7 +108,10 @@ def write_polygons(
     scale_y, scale_x = grid.height / shape[0], grid.width / shape[1]
     crs, transform = _place(grid)
     zoomed = shifted(transform, 0, 0, scale_x, scale_y)
-    hectares = np.full(len(ids), np.nan) if grid.gcps else _hectares(outlines, Grid(shape[1], shape[0], crs, zoomed))
+    if grid.gcps:
+        hectares = np.full(len(ids), np.nan)
+    else:
+        hectares = _hectares(outlines, Grid(shape[1], shape[0], crs, zoomed))
     placed = shapely.transform(outlines, _to_map(zoomed))
     columns = {
         "class_id": ids,
@@ -132,7 +135,10 @@ def outline(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     valid = labels != IGNORE_INDEX
     whole = labels.size <= _SMALLEST_AREA  # of which sieving would leave nothing
-    calm = labels if whole else features.sieve(labels, _SMALLEST_AREA, mask=valid)
+    if whole:
+        calm = labels
+    else:
+        calm = features.sieve(labels, _SMALLEST_AREA, mask=valid)
     found = list(features.shapes(calm, mask=valid & (calm != IGNORE_INDEX)))
     ids = np.array([value for _, value in found], dtype=np.int64)
     polygons = np.array([shapely.geometry.shape(geometry) for geometry, _ in found], dtype=object)

@@ -72,7 +72,10 @@ class RawBands:
     ) -> None:
         self._source, self.bands, self._palette, self.nodata = source, list(bands), palette, nodata
         self.has_palette = palette is not None
-        self.alpha = None if alpha in self.bands else alpha
+        if alpha in self.bands:
+            self.alpha = None
+        else:
+            self.alpha = alpha
         self.dtypes = [source.dtypes[band - 1] for band in self.bands]
         self.is_byte = palette is not None or set(self.dtypes) == {"uint8"}
         for value in nodata or ():
@@ -90,7 +93,10 @@ class RawBands:
         Raises:
             InputError: on damaged data.
         """
-        fills = [fill for fill in self.measured.fills if fill.certain] if self.looks_for_fill else []
+        if self.looks_for_fill:
+            fills = [fill for fill in self.measured.fills if fill.certain]
+        else:
+            fills = []
         values, masks = self._read_declared(window, shape, Resampling.nearest if fills else resampling)
         masks &= ~_filled(values, fills)
         # A band of 8 bits has no fill of its own: black in one band only is a color.
@@ -212,7 +218,9 @@ def transparency_band(source: Any) -> int | None:
         return None
     with read_errors(source.name):
         sample = source.read(alpha, out_shape=sample_shape(source.height, source.width))
-    return alpha if is_transparency(sample) else None
+    if is_transparency(sample):
+        return alpha
+    return None
 
 
 def _filled(values: np.ndarray, fills: Sequence[Fill]) -> np.ndarray:

@@ -99,7 +99,10 @@ class Scene:
         self.resolution = resolution
         self.num_channels = num_channels
         self._driver = driver
-        self.nodata = None if nodata is None else tuple(nodata)
+        if nodata is None:
+            self.nodata = None
+        else:
+            self.nodata = tuple(nodata)
         self.palette_as_image = palette_as_image
         self._bands_were_named = bands is not None
         check_raster(self.path)
@@ -114,7 +117,10 @@ class Scene:
             palette = palette_of(source, self.bands)
             check_imagery(source, self.bands, has_palette=palette is not None, palette_as_image=palette_as_image)
             self._raw = RawBands(source, self.bands, palette, alpha, self.nodata)
-            self.grid = self.native_grid if resolution is None else self.native_grid.rescaled(resolution)
+            if resolution is None:
+                self.grid = self.native_grid
+            else:
+                self.grid = self.native_grid.rescaled(resolution)
             self._source = source
         except BaseException:
             source.close()
@@ -163,12 +169,25 @@ class Scene:
     def summary(self) -> str:
         """One line: size, bands and their use, type, limits of the stretch, where validity comes from, place."""
         grid = self.native_grid
-        nowhere = "no CRS" if grid.has_place_of(self._source) else "a place that makes no sense, left out"
-        place = "ground control points" if grid.gcps else grid.crs.to_string() if grid.crs else nowhere
-        place = "georeferenced by RPCs" if grid.rpcs else place
-        place = place if len(place) <= 40 else "custom CRS"
+        if grid.has_place_of(self._source):
+            nowhere = "no CRS"
+        else:
+            nowhere = "a place that makes no sense, left out"
+        if grid.gcps:
+            place = "ground control points"
+        elif grid.crs:
+            place = grid.crs.to_string()
+        else:
+            place = nowhere
+        if grid.rpcs:
+            place = "georeferenced by RPCs"
+        if not (len(place) <= 40):
+            place = "custom CRS"
         size = grid.pixel_size()
-        meters = f", {size[0]:.3g} m per pixel" if size else ""
+        if size:
+            meters = f", {size[0]:.3g} m per pixel"
+        else:
+            meters = ""
         return f"{grid.width} x {grid.height} px, {describe(self._raw, self._source)}, {place}{meters}"
 
     def notices(self) -> list[Notice]:
@@ -182,7 +201,9 @@ class Scene:
 
     def undeclared_fills(self) -> tuple[Fill, ...]:
         """Values of bands that mean no data, or might, and that nobody names; reads a sample of the whole scene."""
-        return self._raw.measured.fills if self._raw.looks_for_fill else ()
+        if self._raw.looks_for_fill:
+            return self._raw.measured.fills
+        return ()
 
     def read(self, row: int, col: int, height: int, width: int) -> Raster:
         """The window that starts at (row, col) of `grid` and lies inside it. Raises `InputError` on damaged data."""

@@ -115,7 +115,9 @@ def _count_reads(text: bytes | mmap.mmap, folder: Path, outer: tuple[str, ...], 
 def _source_path(attributes: bytes, name: bytes, folder: Path) -> str:
     """Where a VRT in `folder` finds a source."""
     path = unescape(os.fsdecode(name), {"&quot;": '"', "&apos;": "'"}).strip()
-    return str(folder / path) if _IS_RELATIVE.search(attributes) else path
+    if _IS_RELATIVE.search(attributes):
+        return str(folder / path)
+    return path
 
 
 def _check_count(reads: int, name: str) -> None:

@@ -137,7 +137,9 @@ class Comparison:
             if score is not None and not model.oracle
         }
         highest = max(rated.values(), default=0)
-        return {index for index, value in rated.items() if value == highest} if len(set(rated.values())) > 1 else set()
+        if len(set(rated.values())) > 1:
+            return {index for index, value in rated.items() if value == highest}
+        return set()
 
     def numbered(self) -> dict[str, int]:
         """The notes that occur, numbered from 1 in the order of `NOTES`."""

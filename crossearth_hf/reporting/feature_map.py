@@ -39,7 +39,10 @@ def feature_figure(comparison: Comparison, name: str) -> Figure | None:
         kept = [report.features(name) for report in model.reports if name in report.entries]
         features = next((item for item in kept if item is not None), None)
         if features is not None and _varies(features):
-            seeds = " (first report)" if len(model.reports) > 1 else ""
+            if len(model.reports) > 1:
+                seeds = " (first report)"
+            else:
+                seeds = ""
             found.append((model_label(comparison, model) + seeds, thinned(features)))
     if not found:
         return None

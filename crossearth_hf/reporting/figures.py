@@ -76,7 +76,10 @@ def reliability_figure(comparison: Comparison) -> Figure | None:
 
 def model_label(comparison: Comparison, model: Model, width: int = 40, lines: int = 1) -> str:
     """A model's name, cut to `width` characters, with the mark of an oracle."""
-    mark = superscript((comparison.numbered()["oracle"],)) if model.oracle else ""
+    if model.oracle:
+        mark = superscript((comparison.numbered()["oracle"],))
+    else:
+        mark = ""
     return shortened(model.name, width, lines) + mark
 
 
@@ -112,7 +115,9 @@ def _radar(comparison: Comparison) -> Figure:
 def _lowest(figure: Figure, axes: Axes) -> float:
     """Lower edge of axes with their labels, as a share of the figure's height."""
     box = axes.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
-    return 0.0 if box is None else box.ymin / figure.bbox.height
+    if box is None:
+        return 0.0
+    return box.ymin / figure.bbox.height
 
 
 def _radar_axes(axes: Axes, angles: np.ndarray, top: float) -> None:
@@ -132,12 +137,25 @@ def _axis_label(axes: Axes, angle: float, radius: float, text: str, *, upright: 
     """Upright around few axes; along its axis among many, where upright labels would overlap."""
     sine, cosine = math.sin(angle), math.cos(angle)
     if upright:
-        side = "center" if abs(sine) < 0.1 else ("left" if sine > 0 else "right")
-        height = "center" if abs(cosine) < 0.9 else ("bottom" if cosine > 0 else "top")
+        if abs(sine) < 0.1:
+            side = "center"
+        elif sine > 0:
+            side = "left"
+        else:
+            side = "right"
+        if abs(cosine) < 0.9:
+            height = "center"
+        elif cosine > 0:
+            height = "bottom"
+        else:
+            height = "top"
         axes.text(angle, radius, text, ha=side, va=height, linespacing=0.95, clip_on=False)
         return
     right = sine >= -1e-9
-    rotation = 90 - math.degrees(angle) if right else 270 - math.degrees(angle)
+    if right:
+        rotation = 90 - math.degrees(angle)
+    else:
+        rotation = 270 - math.degrees(angle)
     axes.text(angle, radius, text, rotation=rotation, rotation_mode="anchor", va="center",
               ha="left" if right else "right", fontsize=7, clip_on=False)  # fmt: skip
 
@@ -146,7 +164,10 @@ def _bars(
     rows: Sequence[tuple[str, Sequence[Score | None]]], models: Sequence[str], title: str, *, ruled: int = 0
 ) -> Figure:
     """Groups of horizontal bars from the top down: a label and a bar per model each; a rule after `ruled` groups."""
-    thickness = 0.145 if len(models) > 1 else 0.2  # inches
+    if len(models) > 1:  # inches
+        thickness = 0.145
+    else:
+        thickness = 0.2
     group = thickness * len(models) + 0.1
     height = group * len(rows) + 0.75 + 0.16 * math.ceil(len(models) / 3)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")

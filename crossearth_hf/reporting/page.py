@@ -109,10 +109,19 @@ def _subtitle(comparison: Comparison) -> str:
 
 
 def _facts(entry: Entry) -> str:
-    kind = "unseen target" if entry.unseen else "in-domain"
-    domains = f"{entry.source} → {entry.target}" if entry.source else entry.target
+    if entry.unseen:
+        kind = "unseen target"
+    else:
+        kind = "in-domain"
+    if entry.source:
+        domains = f"{entry.source} → {entry.target}"
+    else:
+        domains = entry.target
     window = f"windows of {entry.window} px every {entry.stride} px"
-    scale = "" if entry.scale == 1 else f", enlarged {entry.scale:g} times"
+    if entry.scale == 1:
+        scale = ""
+    else:
+        scale = f", enlarged {entry.scale:g} times"
     return (
         f"{domains} ({kind}); {entry.images} images, {entry.pixels} labeled "
         f"pixels; {window}{scale}; data {entry.fingerprint[:12]}."

@@ -51,7 +51,10 @@ def panel_figure(comparison: Comparison, name: str) -> Figure | None:
         return None
     entry = comparison.entry(name)
     single = len(models) == 1
-    columns = 4 if single else 1 + len(models)
+    if single:
+        columns = 4
+    else:
+        columns = 1 + len(models)
     width = WIDTH / max(4, columns)  # inches of a picture
     height = width * rows[0].truth.shape[0] / rows[0].truth.shape[1]
     rows = rows[: max(1, int(_TALLEST / height / (1 if single else 2)))]
@@ -161,7 +164,10 @@ def _titles(axes: Sequence[Axes], comparison: Comparison, models: Sequence[Model
         model_label(comparison, model, 20, 2) + ("\n(its first report)" if len(model.reports) > 1 else "")
         for model in models
     ]
-    titles = ["image", "truth", names[0], "error"] if single else ["image", *names]
+    if single:
+        titles = ["image", "truth", names[0], "error"]
+    else:
+        titles = ["image", *names]
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, fontsize=7, pad=3)
 

@@ -95,11 +95,16 @@ def _draw(comparison: Comparison, folder: Path, progress: bool) -> tuple[list[Pi
 
 
 def _saved(figure: Figure | None, path: Path, caption: str, alt: str, *, photograph: bool = False) -> list[Picture]:
-    return [] if figure is None else [Picture(tuple(save(figure, path)), caption, alt, photograph)]
+    if figure is None:
+        return []
+    return [Picture(tuple(save(figure, path)), caption, alt, photograph)]
 
 
 def _score_caption(comparison: Comparison) -> str:
-    kind = "Radar" if len(comparison.shared) >= FEWEST_AXES else "Bars"
+    if len(comparison.shared) >= FEWEST_AXES:
+        kind = "Radar"
+    else:
+        kind = "Bars"
     return (
         f"{kind} of the mean IoU in percent on the {len(comparison.shared)} unseen targets that all models were scored "
         "on, all on one scale from 0; numbers at names are those of the notes."

@@ -212,7 +212,9 @@ def _rated(scores: Sequence[Score | None], best: set[int]) -> tuple[Cell, ...]:
 
 
 def _published(value: float | None) -> str:
-    return ABSENT if value is None else percent(value / 100)
+    if value is None:
+        return ABSENT
+    return percent(value / 100)
 
 
 def _score_caption(comparison: Comparison) -> str:
@@ -243,5 +245,8 @@ def how_to_read_spread(comparison: Comparison, level: float) -> str:
 
 def _markdown_cell(cell: Cell, foreign: bool = True) -> str:
     """A cell; numbers of ours, not `foreign`, hold nothing to escape."""
-    text = escape_markdown(cell.text) if foreign else cell.text
+    if foreign:
+        text = escape_markdown(cell.text)
+    else:
+        text = cell.text
     return (f"**{text}**" if cell.best and text else text) + superscript(cell.notes)

@@ -64,13 +64,18 @@ def _row(scenario: Scenario) -> tuple[str, ...]:
 
 def _count(domain: Domain, split: str) -> str:
     count = domain.counts.get(split)
-    return "?" if count is None else str(count)
+    if count is None:
+        return "?"
+    return str(count)
 
 
 def _testing(scenario: Scenario) -> str:
     """Windows and resizing of the target's images."""
     recipe, target = RECIPES[scenario.recipe], DOMAINS[scenario.target]
-    fit = f", after resizing to fit {target.fit} px" if target.fit else ""
+    if target.fit:
+        fit = f", after resizing to fit {target.fit} px"
+    else:
+        fit = ""
     return f"windows of {target.window or recipe.window} px, a step of {recipe.stride} px{fit}"
 
 
@@ -86,15 +91,27 @@ def _published(scenario: Scenario) -> str:
 
 
 def _role(scenario: Scenario, name: str) -> str:
-    return "source and target" if scenario.in_domain else "source" if name == scenario.source else "target"
+    if scenario.in_domain:
+        return "source and target"
+    if name == scenario.source:
+        return "source"
+    return "target"
 
 
 def _describe_domain(role: str, domain: Domain) -> list[str]:
-    tile = f"tiles of {domain.tile} px" if domain.tile else "images as they are"
-    meters = f", {domain.ground_sampling_distance:g} m per pixel" if domain.ground_sampling_distance else ""
+    if domain.tile:
+        tile = f"tiles of {domain.tile} px"
+    else:
+        tile = "images as they are"
+    if domain.ground_sampling_distance:
+        meters = f", {domain.ground_sampling_distance:g} m per pixel"
+    else:
+        meters = ""
     counts = ", ".join(f"{split} {_count(domain, split)}" for split in domain.counts)
     lines = [f"{role}: {domain.name}: {domain.bands}, {tile}{meters}; tiles: {counts}"]
-    return lines if not domain.note else [*lines, _wrapped(f"note: {domain.note}", 4)]
+    if not domain.note:
+        return lines
+    return [*lines, _wrapped(f"note: {domain.note}", 4)]
 
 
 def _describe_dataset(name: str) -> str:

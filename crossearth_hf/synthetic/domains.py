@@ -11,7 +11,7 @@ class Region:
     Attributes:
         block, parcel: Sides of a block between streets and of a parcel within it.
         streets: Widths of side streets and of main roads.
-        curb: Width of the strip between road and block, made of `verge`.
+        kerb: Width of the strip between road and block, made of `verge`.
         jitter: Irregularity of blocks and parcels, from 0 (a grid) to 1.
         bend: How far streets swing out of a straight line.
         fill: Share of a parcel's side that its house takes.
@@ -27,7 +27,7 @@ class Region:
     block: float
     parcel: float
     streets: tuple[float, float]
-    curb: float
+    kerb: float
     jitter: float
     bend: float
     fill: float
@@ -112,37 +112,37 @@ _MEGACITY = _TEMPERATE | {
     "roof": "#a4a09a #807e7c #626264 #c4beb6 #96705c #70808e #b0a28e",
 }
 _SUBURB = Region(
-    block=80, parcel=21, streets=(6.5, 13), curb=2.5, jitter=0.6, bend=14, fill=0.72, eaves=(3.5, 9),
+    block=80, parcel=21, streets=(6.5, 13), kerb=2.5, jitter=0.6, bend=14, fill=0.72, eaves=(3.5, 9),
     roofs=("gable", "gable", "hip", "ell", "ell", "flat"), garden=("grass", "grass", "grass", "paving", "soil"),
     uses=("homes", "homes", "homes", "park", "homes", "crop", "works", "wood", "homes", "bare"),
     verge="paving", water="river", channel=(13, 40), bank="grass", trees=55, pools=0.03,
 )
 _COMPOUNDS = Region(
-    block=84, parcel=26, streets=(8, 18), curb=3.5, jitter=0.25, bend=5, fill=0.7, eaves=(4, 18),
+    block=84, parcel=26, streets=(8, 18), kerb=3.5, jitter=0.25, bend=5, fill=0.7, eaves=(4, 18),
     roofs=("flat", "flat", "court", "flat", "ell"), garden=("soil", "soil", "paving", "grass"),
     uses=("homes", "homes", "bare", "park", "homes", "works", "homes", "bare", "wood"),
     verge="soil", water="canal", channel=(20, 60), bank="paving", trees=26, pools=0.16,
 )
 _KAMPUNG = Region(
-    block=44, parcel=12.5, streets=(4.2, 8.5), curb=1.2, jitter=0.9, bend=8, fill=0.86, eaves=(2.8, 7),
+    block=44, parcel=12.5, streets=(4.2, 8.5), kerb=1.2, jitter=0.9, bend=8, fill=0.86, eaves=(2.8, 7),
     roofs=("gable", "gable", "hip", "gable", "flat", "ell"), garden=("soil", "soil", "paving", "grass"),
     uses=("homes", "homes", "homes", "wood", "homes", "crop", "homes", "park", "works", "bare"),
     verge="soil", water="river", channel=(9, 26), bank="grass", trees=110, pools=0.0,
 )
 _OLD_TOWN = Region(
-    block=50, parcel=15, streets=(4.8, 10), curb=1.6, jitter=1.0, bend=13, fill=0.95, eaves=(6, 14),
+    block=50, parcel=15, streets=(4.8, 10), kerb=1.6, jitter=1.0, bend=13, fill=0.95, eaves=(6, 14),
     roofs=("gable", "hip", "court", "gable", "flat"), garden=("paving", "soil", "grass"),
     uses=("homes", "homes", "park", "homes", "homes", "wood", "homes", "bare", "crop"),
     verge="paving", water="coast", channel=(10, 20), bank="soil", trees=40, pools=0.08,
 )
 _FARMLAND = Region(
-    block=110, parcel=30, streets=(5.5, 10), curb=2.5, jitter=0.7, bend=16, fill=0.7, eaves=(3, 8),
+    block=110, parcel=30, streets=(5.5, 10), kerb=2.5, jitter=0.7, bend=16, fill=0.7, eaves=(3, 8),
     roofs=("gable", "gable", "hip", "ell"), garden=("grass", "grass", "soil", "paving"),
     uses=("homes", "crop", "homes", "bare", "crop", "homes", "wood", "works", "crop", "park"),
     verge="grass", water="delta", channel=(14, 48), bank="soil", trees=40, pools=0.0,
 )
 _DOWNTOWN = Region(
-    block=104, parcel=30, streets=(9, 20), curb=4, jitter=0.0, bend=0, fill=0.82, eaves=(8, 48),
+    block=104, parcel=30, streets=(9, 20), kerb=4, jitter=0.0, bend=0, fill=0.82, eaves=(8, 48),
     roofs=("flat", "flat", "flat", "court", "hip"), garden=("paving", "paving", "grass"),
     uses=("homes", "homes", "park", "homes", "works", "homes", "wood", "homes", "bare"),
     verge="paving", water="river", channel=(30, 70), bank="paving", trees=30, pools=0.0,

@@ -76,7 +76,9 @@ def _draw_water(canvas: Canvas, plan: Plan) -> None:
 
 
 def _bank_width(region: Region) -> float:
-    return 12.0 if region.water == "coast" else 3.5
+    if region.water == "coast":
+        return 12.0
+    return 3.5
 
 
 def _dig_channels(canvas: Canvas) -> None:
@@ -120,7 +122,10 @@ def _draw_streets(canvas: Canvas, plan: Plan) -> None:
     for points, width in plan.streets:
         main = width == region.streets[1]
         bridges = main and region.water != "coast"
-        color = main_color if main else canvas.pick("asphalt", 0.2)
+        if main:
+            color = main_color
+        else:
+            color = canvas.pick("asphalt", 0.2)
         for (x0, y0), (x1, y1) in pairwise(points.tolist()):
             length = math.hypot(x1 - x0, y1 - y0)
             spot = canvas.around((x0 + x1) / 2, (y0 + y1) / 2, math.atan2(y1 - y0, x1 - x0), (length + width) / 2)
@@ -192,7 +197,10 @@ def _draw_houses(canvas: Canvas, plan: Plan) -> None:
         a, b = (room * fill * rng.uniform(0.82, 1 + 0.15 * (1 - region.fill), 2)).tolist()
         shift_u, shift_v = (rng.uniform(-0.3, 0.3, 2) * (1 - fill) * (u1 - u0, v1 - v0)).tolist()
         x, y = (center + shift_u * (east - center) + shift_v * (south - center)).tolist()
-        turned = math.pi if canvas.chance(0.5) else 0.0
+        if canvas.chance(0.5):
+            turned = math.pi
+        else:
+            turned = 0.0
         _draw_house(canvas, (x, y, angle - skew / 2 + turned), (a, b), roof)
 
 
@@ -200,7 +208,10 @@ def _draw_house(canvas: Canvas, pose: tuple[float, float, float], half: tuple[fl
     """A house of half sides `half`, unless it would stand in the water or be a hut."""
     region, rng = canvas.spec.region, canvas.rng
     eaves = region.eaves[0] + (region.eaves[1] - region.eaves[0]) * rng.random() ** 2
-    pitch = 0.0 if roof == "flat" else rng.uniform(0.35, 0.8)
+    if roof == "flat":
+        pitch = 0.0
+    else:
+        pitch = rng.uniform(0.35, 0.8)
     color, has_pool, fittings = canvas.pick("roof", 0.14), canvas.chance(region.pools), rng.random((4, 5))
     spot = canvas.around(*pose, math.hypot(*half) + 1)
     if spot is None or min(half) < 1.5:
@@ -215,7 +226,10 @@ def _draw_house(canvas: Canvas, pose: tuple[float, float, float], half: tuple[fl
     if pitch == 0:
         shade[wall < 0.5] = 1.14  # the parapet
     for along, across, size, tone, taste in fittings.tolist():  # chimneys, skylights, tanks, solar panels
-        side = 0.4 + (0.5 if pitch else 1.6) * size if taste < 0.5 else 0.0
+        if taste < 0.5:
+            side = 0.4 + (0.5 if pitch else 1.6) * size
+        else:
+            side = 0.0
         at_u, at_v = (1.4 * along - 0.7) * half[0], (1.4 * across - 0.7) * half[1]
         box = (np.abs(u - at_u) < side) & (np.abs(v - at_v) < 0.7 * side) & (wall > 0.6)
         height[box] += 1.2
@@ -271,7 +285,7 @@ def _draw_trees(canvas: Canvas, plan: Plan) -> None:
         stands.append(plan.place(rng.uniform((u0, v0), (u1, v1), (count, 2))))
     for line, width in plan.streets:
         if width == region.streets[1]:
-            stands += [_walk(line, 11, side * (width + region.curb) / 2)[:, :2] for side in (-1, 1)]
+            stands += [_walk(line, 11, side * (width + region.kerb) / 2)[:, :2] for side in (-1, 1)]
     points = np.concatenate(stands)  # (N, 2)
     points = points[((points > 0) & (points < canvas.extent)).all(axis=1)]
     free = np.isin(canvas.at(canvas.labels, points), (LAND, VEGETATION)) & (canvas.at(canvas.shore, points) > 1.5)

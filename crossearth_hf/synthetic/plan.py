@@ -71,7 +71,10 @@ class Canvas:
     def pick(self, material: str, spread: float = 0.1) -> np.ndarray:
         """A color of `material` in the domain's bands, (3,) float32."""
         red, green, blue = ImageColor.getrgb(self.choose(self.spec.palette[material].split()))[:3]
-        infrared = 0.3 * red if material in ("water", "pool") else _infrared(red, green, blue)
+        if material in ("water", "pool"):
+            infrared = 0.3 * red
+        else:
+            infrared = _infrared(red, green, blue)
         color = np.array([red, green, blue, infrared], dtype=np.float32)[list(BANDS[self.spec.bands])]
         return color * np.float32(1 + spread * (2 * self.rng.random() - 1))
 
@@ -154,8 +157,14 @@ def _split(
     if length < side * (1.5 + 0.5 * jitter * rng.uniform(-1, 1)):
         return [], [box]
     share = 0.5 + 0.2 * jitter * rng.uniform(-1, 1)
-    width = region.streets[int(length > 4.2 * side)] if region else 0.0
-    gap = width / 2 + region.curb if region else 0.0
+    if region:
+        width = region.streets[int(length > 4.2 * side)]
+    else:
+        width = 0.0
+    if region:
+        gap = width / 2 + region.kerb
+    else:
+        gap = 0.0
     if u1 - u0 >= v1 - v0:
         cut = u0 + share * length
         parts, line = ((u0, v0, cut - gap, v1), (cut + gap, v0, u1, v1)), ((cut, v0), (cut, v1), width)

@@ -65,7 +65,8 @@ def generate_scene(domain: str, seed: int, height: int = 1024, width: int = 1024
     if min(height, width) < 1 or seed < 0:
         raise InputError(f"{height}x{width} px with seed {seed}: give a size of at least 1x1 and a seed of 0 or more")
     spec = DOMAINS[domain]
-    canvas = Canvas(spec, np.random.default_rng([seed, zlib.crc32(repr(spec.region).encode())]), height, width)
+    region_seed = zlib.crc32(repr(spec.region).encode())  # names of fields too: a new one would redraw every scene
+    canvas = Canvas(spec, np.random.default_rng([seed, region_seed]), height, width)
     draw(canvas, make_plan(canvas))
     rng = np.random.default_rng([seed, zlib.crc32(domain.encode())])
     code, northing = spec.utm

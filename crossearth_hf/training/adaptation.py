@@ -25,8 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..model.modeling_crossearth import CrossEarthPreTrainedModel, CrossEarthRein
+from ..model.modeling_crossearth import CrossEarthPreTrainedModel
 from ..model.modeling_multitask import CrossEarthForMultiTaskTraining
+from ..model.modeling_rein import CrossEarthRein
 from .config import ADAPTATIONS
 
 _NAME_IN_PEFT = "default"
@@ -207,7 +208,8 @@ def _trained_modules(model: CrossEarthPreTrainedModel) -> list[str]:
     base = [f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_children() if name != "backbone"]
     head = [name for name, _ in model.named_children() if name not in (model.base_model_prefix, "multitask")]
     kernel = [name for name, module in model.named_modules() if module is model.input_convolution]
-    kernel = kernel if model.config.num_channels > 3 else []
+    if not (model.config.num_channels > 3):
+        kernel = []
     return [name for name in base + head + kernel if any(True for _ in model.get_submodule(name).parameters())]
 
 

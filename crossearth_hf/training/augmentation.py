@@ -129,7 +129,10 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
     """
     height, width = image.size
     scale = rng.uniform(*settings.scale_range) * _unit_scale(image, settings)
-    angle = math.radians(rng.uniform(-1, 1) * settings.rotation_degrees) if settings.rotation_degrees else 0.0
+    if settings.rotation_degrees:
+        angle = math.radians(rng.uniform(-1, 1) * settings.rotation_degrees)
+    else:
+        angle = 0.0
     side = math.ceil(settings.size * (abs(math.cos(angle)) + abs(math.sin(angle))))
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     h, w = min(side, new_height), min(side, new_width)
@@ -144,10 +147,15 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
         if largest_share(labels) < MAX_SHARE_OF_ONE_CLASS:
             break
     pixels, has_data = image.read_pixels(*window)
-    valid = np.ones((h, w), dtype=bool) if has_data is None else has_data[rows[:, None], columns]
+    if has_data is None:
+        valid = np.ones((h, w), dtype=bool)
+    else:
+        valid = has_data[rows[:, None], columns]
     inner = (box[0] - window[1], box[1] - window[0], box[2] - window[1], box[3] - window[0])
     crop = Crop(resize_bands(pixels, (w, h), inner), np.where(valid, labels, np.uint8(IGNORE_INDEX)), valid)
-    return turned(crop, angle, settings.size) if angle else crop
+    if angle:
+        return turned(crop, angle, settings.size)
+    return crop
 
 
 def turned(crop: Crop, angle: float, size: int) -> Crop:
@@ -174,13 +182,18 @@ def turned(crop: Crop, angle: float, size: int) -> Crop:
 def largest_share(labels: np.ndarray) -> float:
     """Share of the most frequent class among the labeled pixels; 1 where nothing is labeled."""
     counts = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
-    return float(counts.max() / counts.sum()) if counts.any() else 1.0
+    if counts.any():
+        return float(counts.max() / counts.sum())
+    return 1.0
 
 
 def random_orientation(crop: Crop, rotate: bool, rng: np.random.Generator) -> Crop:
     """Mirrors left-right with probability 0.5 and, with `rotate`, turns by a random multiple of 90 degrees."""
     mirrored = rng.random() < 0.5
-    quarter_turns = int(rng.integers(4)) if rotate else 0
+    if rotate:
+        quarter_turns = int(rng.integers(4))
+    else:
+        quarter_turns = 0
     return Crop(*(np.rot90(part[:, ::-1] if mirrored else part, quarter_turns) for part in crop))
 
 
@@ -198,10 +211,22 @@ def photometric_distortion(image: np.ndarray, rng: np.random.Generator) -> np.nd
         (H, W, C) uint8.
     """
     values = np.arange(256, dtype=np.float64)
-    shift = rng.uniform(-32, 32) if rng.random() < 0.5 else 0.0
-    contrast = rng.uniform(0.5, 1.5) if rng.random() < 0.5 else 1.0
-    saturation = rng.uniform(0.5, 1.5) if rng.random() < 0.5 else 1.0
-    hue = rng.uniform(-0.1, 0.1) if rng.random() < 0.5 else 0.0
+    if rng.random() < 0.5:
+        shift = rng.uniform(-32, 32)
+    else:
+        shift = 0.0
+    if rng.random() < 0.5:
+        contrast = rng.uniform(0.5, 1.5)
+    else:
+        contrast = 1.0
+    if rng.random() < 0.5:
+        saturation = rng.uniform(0.5, 1.5)
+    else:
+        saturation = 1.0
+    if rng.random() < 0.5:
+        hue = rng.uniform(-0.1, 0.1)
+    else:
+        hue = 0.0
     contrast_first = rng.random() < 0.5
     before = np.clip(values + shift, 0, 255) * (contrast if contrast_first else 1.0)
     brightened = _table(before)[image]

@@ -61,7 +61,10 @@ class FeaturePyramidSegmenter(CrossEarthPreTrainedModel):
             pyramid.append(smooth(summed))
         merged = torch.stack([_resize(m, maps[0].shape[-2:]) for m in pyramid]).sum(dim=0)  # (B, C, H/4, W/4)
         logits = self.classifier(merged).float()[..., : height // 4, : width // 4]  # (B, K, H/4, W/4)
-        loss = None if labels is None else self._loss(logits, labels)
+        if labels is None:
+            loss = None
+        else:
+            loss = self._loss(logits, labels)
         classes = torch.eye(self.config.num_labels, self.config.num_labels + 1, device=logits.device) * 50  # certain
         classes = classes.expand(len(logits), -1, -1)
         masks = logits.softmax(dim=1).logit(PROBABILITY_FLOOR)

@@ -56,7 +56,10 @@ class MaskedFeaturePrediction(nn.Module):
             target = self.model.backbone.patch_features(self.teacher(pixel_values)).float()  # (B, C, h, w)
             target = target - process_mean(target.mean(dim=(0, 2, 3), keepdim=True))
             target = target / process_mean(target.square().mean(dim=(0, 2, 3), keepdim=True)).sqrt()
-        numbers = None if seeds is None else seeds.tolist()
+        if seeds is None:
+            numbers = None
+        else:
+            numbers = seeds.tolist()
         visible = visible_blocks((batch, height, width), MASK_RATIO, BLOCK, numbers).to(pixel_values.device)
         features = self.model(pixel_values * visible[:, None], return_dict=True)
         tokens = features.last_hidden_state[:, self.model.backbone.num_prefix_tokens :]  # (B, N, D)

@@ -30,7 +30,10 @@ def param_groups(model: nn.Module, weight_decay: float, backbone_lr_multiplier: 
     exempt = {id(parameter) for module in model.modules() for parameter in _exempt(module)}
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     vit = {id(p) for name, p in trainable if ".backbone." in f".{name}" and ".lora_" not in name}
-    slow = vit if backbone_lr_multiplier != 1 else set()
+    if backbone_lr_multiplier != 1:
+        slow = vit
+    else:
+        slow = set()
     return [
         {
             "params": [p for _, p in trainable if (id(p) in slow) == is_slow and (id(p) in exempt) == is_exempt],

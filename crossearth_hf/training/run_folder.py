@@ -13,7 +13,8 @@ from ..errors import InputError, shown
 from ..files.documents import read_json
 from ..files.outputs import replace_folder, staged
 from ..files.working_folders import alone_in, is_own_folder, remove_folder, working_folder
-from .config import RENAMED, TrainConfig, defaults, old_name, to_json
+from .config import TrainConfig
+from .recipe import RENAMED, defaults, old_name, to_json
 
 _STATE = "run.json"  # in every checkpoint, from its first moment on
 _RECIPE = "train.yaml"

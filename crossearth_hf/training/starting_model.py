@@ -44,7 +44,10 @@ def build_model(
     """
     labels = {"id2label": label_set.id2label, "label2id": label_set.label2id}
     peer = _is_peer(config)
-    model_class = CrossEarthForMultiTaskTraining if config.hides_blocks else CrossEarthForSemanticSegmentation
+    if config.hides_blocks:
+        model_class = CrossEarthForMultiTaskTraining
+    else:
+        model_class = CrossEarthForSemanticSegmentation
     if _from_scratch(config):
         model = _new(config, model_class, labels)
     else:

@@ -44,10 +44,11 @@ from ..model.modeling_multitask import CrossEarthForMultiTaskTraining
 from ..progress import progress_bar, quiet_loaders
 from .adaptation import describe_trainable, merged, save_adapter
 from .augmentation import CropSettings, TrainingCrops
-from .config import TrainConfig, to_yaml
+from .config import TrainConfig
 from .feature_objective import MaskedFeaturePrediction
 from .inputs import InputMaker
 from .optimization import learning_rate_at, param_groups
+from .recipe import to_yaml
 from .run_folder import RunFolder, staging
 from .starting_model import build_model, build_processor, lora_settings
 
@@ -121,7 +122,10 @@ class Trainer:
             self._tell_labels("eval_data", [self.eval_images] if self.eval_images else [])
         self.accelerator.print(describe_trainable(network, config.adaptation))
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        self.scalars = _scalars_to_vectors(network) if self.sharded else set()
+        if self.sharded:
+            self.scalars = _scalars_to_vectors(network)
+        else:
+            self.scalars = set()
         groups = param_groups(network, config.weight_decay, config.backbone_lr_multiplier)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
@@ -279,7 +283,9 @@ class Trainer:
     def _scored_network(self) -> CrossEarthForSemanticSegmentation:
         """The model for inference, in the precision of the run."""
         if not isinstance(self.segmentation, CrossEarthForMultiTaskTraining):
-            return self.model if self.sharded else self.segmentation
+            if self.sharded:
+                return self.model
+            return self.segmentation
         network = self.segmentation.segmentation_model()
         # As accelerate does with the model that it prepared.
         network.forward = convert_outputs_to_fp32(self.accelerator.autocast()(network.forward))
@@ -414,7 +420,9 @@ def _scalars_to_vectors(network: nn.Module) -> set[str]:
 
 def _network(segmentation: CrossEarthForSemanticSegmentation, objective: str) -> nn.Module:
     """What the objective trains: the model itself, or a part of it under another head."""
-    return MaskedFeaturePrediction(segmentation) if objective == "features" else segmentation
+    if objective == "features":
+        return MaskedFeaturePrediction(segmentation)
+    return segmentation
 
 
 def _loss_parts(losses: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:

@@ -148,7 +148,8 @@ class StyleBank:
         if len(embeddings) < 2:
             raise ValueError(f"a style bank of {len(embeddings)} embeddings has no covariance; give at least 2")
         embeddings = embeddings.double().cpu()
-        weights = torch.ones(len(embeddings)) if weights is None else weights
+        if weights is None:
+            weights = torch.ones(len(embeddings))
         mean = weights.double() @ embeddings / weights.double().sum()
         covariance = embeddings.T.cov(aweights=weights.double())
         return cls(mean.float(), covariance.float(), len(embeddings), tuple(sources), architecture)
@@ -227,7 +228,8 @@ class EarthStyle(nn.Module):
         Raises:
             ValueError: no such file, or one that holds something else.
         """
-        path = Path(__file__).with_name(STYLE_FILE) if path is None else path
+        if path is None:
+            path = Path(__file__).with_name(STYLE_FILE)
         tensors, metadata = _read(path)
         provenance: dict[str, str] = {name: metadata[name] for name in ("license", "origin") if name in metadata}
         architecture = metadata.get("architecture", "mobile")

@@ -164,7 +164,9 @@ class CrossEarthImageProcessor(PilBackend):
         if not kwargs.get("return_unused_kwargs"):
             check_spelling(kwargs, cls.valid_kwargs.__annotations__, cls.__name__)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        processor = loaded[0] if isinstance(loaded, tuple) else loaded
+        processor = loaded
+        if isinstance(loaded, tuple):
+            processor = loaded[0]
         place = Path(pretrained_model_name_or_path)
         source = str(place.parent if place.is_file() else pretrained_model_name_or_path)
         processor._style_source = source, {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
@@ -343,7 +345,9 @@ class CrossEarthImageProcessor(PilBackend):
         """Images normalized and padded on request, float32."""
         if do_normalize:
             images = [self.normalize(image, image_mean, image_std).astype(np.float32) for image in images]
-        return self._pad_batch(images, size_divisor, fill_value=0) if do_pad else images
+        if do_pad:
+            return self._pad_batch(images, size_divisor, fill_value=0)
+        return images
 
     def _preprocess_labels(
         self,
@@ -358,7 +362,8 @@ class CrossEarthImageProcessor(PilBackend):
     ) -> list[np.ndarray]:
         maps = [label_ids(each, do_reduce_labels, ignore_index)[None] for each in maps]
         maps = [self.resize(m, size, PILImageResampling.NEAREST) if do_resize else m for m in maps]
-        maps = self._pad_batch(maps, size_divisor, fill_value=IGNORE_INDEX) if do_pad else maps
+        if do_pad:
+            maps = self._pad_batch(maps, size_divisor, fill_value=IGNORE_INDEX)
         return [m[0].astype(np.int64) for m in maps]
 
     def _pad_batch(self, images: list[np.ndarray], size_divisor: int, fill_value: int) -> list[np.ndarray]:

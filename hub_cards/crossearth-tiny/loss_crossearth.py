@@ -55,7 +55,10 @@ class CrossEarthLoss(nn.Module):
         self, class_logits: list[Tensor], mask_logits: list[Tensor], labels: Tensor, points: "RandomPoints"
     ) -> dict[str, Tensor]:
         targets = [self._targets(label) for label in labels]
-        valid = (labels != self.config.ignore_value).float() if self.config.ignore_unlabelled_pixels else None
+        if self.config.ignore_unlabelled_pixels:
+            valid = (labels != self.config.ignore_value).float()
+        else:
+            valid = None
         count, share = self._mask_count(targets, labels.device), self._class_share(targets, class_logits[0])
         losses: dict[str, Tensor] = {}
         for index, (classes, masks) in enumerate(zip(class_logits, mask_logits, strict=True)):
@@ -157,7 +160,10 @@ class CrossEarthLoss(nn.Module):
             return empty, empty
         predicted = sample_points(masks[None], points)[0]  # (Q, P)
         target = sample_points(target_masks[None], points)[0]  # (M, P)
-        weight = torch.ones_like(points[..., 0]) if valid is None else sample_points(valid[None, None], points)[0]
+        if valid is None:
+            weight = torch.ones_like(points[..., 0])
+        else:
+            weight = sample_points(valid[None, None], points)[0]
         cost_class = -classes.softmax(-1)[:, target_classes]  # (Q, M)
         cost = (
             self.config.class_weight * cost_class
@@ -232,7 +238,10 @@ class RandomPoints:
 
     def of_image(self, image: int, count: int) -> Tensor:
         """(1, count, 2) points of the batch's image number `image`."""
-        generator = None if self.generators is None else self.generators[image]
+        if self.generators is None:
+            generator = None
+        else:
+            generator = self.generators[image]
         return torch.rand(1, count, 2, generator=generator, device=self.device)
 
     def of_masks(self, masks_of: list[int], count: int) -> Tensor:

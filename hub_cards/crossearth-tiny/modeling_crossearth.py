@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings, Dinov2Layer, Dinov2LayerScale
 from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
@@ -40,6 +39,7 @@ from .modeling_head import (
     padded,
     resample,
 )
+from .modeling_rein import CrossEarthRein
 
 
 @dataclass
@@ -168,49 +168,6 @@ class CrossEarthBackbone(nn.Module):
         return torch.cat([maps[2], coarsest], dim=1)
 
 
-class CrossEarthRein(GradientCheckpointingLayer):
-    """Rein adapters (Wei et al., CVPR 2024, section 3): learned tokens refine the patches after every block."""
-
-    def __init__(self, config: CrossEarthConfig) -> None:
-        super().__init__()
-        layers, width = config.backbone_config.num_hidden_layers, config.backbone_config.hidden_size
-        self.rank = config.rein_rank
-        # Init bound of the original: a patch's 3 * 16 * 16 values stand for the fan-in, as in visual prompt tuning.
-        self.fan_in = config.num_channels * config.backbone_config.patch_size**2
-        self.initial_scale = config.rein_scale
-        if self.rank is None:
-            self.tokens = nn.Parameter(torch.empty(layers, config.rein_num_tokens, width))
-        else:
-            self.tokens_a = nn.Parameter(torch.empty(layers, config.rein_num_tokens, self.rank))
-            self.tokens_b = nn.Parameter(torch.empty(layers, self.rank, width))
-        self.scale = nn.Parameter(torch.empty(()))
-        self.token2feat = nn.Linear(width, width)
-        self.delta_f = nn.Linear(width, width)
-        if config.link_queries:
-            self.transform = nn.Linear(width, config.hidden_dim)
-            self.merge = nn.Linear(3 * config.hidden_dim, config.hidden_dim)
-
-    def all_tokens(self) -> Tensor:
-        """Tokens of every layer, (L, T, D)."""
-        return self.tokens if self.rank is None else self.tokens_a @ self.tokens_b
-
-    def forward(self, patches: Tensor, tokens: Tensor) -> Tensor:
-        """Refined patches (B, N, D) from patches (B, N, D) and the layer's tokens (T, D).
-
-        The softmax runs over all tokens; the first one's share is then dropped, so that a patch can choose none.
-        """
-        # Tokens are scaled before the product: its sums could leave float16's range.
-        attention = (patches @ (tokens.T * patches.shape[-1] ** -0.5)).softmax(dim=-1)  # (B, N, T)
-        delta = attention[..., 1:] @ self.token2feat(tokens[1:])  # (B, N, D)
-        return patches + self.scale * self.delta_f(delta + patches)
-
-    def queries(self, tokens: Tensor) -> Tensor:
-        """Query position embeddings (T, C) from the tokens of all layers (L, T, D): maximum, mean and last."""
-        tokens = self.transform(tokens)  # (L, T, C)
-        summary = torch.stack([tokens.amax(dim=0), tokens.mean(dim=0), tokens[-1]], dim=-1)  # (T, C, 3)
-        return self.merge(summary.flatten(1))
-
-
 class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
     """Initialization and loading, common to all CrossEarth models."""
 
@@ -225,7 +182,9 @@ class CrossEarthPreTrainedModel(Mask2FormerPreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; `config.freeze_backbone` holds for loaded models too."""
         loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        model = loaded
+        if isinstance(loaded, tuple):  # with output_loading_info=True
+            model = loaded[0]
         if model.config.freeze_backbone:
             model.freeze_backbone()
         return loaded
@@ -349,7 +308,10 @@ class CrossEarthModel(CrossEarthPreTrainedModel):
                 remedy = f"pad to {math.ceil(pixels / 16) * 16} or let the processor do it"
                 raise ValueError(f"{name} {pixels} is not a multiple of 16; {remedy}")
         pixel_values = padded(pixel_values, self.config.least_side)
-        collect = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        if output_hidden_states is None:
+            collect = self.config.output_hidden_states
+        else:
+            collect = output_hidden_states
         prefix = self.backbone.num_prefix_tokens
         tokens = self.adapter.all_tokens()  # (L, T, D)
         hidden, details = self.backbone.embed(pixel_values)  # (B, prefix + N, D)
@@ -422,7 +384,9 @@ class CrossEarthForSemanticSegmentation(CrossEarthPreTrainedModel):
         decode = partial(self._decode, only_last=labels is None, output_hidden_states=output_hidden_states)
         decoded = (*decoded_apart(decode, pixel_values, groups), None) if groups else decode(pixel_values)
         classes, masks, hidden_states = decoded
-        loss_dict = None if labels is None else self.criterion(classes, masks, labels, seeds)
+        loss_dict = None
+        if labels is not None:
+            loss_dict = self.criterion(classes, masks, labels, seeds)
         return CrossEarthSegmentationOutput(
             loss=None if loss_dict is None else torch.stack(list(loss_dict.values())).sum(),
             logits=semantic_scores(classes[-1], masks[-1], masks[-1].shape[-2:]),

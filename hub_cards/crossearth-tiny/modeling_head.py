@@ -27,14 +27,18 @@ PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4,
 
 def resample(maps: Tensor, scale: float) -> Tensor:
     """(B, C, h, w) maps bilinearly `scale` times as high and wide."""
-    return maps if scale == 1 else F.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
+    if scale == 1:
+        return maps
+    return F.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def padded(images: Tensor, side: int) -> Tensor:
     """(B, C, H, W) normalized images with 0, the mean color, right and below, so that no side is below `side`."""
     height, width = images.shape[-2:]
     right, below = max(0, side - width), max(0, side - height)
-    return F.pad(images, (0, right, 0, below)) if right or below else images
+    if right or below:
+        return F.pad(images, (0, right, 0, below))
+    return images
 
 
 def images_by_size(pixel_mask: Tensor | None, height: int, width: int) -> dict[tuple[int, int], list[int]]:
@@ -104,7 +108,10 @@ class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDefo
         sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes_list])  # (levels, 2)
         locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
         value = self.value_proj(hidden_states).float().unflatten(2, (self.n_heads, -1))  # (B, N, heads, C / heads)
-        sample = sample_levels if value.device.type == "cpu" else multi_scale_deformable_attention
+        if value.device.type == "cpu":
+            sample = sample_levels
+        else:
+            sample = multi_scale_deformable_attention
         sampled = sample(value, spatial_shapes_list, locations, weights)
         return self.output_proj(sampled.to(query.dtype)), weights
 
@@ -245,6 +252,9 @@ class CrossEarthTransformerModule(nn.Module):
             feature_size_list=sizes,
             return_dict=True,
         )
-        first = -1 if only_last else 0
+        if only_last:
+            first = -1
+        else:
+            first = 0
         queries, embeddings = decoded.intermediate_hidden_states[first:], decoded.masks_queries_logits[first:]
         return queries, tuple(torch.einsum("bqc,bchw->bqhw", embedding, mask_features) for embedding in embeddings)

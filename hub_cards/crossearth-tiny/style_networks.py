@@ -49,9 +49,14 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
-        hidden = x if self.expand is None else F.relu6(self.expand(x))
+        if self.expand is None:
+            hidden = x
+        else:
+            hidden = F.relu6(self.expand(x))
         hidden = self.project(F.relu6(self.depthwise(hidden)))
-        return x + hidden if self.is_residual else hidden
+        if self.is_residual:
+            return x + hidden
+        return hidden
 
 
 class StylePredictor(nn.Module):

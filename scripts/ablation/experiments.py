@@ -27,7 +27,7 @@ from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProce
 from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from crossearth_hf.styles.bank import embed_rasters, find_rasters
 from crossearth_hf.training import TrainConfig, build_train_config
-from crossearth_hf.training.config import RENAMED, defaults, old_name, to_json
+from crossearth_hf.training.recipe import RENAMED, defaults, old_name, to_json
 from crossearth_hf.training.run_folder import HARMLESS_ON_RESUME
 from crossearth_hf.training.trainer import train
 
@@ -251,7 +251,7 @@ def plan(experiments: Sequence[str], variants: Sequence[str], seeds: Sequence[in
     for names, known, what in ((experiments, ALL_EXPERIMENTS, "experiment"), (variants, every, "variant")):
         for name in names:
             if name not in known:
-                raise InputError(f"'{name}' is no {what}; the known ones are {', '.join(known)}")
+                raise InputError(f"unknown {what} '{name}'; the known ones are {', '.join(known)}")
     return [
         Run(ALL_EXPERIMENTS[experiment], every[variant], seed)
         for seed in seeds

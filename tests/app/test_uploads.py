@@ -89,10 +89,10 @@ BAD = {
     "nothing": (None, {}, "There is no scene yet"),
     "empty": (empty, {}, r"empty \(0 bytes\)"),
     "text": (text, {}, "neither a GeoTIFF nor a JPEG nor a PNG"),
-    "header only": (header_only, {}, "no image that can be read"),
+    "header only": (header_only, {}, "not an image that can be read"),
     "cut off": (cut, {}, "damaged or cut off"),
-    "cut off PNG": (cut_png, {}, "no image that can be read, or it is damaged"),
-    "cut off JPEG": (cut_jpeg, {}, "no image that can be read, or it is damaged"),
+    "cut off PNG": (cut_png, {}, "not an image that can be read, or it is damaged"),
+    "cut off JPEG": (cut_jpeg, {}, "not an image that can be read, or it is damaged"),
     "no data": (without_data, {}, "no pixel with data"),
     "complex": (complex_numbers, {}, "complex numbers"),
     "too many pixels": (many_pixels, {}, "1,000 x 1,100 = 1.1 million pixels, this server takes 1 million"),
@@ -164,7 +164,7 @@ def test_no_upload_reads_another_file(tmp_path, folder, start):
     with rasterio.open(upload) as source:  # the danger is real
         assert source.driver == "VRT"
         assert source.read(1)[0, 0] == 77
-    with pytest.raises(InputError, match=r"neither a GeoTIFF|no image that can be read"):
+    with pytest.raises(InputError, match=r"neither a GeoTIFF|not an image that can be read"):
         predict(upload, stub_model(), folder)
 
 
@@ -219,7 +219,7 @@ def device(path):
 @pytest.mark.parametrize("make", [folder_of_a_scene, link, device, os.mkfifo])
 def test_only_regular_files_come_in(tmp_path, folder, make):
     make(tmp_path / "s.tif")
-    with pytest.raises(InputError, match="no file that was uploaded"):
+    with pytest.raises(InputError, match="not a file that was uploaded"):
         predict(tmp_path / "s.tif", stub_model(), folder)
     assert list(folder.iterdir()) == []
 
@@ -260,7 +260,7 @@ def test_other_formats_are_refused_whatever_their_name(tmp_path, folder, make):
 
 def test_a_scene_is_opened_by_one_driver(tmp_path, folder):
     """Also when it is opened again, as near infrared: no other driver gets to look at its content."""
-    with pytest.raises(InputError, match="no raster that GDAL can read"):
+    with pytest.raises(InputError, match="not a raster that GDAL can read"):
         Scene(write_raster(tmp_path / "s.tif", np.ones((3, 64, 64), np.uint8), driver="GPKG"), driver=SCENE_DRIVER)
     write_raster(tmp_path / "bands.tif", np.ones((4, 64, 64), np.uint8))
     with admitted(tmp_path / "bands.tif", folder, Limits()) as scene:

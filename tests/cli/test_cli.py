@@ -59,7 +59,7 @@ def test_a_scene_becomes_a_map(workplace, tmp_path, capsys):
 MISTAKES = {
     "missing": ({"scene": "none.tif"}, [], "does not exist"),
     "folder as scene": ({"scene": "folder"}, [], "is a folder"),
-    "text as scene": ({"scene": "text.tif"}, [], "no raster that GDAL can read"),
+    "text as scene": ({"scene": "text.tif"}, [], "not a raster that GDAL can read"),
     "no such band": ({}, ["--bands", "1,2,4"], "numbers from 1 to 3"),
     "bands in words": ({}, ["--bands", "red"], "is not a list of band numbers"),
     "output is input": ({"target": "scene.tif"}, ["--overwrite"], "same file"),
@@ -228,7 +228,7 @@ def test_a_bank_and_a_preview_of_it(workplace, tmp_path, capsys):
     [
         (["style-bank", "{}/folder", "{}/b.safetensors"], "holds no raster"),
         (["style-bank", "{}/scene.tif", "{}/b.safetensors"], "is not a folder"),
-        (["style-bank", "{}:text", "{}/b.safetensors"], "no raster that GDAL can read"),
+        (["style-bank", "{}:text", "{}/b.safetensors"], "not a raster that GDAL can read"),
         (["style-bank", "{}:scene", "{}/b.npz"], "must end in .safetensors"),
         (["style-bank", "{}:scene", "{}/b.safetensors"], "gives 1 tiles with data"),
         (["style-preview", "{}/scene.tif", "{}/p.png", "--alpha", "1.5"], "alpha 1.5 is not a number from 0 to 1"),

@@ -122,13 +122,13 @@ def changed(name, tensor):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (changed("backbone.blocks.1.norm3.bias", torch.zeros(1)), r"no part of .*: backbone\.blocks\.1\.norm3\.bias;"),
-        (changed("neck.conv.weight", torch.zeros(1)), r"no part of .*: neck\.conv\.weight;"),
-        (changed("extra", torch.zeros(1)), r"no part of .*: extra;"),
-        (changed("decode_head.query_embed.weight", torch.zeros(10, 32)), r"no part of .*query_embed\.weight"),
-        (changed("backbone.reins.learnable_tokens_c", torch.zeros(1)), r"no part of .*learnable_tokens_c"),
+        (changed("backbone.blocks.1.norm3.bias", torch.zeros(1)), r"not part of .*: backbone\.blocks\.1\.norm3\.bias;"),
+        (changed("neck.conv.weight", torch.zeros(1)), r"not part of .*: neck\.conv\.weight;"),
+        (changed("extra", torch.zeros(1)), r"not part of .*: extra;"),
+        (changed("decode_head.query_embed.weight", torch.zeros(10, 32)), r"not part of .*query_embed\.weight"),
+        (changed("backbone.reins.learnable_tokens_c", torch.zeros(1)), r"not part of .*learnable_tokens_c"),
         (renamed("decode_head.pixel_decoder.mask_feature", "decode_head.pixel_decoder.mask_features"), "mask_feature"),
-        (renamed("blocks.2.mlp.fc1", "blocks.2.mlp.fc_1"), r"no part of .*blocks\.2\.mlp\.fc_1\.bias"),
+        (renamed("blocks.2.mlp.fc1", "blocks.2.mlp.fc_1"), r"not part of .*blocks\.2\.mlp\.fc_1\.bias"),
         (renamed("mlp_delta_f", "mlp_delta"), r"lacks backbone\.reins\.mlp_delta_f\.bias.*unknown .*mlp_delta\.bias"),
         (renamed("decode_head.", "decode_heads."), r"no segmentation head .* published CrossEarth"),
         (without("backbone.blocks.3.ls2.gamma"), r"lacks backbone\.blocks\.3\.ls2\.gamma; give a complete file"),
@@ -136,7 +136,7 @@ def changed(name, tensor):
         (renamed("backbone.blocks.1.", "backbone.blocks.7."), r"lacks 'backbone\.blocks\.1'"),
         (changed("backbone.pos_embed", torch.zeros(1, 16, 64)), "15 positions, no square"),
         (changed("decode_head.cls_embed.bias", torch.zeros(8)), r"'decode_head\.cls_embed\.bias' .*\(8,\).*\(7,\)"),
-        (changed("backbone.norm", torch.zeros(1)), r"no part of .*: backbone\.norm;"),
+        (changed("backbone.norm", torch.zeros(1)), r"not part of .*: backbone\.norm;"),
         (
             changed("backbone.cls_token", torch.zeros(1, 1, 64, dtype=torch.int64)),
             "'backbone.cls_token' holds torch.int64",
@@ -204,6 +204,7 @@ def test_written_folder(tmp_path):
         "modeling_crossearth.py",
         "modeling_efficientnet_lite.py",
         "modeling_head.py",
+        "modeling_rein.py",
         "preprocessor_config.json",
         "style_networks.py",
     }
@@ -254,7 +255,7 @@ def test_existing_folders_are_kept_unless_they_are_models(tmp_path):
     foreign.mkdir()
     (foreign / "config.json").write_text('{"model_type": "bert"}')
     for other in (tmp_path, config, foreign):
-        assert "no model folder" in refusal(convert, source, other, config=config, overwrite=True)
+        assert "not a model folder" in refusal(convert, source, other, config=config, overwrite=True)
     assert "does not exist; create it" in refusal(convert, source, tmp_path / "a" / "b", config=config)
     os.replace(source, out / "source.pth")
     assert "lies inside" in refusal(convert, out / "source.pth", out, config=config, overwrite=True)

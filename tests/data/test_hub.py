@@ -131,7 +131,7 @@ def test_splits_and_configs(tmp_path):
         (f"hf:{save('parquet', tmp_path / 'p')}::test", "cannot be opened: Unknown split"),
         (f"hf:{tmp_path / 'p'}:other", "cannot be opened: BuilderConfig 'other' not found"),
         ("hf:nobody/nothing", "hf:nobody/nothing cannot be opened"),
-        ("hf:a:b:c:d", r"is not a hf:PATH_OR_ID\[:CONFIG"),
+        ("hf:a:b:c:d", r"is not of the form hf:PATH_OR_ID\[:CONFIG"),
     ):
         with pytest.raises(InputError, match=message):
             load_source(source, LAND_COVER)

@@ -245,7 +245,7 @@ def test_what_is_no_mask(tmp_path, values):
 def test_color_pictures_are_no_masks():
     data = io.BytesIO()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data, "PNG")
-    with pytest.raises(InputError, match="no label map"):
+    with pytest.raises(InputError, match="not a label map"):
         read_mask(data.getvalue(), "m")
 
 

@@ -74,7 +74,7 @@ def test_a_source_that_is_its_own_target_is_never_unseen(tmp_path):
         (("entries",), [], "no JSON object"),
         (("model", "name"), "a\nb", "printable text"),
         (("entries", "Sub2Tem", "benchmark_version"), "0", "version 0 of the scenarios"),
-        (("entries", "Sub2Tem", "slug"), "../../etc", "no plain file name"),
+        (("entries", "Sub2Tem", "slug"), "../../etc", "not a plain file name"),
         (("entries", "Sub2Tem", "scores", "mean_iou"), 55.3, "in 0..1"),
         (("entries", "Sub2Tem", "scores", "iou", "road"), float("nan"), "in 0..1"),
         (("entries", "Sub2Tem", "scores", "accuracy"), True, "in 0..1"),

@@ -201,7 +201,7 @@ def test_images_that_may_not_be_shared_go_to_private_repositories_only(dataset):
 
 
 def test_wrong_names_and_a_hub_that_refuses(model, tmp_path):
-    assert "no name of a repository" in refusal(publish, model, "a/b/c")
+    assert "not a name of a repository" in refusal(publish, model, "a/b/c")
     assert "is not a folder" in refusal(plan_upload, model / "config.json")
     (tmp_path / "empty").mkdir()
     assert "holds no file" in refusal(plan_upload, tmp_path / "empty")

@@ -19,6 +19,7 @@ CODE_FILES = {
     "modeling_crossearth.py",
     "modeling_efficientnet_lite.py",
     "modeling_head.py",
+    "modeling_rein.py",
     "style_networks.py",
 }
 

@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from crossearth_hf.data import load_source
 from crossearth_hf.evaluation import image_scores as evaluation
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.training.config import build_train_config, read_yaml
+from crossearth_hf.training.recipe import build_train_config, read_yaml
 
 CARD_FOLDER = ROOT / "hub_cards" / "crossearth-tiny"
 

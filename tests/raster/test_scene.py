@@ -197,7 +197,7 @@ def test_bad_files(tmp_path, noise):
     sentences = {
         "none.tif": "does not exist",
         ".": "is a folder",
-        "text.tif": "no raster that GDAL can read",
+        "text.tif": "not a raster that GDAL can read",
         "empty.tif": "0 bytes",
         "complex.tif": "complex numbers",
         "radar.tif": "complex numbers",

@@ -67,7 +67,7 @@ def test_in_domain_targets_stand_apart_and_the_mean_says_what_it_is_over(compari
     assert mean == ["mean", "", "1 targets that all have", "", "50.0", "45.0", "90.0", "54.4", "54.7", "62.6", "60.3",
                     "67.5"]  # fmt: skip
     assert "The mean is over P(i)2V." in table.caption
-    assert "no comparison on equal terms" in table.caption
+    assert "not a comparison on equal terms" in table.caption
 
 
 def test_without_a_shared_target_there_is_no_mean(tmp_path):

@@ -69,7 +69,7 @@ def test_ctrl_c_ends_it(start, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
-    [(("--workers", "0"), "--workers 0 cannot run anything"), (("--variants", "paris"), "'paris' is not a variant")],
+    [(("--workers", "0"), "--workers 0 cannot run anything"), (("--variants", "paris"), "unknown variant 'paris'")],
 )
 def test_mistakes(start, capsys, flags, sentence):
     assert start(*flags) == 2

@@ -132,7 +132,7 @@ MISTAKES = {
     "no raster": ("empty", "out.safetensors", "holds no raster"),
     "no match": ("one:b*", "out.safetensors", r"matches 'b\*'"),
     "one tile": ("one", "out.safetensors", "gives 1 tiles with data"),
-    "torn raster": ("torn", "out.safetensors", "no raster that GDAL can read"),
+    "torn raster": ("torn", "out.safetensors", "not a raster that GDAL can read"),
     "wrong ending": ("one", "out.npz", "must end in .safetensors"),
     "exists": ("one", "exists.safetensors", "exists already"),
 }

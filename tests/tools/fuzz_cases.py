@@ -21,7 +21,7 @@ from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, cli
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.training.config import field_descriptions
+from crossearth_hf.training.recipe import field_descriptions
 
 CANARY = "canary"
 """Name of the file that hostile pickles try to make in the current folder."""

@@ -42,7 +42,7 @@ from crossearth_hf import cli
 from crossearth_hf.conversion.config import OVERRIDES
 from crossearth_hf.errors import InputError, on_one_line
 from crossearth_hf.raster.scene import Scene
-from crossearth_hf.training.config import field_descriptions, parse_train_config
+from crossearth_hf.training.recipe import field_descriptions, parse_train_config
 
 Case = Any
 

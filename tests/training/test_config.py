@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.training.config import (
+from crossearth_hf.training.config import TrainConfig
+from crossearth_hf.training.recipe import (
     RENAMED,
-    TrainConfig,
     build_train_config,
     field_descriptions,
     parse_train_config,

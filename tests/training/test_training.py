@@ -19,7 +19,7 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.training import trainer as training
-from crossearth_hf.training.config import build_train_config, read_yaml
+from crossearth_hf.training.recipe import build_train_config, read_yaml
 from crossearth_hf.training.starting_model import build_model
 
 

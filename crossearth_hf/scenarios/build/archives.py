@@ -44,7 +44,9 @@ class RawFile:
     size: int
 
     def __str__(self) -> str:
-        return str(self.path) if self.member is None else f"{self.path}:{self.member}"
+        if self.member is None:
+            return str(self.path)
+        return f"{self.path}:{self.member}"
 
     @property
     def name(self) -> str:

@@ -129,7 +129,10 @@ def _found(domain: Domain, reader: Reader, raw: RawFolder, overrides: Mapping[st
         check_found(domain, source)
     except InputError as error:
         others = raw.other_archives()
-        hint = f"; {others[0]} lies there too: unpack it first" if others else ""
+        if others:
+            hint = f"; {others[0]} lies there too: unpack it first"
+        else:
+            hint = ""
         raise InputError(f"{error}{hint}") from error
     return source
 
@@ -147,7 +150,10 @@ def _check_paths(name: str, paths: Mapping[str, str | os.PathLike[str]]) -> Mapp
     for key in paths:
         if key not in known:
             keys = "; ".join(f"{key} ({meaning})" for key, meaning in known.items())
-            rule = f"its keys are {keys}" if keys else "its layout is known, so it takes none"
+            if keys:
+                rule = f"its keys are {keys}"
+            else:
+                rule = "its layout is known, so it takes none"
             raise InputError(f"'{key}' is not a path of {name}; {rule}")
     return paths
 
@@ -249,8 +255,14 @@ def _sources(plan: Plan, raw: RawFolder) -> list[dict[str, Any]]:
     counts, sizes = Counter[str](), Counter[str]()
     for pair in plan.source.pairs:
         for file in (pair.image, pair.label):
-            place = file.path.parent if file.member is None else file.path
-            name = place.relative_to(raw.root).as_posix() if place.is_relative_to(raw.root) else place.name
+            if file.member is None:
+                place = file.path.parent
+            else:
+                place = file.path
+            if place.is_relative_to(raw.root):
+                name = place.relative_to(raw.root).as_posix()
+            else:
+                name = place.name
             counts[name] += 1
             sizes[name] += file.size
     return [{"file": name, "files": counts[name], "bytes": sizes[name]} for name in counts]

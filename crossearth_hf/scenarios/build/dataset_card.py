@@ -167,7 +167,10 @@ def _image_counts(build: Mapping[str, Any]) -> str:
 
 def _missing(build: Mapping[str, Any]) -> str:
     unpaired = build["unpaired"]
-    gaps = [f"{len(unpaired)} images or labels are missing, the first: {unpaired[0]}"] if unpaired else []
+    if unpaired:
+        gaps = [f"{len(unpaired)} images or labels are missing, the first: {unpaired[0]}"]
+    else:
+        gaps = []
     return "; ".join([_image_counts(build), *gaps])
 
 
@@ -189,7 +192,10 @@ def _class_table(domain: Domain, build: Mapping[str, Any]) -> str:
 
 
 def _license_section(dataset: SourceDataset) -> str:
-    source = f" (read in: {dataset.license_source})" if dataset.license_source else ""
+    if dataset.license_source:
+        source = f" (read in: {dataset.license_source})"
+    else:
+        source = ""
     sharing = {
         True: "It allows passing the images on under its terms.",
         False: "It does not allow passing the images on: keep repositories with them private.",

@@ -200,7 +200,10 @@ def check_found(domain: Domain, source: DomainSource) -> None:
     if not source.pairs:
         dataset = get_dataset(domain.dataset)
         wanted = ", ".join(dataset.archives) or "the files that its authors publish"
-        cause = f"; {source.unpaired[0]}" if source.unpaired else ""
+        if source.unpaired:
+            cause = f"; {source.unpaired[0]}"
+        else:
+            cause = ""
         raise InputError(
             f"no pair of image and label for {domain.name} in the raw folder{cause}: download {wanted} from "
             f"{dataset.homepage}, or choose other --domains"
@@ -218,7 +221,10 @@ def _check_kinds(source: DomainSource, headers: Mapping[RawFile, Header]) -> boo
 
 
 def _is_plain(source: DomainSource, header: Header) -> bool:
-    bands = header.bands if source.bands is None else len(source.bands)
+    if source.bands is None:
+        bands = header.bands
+    else:
+        bands = len(source.bands)
     return header.dtype == np.uint8 and bands in (1, 3)
 
 
@@ -248,7 +254,10 @@ def _differences(domain: Domain, counts: dict[str, int]) -> Iterator[tuple[str, 
 def _mismatch(domain: Domain, source: DomainSource, differences: list[str]) -> str:
     what = "; ".join(differences) or "images and labels do not pair up"
     if source.unpaired:
-        more = f" and {len(source.unpaired) - 1} more" if len(source.unpaired) > 1 else ""
+        if len(source.unpaired) > 1:
+            more = f" and {len(source.unpaired) - 1} more"
+        else:
+            more = ""
         cause = f"{source.unpaired[0]}{more}"
     else:
         cause = (

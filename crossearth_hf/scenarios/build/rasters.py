@@ -106,7 +106,8 @@ def _opened(file: RawFile, content: bytes | None) -> Iterator[Any]:
     """The rasterio dataset of a file, or of its bytes."""
     driver = _driver(file, content)
     if driver == "PNG":
-        content = file.read_bytes() if content is None else content
+        if content is None:
+            content = file.read_bytes()
         if _PNG_END not in content[-_TAIL:]:  # GDAL reads black where a PNG breaks off
             raise InputError(f"{file} is damaged or cut off (it has no end); download or copy it again")
     with ExitStack() as stack:

@@ -65,7 +65,10 @@ def features(is_plain: bool) -> Any:
         import datasets  # noqa: PLC0415
     except ImportError as error:
         raise InputError("a build needs the package 'datasets'; install it with pip install datasets") from error
-    image = datasets.Image() if is_plain else datasets.Image(decode=False)
+    if is_plain:
+        image = datasets.Image()
+    else:
+        image = datasets.Image(decode=False)
     return datasets.Features({"image": image, "label": datasets.Image(), "name": datasets.Value("string")})
 
 
@@ -201,7 +204,10 @@ def _rows(plan: Plan, image: PlannedImage) -> Iterator[tuple[dict[str, Any], np.
             f"{labels.shape[1]}x{labels.shape[0]}; an image and its label must have the same size: download both again"
         )
     for (row, col, height, width), (content, suffix) in zip(image.tiles, _encoded_tiles(plan, image), strict=True):
-        name = pair.name if image.is_whole else f"{pair.name}_{col}_{row}_{col + width}_{row + height}"
+        if image.is_whole:
+            name = pair.name
+        else:
+            name = f"{pair.name}_{col}_{row}_{col + width}_{row + height}"
         tile = np.ascontiguousarray(labels[row : row + height, col : col + width])
         counts = np.bincount(tile.ravel(), minlength=256)
         plan.domain.labels.check(np.flatnonzero(counts), str(pair.label))
@@ -219,7 +225,10 @@ def _encoded_tiles(plan: Plan, image: PlannedImage) -> Iterator[tuple[bytes, str
     """Bytes and ending of every tile of an image."""
     file, bands = image.pair.image, plan.source.bands
     keep = image.is_whole and bands is None and file.suffix in _KEPT_SUFFIXES
-    content = file.read_bytes() if keep else None
+    if keep:
+        content = file.read_bytes()
+    else:
+        content = None
     with open_raster(file, content) as raster:
         if content is not None:
             raster.read(0, 0, *raster.size)  # what cannot be decoded must not be passed on
@@ -236,7 +245,9 @@ def _record(folder: Path, shard: Shard) -> ShardRecord | None:
     """The record of a finished shard; None if it has to be written."""
     try:
         record = ShardRecord(**json.loads((folder / "records" / f"{shard.file}.json").read_text(encoding="utf-8")))
-        return record if (folder / "data" / shard.file).stat().st_size == record.bytes else None
+        if (folder / "data" / shard.file).stat().st_size == record.bytes:
+            return record
+        return None
     except (*JSON_ERRORS, TypeError):
         return None
 

@@ -71,7 +71,10 @@ def binary_source(
     pairs: tuple[RawPair, ...], unpaired: tuple[str, ...], domain: Domain, layout: str = "confirmed"
 ) -> DomainSource:
     """A binary domain whose label files tell themselves which value is the foreground, see `foreground_value`."""
-    foreground = foreground_value(count_values(pairs, domain), domain) if pairs else 255
+    if pairs:
+        foreground = foreground_value(count_values(pairs, domain), domain)
+    else:
+        foreground = 255
     note = f"{domain.labels.classes[1]} is {foreground} in the label files, found by counting over all of them"
     labels = partial(table_ids, table=two_values(foreground))
     return DomainSource(pairs, labels, unpaired=unpaired, layout=layout, notes=(note,))

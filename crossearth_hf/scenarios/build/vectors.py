@@ -43,7 +43,10 @@ def read_geometries(file: RawFile, kind: str, grid: Grid) -> list[Geometry]:
         data = json.loads(content)
         crs = _crs(data)
         shapes = [part for feature in data["features"] for part in _parts(feature.get("geometry"), kind)]
-        moved = transform_geom(crs, grid.crs, shapes) if shapes else []
+        if shapes:
+            moved = transform_geom(crs, grid.crs, shapes)
+        else:
+            moved = []
         inside = [_touches(shape, grid) for shape in moved]
     except (*JSON_ERRORS, KeyError, TypeError, IndexError, AttributeError, CRSError, *GDAL_ERRORS) as error:
         raise InputError(f"{file} is no GeoJSON of {kind}s ({error}); download it again") from error
@@ -70,7 +73,10 @@ def burn_lines(shapes: list[Geometry], grid: Grid, distance: float) -> np.ndarra
     if shapes and sides is None:
         raise InputError(f"the CRS {grid.crs} does not tell meters, which the width of lines needs")
     for shape in shapes:
-        lines = [shape["coordinates"]] if shape["type"] == "LineString" else shape["coordinates"]
+        if shape["type"] == "LineString":
+            lines = [shape["coordinates"]]
+        else:
+            lines = shape["coordinates"]
         for line in lines:
             points = np.array([~grid.transform @ tuple(point[:2]) for point in line])  # (N, 2) column, row
             for start, end in pairwise(points):
@@ -89,7 +95,10 @@ def _burn_segment(drawn: np.ndarray, start: np.ndarray, end: np.ndarray, sides: 
     x, y = np.meshgrid((cols - start[0]) * sides[0], (rows - start[1]) * sides[1])  # meters from the start
     along = (end - start) * sides
     length = float(along @ along)
-    share = np.zeros_like(x) if length == 0 else ((x * along[0] + y * along[1]) / length).clip(0, 1)
+    if length == 0:
+        share = np.zeros_like(x)
+    else:
+        share = ((x * along[0] + y * along[1]) / length).clip(0, 1)
     near = np.hypot(x - share * along[0], y - share * along[1]) <= distance
     drawn[first[1] : last[1], first[0] : last[0]] |= near
 

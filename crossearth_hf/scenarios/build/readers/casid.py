@@ -47,7 +47,10 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
         )
         found, lonely = paired(images, labels, split)
         pairs, unpaired = pairs + found, unpaired + lonely
-    base = label_base(count_values(pairs, domain), domain) if pairs else 0
+    if pairs:
+        base = label_base(count_values(pairs, domain), domain)
+    else:
+        base = 0
     return DomainSource(
         pairs,
         partial(_labels, base=base, classes=len(domain.labels.classes)),
@@ -67,7 +70,10 @@ def label_base(counts: np.ndarray, domain: Domain) -> int:
     fitting = [base for base in _BASES if all(base <= value < base + last for value in values)]
     if len(fitting) == 1:
         return fitting[0]
-    which = "both" if fitting else "neither of"
+    if fitting:
+        which = "both"
+    else:
+        which = "neither of"
     raise InputError(
         f"the label files of {domain.name} hold the values {', '.join(map(str, values[:9]))}, which fit {which} "
         f"0..{last - 1} and 1..{last}; give all label files of the climate, or convert them to 0..{last - 1}"

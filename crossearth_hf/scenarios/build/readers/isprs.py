@@ -27,7 +27,10 @@ def isprs_palette(label_set: LabelSet) -> dict[Color, int]:
 
 def isprs_labels(pair: RawPair, domain: Domain, defective: frozenset[str]) -> np.ndarray:
     """(H, W) uint8 ids of a pair; label files of the pairs in `defective` are rounded to pure colors first."""
-    repair = to_pure_colors if pair.name in defective else None
+    if pair.name in defective:
+        repair = to_pure_colors
+    else:
+        repair = None
     return palette_ids(pair.label, isprs_palette(domain.labels), repair)
 
 

@@ -29,7 +29,10 @@ DEFECTIVE = frozenset({"4_12", "6_7"})
 
 def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> DomainSource:
     """Images of the domain's bands with their eroded labels."""
-    bands = "IRRG" if "irrg" in domain.name.split("_") else "RGB"
+    if "irrg" in domain.name.split("_"):
+        bands = "IRRG"
+    else:
+        bands = "RGB"
     images = by_key(raw.files(f"top_potsdam_*_{bands}.tif"), _tile)
     labels = by_key(raw.files("top_potsdam_*_label_noBoundary.tif"), _tile)
     pairs, unpaired = listed(SPLITS, images, labels)

@@ -62,7 +62,10 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
     pairs, unpaired = paired({key: file for key, file in images.items() if key in labels}, labels, "test")
     found = {pair.name.rsplit("_", 1)[0] for pair in pairs}
     missing = tuple(f"no labeled chip of {city}" for city in CITIES if city not in found)
-    notes = [f"{unlabeled} chips without a label file are left out"] if unlabeled else []
+    if unlabeled:
+        notes = [f"{unlabeled} chips without a label file are left out"]
+    else:
+        notes = []
     if layout.kind == "LineString":
         notes.append(f"roads are drawn {2 * ROAD_DISTANCE:g} m wide around their center lines")
     notes.append("pixels without image, 0 in all bands, are ignored")
@@ -100,7 +103,10 @@ def _labels(pair: RawPair, kind: str) -> np.ndarray:
         empty = (raster.read(0, 0, *raster.size) == 0).all(axis=2)
         grid = raster.grid
     shapes = read_geometries(pair.label, kind, grid)
-    inside = burn_lines(shapes, grid, ROAD_DISTANCE) if kind == "LineString" else burn_polygons(shapes, grid)
+    if kind == "LineString":
+        inside = burn_lines(shapes, grid, ROAD_DISTANCE)
+    else:
+        inside = burn_polygons(shapes, grid)
     ids = inside.astype(np.uint8)
     ids[empty] = IGNORE_INDEX
     return ids
