@@ -2,11 +2,14 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from tqdm.auto import tqdm
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of widgets that a notebook may lack: then lines stand for bars
+    from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
 from tqdm.std import tqdm as terminal_tqdm
 
