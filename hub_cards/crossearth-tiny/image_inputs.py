@@ -340,7 +340,18 @@ def _label_map(given: Any, size: tuple[int, int]) -> np.ndarray:
     return values
 
 
+def check_channels(images: Sequence[np.ndarray], mean: float | Sequence[float]) -> None:
+    """Raises `ValueError` for images (C, H, W) of another number of channels than a mean's."""
+    for image in images:
+        if np.ndim(mean) and len(image) != np.size(mean):
+            raise ValueError(
+                f"an image of shape {image.shape} and an image_mean of {np.size(mean)} channels do not fit together; "
+                "give arrays of as many channels (pictures are read as RGB)"
+            )
+
+
 __all__ = [
+    "check_channels",
     "check_images",
     "check_names",
     "check_pixels",

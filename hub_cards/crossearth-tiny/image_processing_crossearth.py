@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 from .earth_style import STYLE_FILE, EarthStyle, StyleSettings, image_seed
 from .image_inputs import (
     IGNORE_INDEX,
+    check_channels,
     check_images,
     check_names,
     check_pixels,
@@ -240,7 +241,7 @@ class CrossEarthImageProcessor(PilBackend):
             images=images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format
         )
         if kwargs["do_normalize"]:
-            _check_channels(prepared, kwargs["image_mean"])
+            check_channels(prepared, kwargs["image_mean"])
         check_pixels(
             prepared,
             kwargs["rescale_factor"] if kwargs["do_rescale"] else None,
@@ -422,15 +423,6 @@ def _style_seeds(style_seed: int | None, count: int) -> list[int]:
     if style_seed < 0:
         raise ValueError(f"style_seed {style_seed} is negative; choose 0 or more")
     return [image_seed(style_seed, i) for i in range(count)]
-
-
-def _check_channels(images: Sequence[np.ndarray], mean: float | Sequence[float]) -> None:
-    for image in images:
-        if np.ndim(mean) and len(image) != np.size(mean):
-            raise ValueError(
-                f"an image of shape {image.shape} and an image_mean of {np.size(mean)} channels do not fit together; "
-                "give arrays of as many channels (pictures are read as RGB)"
-            )
 
 
 def _check_pixels(images: Sequence[np.ndarray]) -> None:
