@@ -246,8 +246,8 @@ class Plateau:
 def find_plateau(values: np.ndarray, valid: np.ndarray) -> Plateau | None:
     """The value that all bands hold in flat regions of at least 2 % of a scene, or None.
 
-    Of 8 bits 0 or 255 alone, of a single band its least or greatest value, else any. Our choice, from 700 pictures:
-    it told all of four with undeclared fill, and none of the others.
+    Of 8 bits 0 or 255 alone, of a single band its least or greatest value, else any. Our choice. In 914 pictures and
+    rasters it found a black pond and two white roofs: the value stays data, and is only told.
 
     Args:
         values: (bands, H, W) of a numeric type, spread over the scene.
