@@ -15,6 +15,9 @@ from .imagery import flat_classes
 from .raw_bands import RawBands
 
 
+_LEAST_PIXELS = 1024  # of fewer, few values say nothing
+
+
 @dataclass(frozen=True)
 class Notice:
     """Something odd about a scene.
@@ -172,8 +175,9 @@ def _leave_out(raw: RawBands, *values: float) -> str:
 
 
 def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
-    """A word on bands of whole numbers that hold few values, or colors, in flat regions."""
-    if raw.has_palette or (len(raw.bands) > 1 and not raw.is_byte):
+    """A word on bands of whole numbers that hold few values, or colors, in flat regions; none on a tiny scene."""
+    is_tiny = source.height * source.width < _LEAST_PIXELS
+    if is_tiny or raw.has_palette or (len(raw.bands) > 1 and not raw.is_byte):
         return []
 
     def read(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

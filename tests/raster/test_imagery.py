@@ -66,6 +66,8 @@ def test_ids_without_a_palette_are_mapped_with_a_word(tmp_path, regions):
 def test_a_scene_of_one_value_is_told(tmp_path, dtype):
     with Scene(write_raster(tmp_path / "a.tif", np.full((1, 40, 50), 7, dtype))) as scene:
         assert list(map(str, scene.notices())) == ["all pixels of the scene hold the same value"]
+    with Scene(write_raster(tmp_path / "b.tif", np.full((1, 1, 1), 7, dtype))) as scene:
+        assert scene.notices() == []
 
 
 def test_a_picture_of_few_flat_colors_is_mapped_with_a_word(tmp_path, regions):
