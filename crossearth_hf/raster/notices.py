@@ -14,7 +14,6 @@ from .fill import Collar, Fill
 from .imagery import flat_classes
 from .raw_bands import RawBands
 
-
 _LEAST_PIXELS = 1024  # of fewer, few values say nothing
 
 
