@@ -150,6 +150,21 @@ class ReportFolder:
             return None
         return entry
 
+    def check_free(self, names: Iterable[str]) -> None:
+        """Raises `InputError` if files lie in the place of those of an entry that the report does not have yet."""
+        slugs = {key: entry["slug"] for key, entry in self.entries().items()}
+        for name in names:
+            if name in slugs:
+                continue
+            slugs[name] = _slug(name, slugs)
+            folder = self.path / "examples" / slugs[name]
+            for path in (folder, self.path / "features" / f"{slugs[name]}.npz"):
+                if os.path.lexists(path) and not (path == folder and path.is_dir() and not any(path.iterdir())):
+                    raise InputError(
+                        f"{path} is in the place of files of {name}, which no report in {self.path} lists; move it "
+                        "away or name another folder for the report"
+                    )
+
     def add(
         self,
         name: str,
@@ -168,16 +183,17 @@ class ReportFolder:
             if self._file.exists():
                 content = self._read()
                 self._check_head(content)
+            self.check_free([name])
             slug = _slug(name, {key: other["slug"] for key, other in content["entries"].items()})
             folder = self.path / "examples" / slug
             arrays: dict[Path, Any] = {folder / f"{index:03}.npz": maps for index, maps in enumerate(examples)}
             if features is not None:
                 arrays[self.path / "features" / f"{slug}.npz"] = features
-            entries = content["entries"] | {name: {"slug": slug} | dict(entry)}
+            kept_before = _kept(content["entries"].get(name))
+            entries = content["entries"] | {name: {"slug": slug, "examples": len(examples)} | dict(entry)}
             self._write(arrays, report_content(self._head, entries, content.get("created", now())))
-            for path in set(folder.glob("[0-9][0-9][0-9]*.npz")) - set(arrays):
-                if path.stem.isdecimal():
-                    path.unlink()  # of an earlier call that kept more
+            for index in range(len(examples), kept_before):
+                (folder / f"{index:03}.npz").unlink(missing_ok=True)
 
     def _write(self, arrays: Mapping[Path, Any], report: Mapping[str, Any]) -> None:
         """Writes arrays by their files, and the report last: until then the old one holds."""
@@ -249,6 +265,13 @@ def means(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _kept(entry: Mapping[str, Any] | None) -> int:
+    """How many examples an entry has; at most one per image where a report of an earlier release does not tell."""
+    if entry is None:
+        return 0
+    return entry.get("examples", entry["data"]["images"])
 
 
 def _make_folders(folders: Iterable[Path]) -> None:

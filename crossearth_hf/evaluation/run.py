@@ -104,6 +104,7 @@ def evaluate(
     data = {task.root for task in tasks if task.root is not None}
     check_apart([*([model] if model is not None and os.path.isdir(model) else []), *sorted(data)], out)
     report = ReportFolder(out, identity, protocol)
+    report.check_free(task.name for task in tasks)
     if overwrite:
         done = {}
     else:

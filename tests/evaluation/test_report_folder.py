@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from benchmark_data import as_entry
@@ -79,3 +80,27 @@ def test_a_report_needs_a_place(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="does not exist; create it first"):
         ReportFolder(tmp_path / "file" / "report", MODEL, PROTOCOL)
+
+
+@pytest.mark.parametrize("place", ["examples/Town/20200101.npz", "examples/Town", "features/Town.npz"])
+def test_files_that_no_report_lists_are_refused(tmp_path, place):
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("mine")
+    folder = ReportFolder(tmp_path, MODEL, PROTOCOL)
+    for call in (lambda: folder.check_free(["Town"]), lambda: folder.add("Town", as_entry(0.5), [], None)):
+        with pytest.raises(InputError, match="in the place of files of Town, which no report"):
+            call()
+    assert (tmp_path / place).read_text() == "mine"
+    folder.add("Village", as_entry(0.5), [], None)
+    assert not (tmp_path / "examples" / "Village" / "000.npz").exists()
+
+
+def test_an_entry_that_keeps_fewer_examples_removes_its_own_only(tmp_path):
+    folder = ReportFolder(tmp_path, MODEL, PROTOCOL)
+    examples = [{"image": np.zeros(1)}] * 3
+    folder.add("a", as_entry(0.5), examples, None)
+    for name in ("003.npz", "20200101.npz"):
+        (tmp_path / "examples" / "a" / name).write_text("mine")
+    folder.add("a", as_entry(0.5), examples[:1], None)
+    kept = sorted(path.name for path in (tmp_path / "examples" / "a").iterdir())
+    assert kept == ["000.npz", "003.npz", "20200101.npz"]
