@@ -205,7 +205,7 @@ def _mask_strips(file: File, name: str, mask_values: MaskValues) -> Iterator[np.
         yield from (labels[row : row + TILE] for row in range(0, len(labels), TILE))
         return
     with _scene(file, name, _AS_MASK) as scene:
-        if len(scene.bands) > 1:
+        if scene.data_bands > 1:
             raise InputError(_no_label_map(name))
         height, width = scene.grid.height, scene.grid.width
         for row in range(0, height, TILE):

@@ -1,6 +1,5 @@
 """From the text of a source to its labeled images, checked before anything is trained or scored."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatch
 from itertools import pairwise
@@ -232,13 +231,12 @@ def _checked_values(
 
 
 def _check_place(image: Path, mask: Path) -> None:
-    """Refuses two rasters that say of themselves, in one CRS, that they lie apart."""
+    """Refuses two rasters that say of themselves that they lie apart."""
     grid, other = raster_grid(image), raster_grid(mask)
-    if grid is None or other is None or grid.crs is None or grid.crs != other.crs:
+    if grid is None or other is None:
         return
-    corners = [(0, 0), (grid.width, grid.height)]
-    shift = max(math.dist(corner, ~grid.transform @ (other.transform @ corner)) for corner in corners)
-    if shift > LARGEST_SHIFT:
+    shift = grid.distance_to(other)
+    if shift is not None and shift > LARGEST_SHIFT:
         raise InputError(
             f"{image} and {mask} lie {shift:.3g} pixels apart by their georeference; warp the mask to the image's grid"
         )

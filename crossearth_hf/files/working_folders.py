@@ -30,12 +30,18 @@ _LEAVING, _REPLACED = ".leaving", ".replaced"  # a former result: its files move
 _PAUSE = 0.1  # seconds between two looks at a lock
 _RASTERS = (".tif", ".tiff", ".png")
 _SIDE_ENDINGS = (".aux.xml", ".ovr", ".msk", ".OVR", ".MSK")
+_WORLD_FILES = (".tfw", ".tifw", ".wld")  # they place a map that has no place of its own
 
 
 def side_files(raster: Path) -> list[Path]:
-    """Where GDAL looks for statistics, CRS, overviews and mask of a raster; none for files of other kinds."""
-    endings = _SIDE_ENDINGS if raster.suffix.lower() in _RASTERS else ()
-    return [Path(f"{raster}{ending}") for ending in endings]
+    """Where GDAL looks for statistics, place, overviews and mask of a raster; none for files of other kinds."""
+    kind = raster.suffix.lower()
+    if kind not in _RASTERS:
+        return []
+    beside = [Path(f"{raster}{ending}") for ending in _SIDE_ENDINGS]
+    if kind == ".png":
+        return beside
+    return beside + [raster.with_suffix(ending) for ending in _WORLD_FILES]
 
 
 def mark(folder: Path, **facts: Any) -> None:

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files.outputs import check_distinct, check_place
 from ..files.working_folders import side_files
 from ..progress import progress_bar
-from ..raster.imagery import OwnOutput
+from ..raster.imagery import OwnOutput, is_own_output
 from ..raster.raw_bands import EmptyScene
 from ..raster.scene import files_behind
 from .kept_parts import has_parts, parts_folder
@@ -116,7 +116,8 @@ class MapFolders:
 
 
 def _is_finished(files: MapOutputs) -> bool:
-    return all(map(os.path.exists, files.files)) and not has_parts(parts_folder(files.map))
+    all_exist = all(map(os.path.exists, files.files))
+    return all_exist and is_own_output(str(files.map)) and not has_parts(parts_folder(files.map))
 
 
 def _made(folder: str | os.PathLike[str]) -> Path:

@@ -122,18 +122,36 @@ def _expand(source: str, outputs: list[Path], asset: str | None) -> list[ListedS
 
 
 def _folder_rasters(root: Path, outputs: list[Path]) -> Iterator[tuple[Path, str]]:
-    """(path, name) of the rasters below `root`, by name; results are left out."""
+    """(path, name) of the rasters below `root`, by name; results are left out.
+
+    Raises:
+        InputError: where `root` is a folder of results, or one below it holds rasters that are not results.
+    """
     if Path(os.path.realpath(root)) in outputs:
         raise InputError(f"{root} holds the scenes; choose another folder for the results")
     for folder, folders, files in os.walk(root):
         place = Path(folder)
-        folders[:] = sorted(
-            name for name in folders if name[0] != "." and Path(os.path.realpath(place / name)) not in outputs
-        )
+        visible = sorted(name for name in folders if name[0] != ".")
+        folders[:] = [name for name in visible if Path(os.path.realpath(place / name)) not in outputs]
+        for name in set(visible) - set(folders):
+            _check_results(place / name)
         for file in sorted(files):
             path = place / file
             if file[0] != "." and path.suffix.lower() in IMAGE_SUFFIXES:
                 yield path, path.relative_to(root).with_name(path.stem).as_posix()
+
+
+def _check_results(folder: Path) -> None:
+    """Raises `InputError` where a folder of results below one of scenes holds other rasters, which would be lost."""
+    for place, _, files in os.walk(folder):
+        for file in sorted(files):
+            path = Path(place, file)
+            is_raster = file[0] != "." and path.suffix.lower() in IMAGE_SUFFIXES
+            if is_raster and not is_own_output(str(path)):
+                raise InputError(
+                    f"{path} lies in the folder of the results and is not one of them; move it, or choose another "
+                    "folder for the results"
+                )
 
 
 def _lines(path: Path) -> list[str]:

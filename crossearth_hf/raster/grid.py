@@ -159,6 +159,20 @@ class Grid:
         grid.check_size(f"the scene at {meters:g} m")
         return grid
 
+    def distance_to(self, other: "Grid") -> float | None:
+        """Pixels by which two corners of another grid lie apart from this one's; None where a CRS is missing."""
+        if self.crs is None or other.crs is None:
+            return None
+        corners = [(0, 0), (self.width, self.height)]
+        places = [other.transform @ corner for corner in corners]
+        if self.crs != other.crs:
+            try:
+                columns, rows = transform_points(other.crs, self.crs, *zip(*places, strict=True))
+            except GDAL_ERRORS:  # as between two planets
+                return math.inf
+            places = list(zip(columns, rows, strict=True))
+        return max(math.dist(corner, ~self.transform @ place) for corner, place in zip(corners, places, strict=True))
+
     def can_be_rescaled(self, meters: float) -> bool:
         """Whether `rescaled` gives a grid."""
         try:

@@ -75,6 +75,7 @@ class Scene:
 
     Attributes:
         bands: The numbers of the bands that were chosen.
+        data_bands: How many bands the file has, without that of transparency.
         stamps: Of every file that GDAL reads for the scene, a VRT's sources too: size in bytes, time of change in
             nanoseconds and number as opened; None for what is not a file.
 
@@ -114,6 +115,7 @@ class Scene:
             self.native_grid.check_size(self.path)
             alpha = transparency_band(source)
             self.bands = choose_bands(source, bands, num_channels, alpha)
+            self.data_bands = source.count - (alpha is not None)
             palette = palette_of(source, self.bands)
             check_imagery(source, self.bands, has_palette=palette is not None, palette_as_image=palette_as_image)
             self._raw = RawBands(source, self.bands, palette, alpha, self.nodata)

@@ -249,6 +249,12 @@ def test_color_pictures_are_no_masks():
         read_mask(data.getvalue(), "m")
 
 
+def test_masks_of_two_bands_are_refused(tmp_path):
+    labels = np.stack([np.zeros((4, 5), np.uint8), np.ones((4, 5), np.uint8)])
+    with pytest.raises(InputError, match="not a label map"):
+        read_mask(write_raster(tmp_path / "a.tif", labels), "m")
+
+
 def test_only_rasters_have_a_grid(tmp_path, noise):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

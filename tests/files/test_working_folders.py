@@ -128,6 +128,14 @@ def test_side_files_without_their_map_stay(place, model_folder, capsys, ending, 
     assert content(place) == before
 
 
+@pytest.mark.parametrize("name", ["m.tfw", "m.wld"])
+def test_a_stale_world_file_does_not_place_a_map(place, model_folder, capsys, name):
+    (place / name).write_text("1000\n0\n0\n-1000\n0\n0\n")
+    before = content(place)
+    refused(capsys, predict(model_folder, "in.tif", "m.tif"), name, "move it away")
+    assert content(place) == before
+
+
 def test_side_files_that_cannot_be_removed_are_told_before_the_work(place, model_folder, capsys):
     (place / "m.tif").write_text("old")
     (place / "m.tif.msk").mkdir()

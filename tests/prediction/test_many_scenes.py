@@ -126,6 +126,19 @@ def test_tiles_without_data_are_skipped_and_how_others_were_read_is_told(tmp_pat
     assert files(tmp_path / "maps") == ["full.tif"]
 
 
+def test_scenes_in_the_folder_of_results_are_not_lost(scenes, tmp_path):
+    with pytest.raises(InputError, match=r"north/c\.tif lies in the folder of the results and is not one of them"):
+        list_scenes([str(scenes)], [scenes / "north"])
+
+
+def test_what_is_no_map_is_not_taken_for_a_finished_one(scenes, tmp_path):
+    folders = MapFolders.checked(tmp_path / "maps")
+    (tmp_path / "maps" / "a.tif").write_text("garbage")
+    results = run(scenes, folders)
+    assert "a.tif exists" in results["a"].problem
+    assert (tmp_path / "maps" / "a.tif").read_text() == "garbage"
+
+
 def test_a_rerun_maps_what_is_missing(scenes, tmp_path):
     folders = MapFolders.checked(tmp_path / "maps", preview=tmp_path / "pictures")
     run(scenes, folders)

@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
+from affine import Affine
 
 from crossearth_hf.errors import InputError
+from crossearth_hf.labels import get_label_set
 from crossearth_hf.prediction.scene_list import ListedScene, list_scenes, names_many
+from crossearth_hf.raster.writing import write_geotiff
 
 
 def files(folder, *names):
@@ -51,7 +55,17 @@ def test_a_folder_gives_its_rasters_by_name_with_their_subfolders(tmp_path):
 
 
 def test_results_inside_the_folder_are_no_scenes(tmp_path):
-    root = files(tmp_path / "in", "a.tif", "maps/a.tif", "sure/a.tif")
+    root = files(tmp_path / "in", "a.tif")
+    for folder in ("maps", "sure"):
+        (root / folder).mkdir()
+        labels = np.zeros((1, 4, 5), np.uint8)
+        write_geotiff(
+            root / folder / "a.tif",
+            labels,
+            crs=None,
+            transform=Affine.identity(),
+            label_set=get_label_set("land-cover"),
+        )
     (tmp_path / "link").symlink_to(root / "sure")
     found = list_scenes([str(root)], [root / "maps", tmp_path / "link"])
     assert named(found) == [(str(root / "a.tif"), "a")]

@@ -183,3 +183,11 @@ def test_advice_for_pixels_that_are_not_square():
     stretched = grid(32632, Affine(1, 0, 5e5, 0, -200, 5e6))
     assert "outside what it knows" in resolution_advice(stretched, 1.0)
     assert resolution_advice(grid(None, Affine.identity()), 1.0) is None
+
+
+def test_how_far_grids_lie_apart():
+    here = grid(32632, Affine(0.5, 0, 5e5, 0, -0.5, 5e6))
+    assert here.distance_to(here) == 0
+    assert here.distance_to(grid(32632, Affine(0.5, 0, 5e5 + 1, 0, -0.5, 5e6))) == pytest.approx(2)
+    assert here.distance_to(grid(32633, here.transform)) > 1e5  # the same numbers, another zone
+    assert here.distance_to(grid(None, here.transform)) is None
