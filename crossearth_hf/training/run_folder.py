@@ -11,13 +11,17 @@ from typing import Any
 
 from ..errors import InputError, shown
 from ..files.documents import read_json
+from ..files.downloads import CONFIG, INDEX, WEIGHTS
 from ..files.outputs import replace_folder, staged
 from ..files.working_folders import alone_in, is_own_folder, remove_folder, working_folder
+from ..model import earth_style
 from .config import TrainConfig
 from .recipe import RENAMED, defaults, old_name, to_json
 
 _STATE = "run.json"  # in every checkpoint, from its first moment on
 _RECIPE = "train.yaml"
+_PROCESSOR = "preprocessor_config.json"
+_MODULES = Path(earth_style.__file__).parent  # models carry copies of them
 _LOCK_SECONDS = 10  # the workers of a killed run end, and let go of its folder, within five
 
 HARMLESS_ON_RESUME = {
@@ -62,8 +66,8 @@ class RunFolder:
         """Makes the folder.
 
         Raises:
-            InputError: if that fails; if the folder holds a run that is not to be resumed, only a model or a recipe, or
-                something else under the names of checkpoints.
+            InputError: if that fails; if the folder holds a run that is not to be resumed, files that a run would write
+                and no run, or something else under the names of checkpoints.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -77,11 +81,22 @@ class RunFolder:
         saved = self.checkpoint.exists() or self._outgoing.exists()
         if not saved and any((self.path / name).exists() for name in ("config.json", "best/config.json")):
             raise InputError(f"{self.path} already holds a model and no checkpoint of it; name another output_dir")
-        if not (saved or self._log.exists()) and (self.path / _RECIPE).exists():
-            raise InputError(f"{self.path / _RECIPE} would be replaced by that of the run; name another output_dir")
+        if not (saved or self._log.exists()):
+            for path in filter(os.path.lexists, self._results()):
+                raise InputError(f"{path} would be replaced by that of the run; name another output_dir")
         if (saved or self._log.exists()) and not resume:
             raise InputError(
                 f"{self.path} already holds a run; continue it with --resume_from_checkpoint or name another output_dir"
+            )
+
+    def _results(self) -> Iterator[Path]:
+        """The files that runs write at their end, of model and adapter, and of those that scored best."""
+        modules = sorted(path.name for path in _MODULES.glob("*.py"))
+        model = [CONFIG, WEIGHTS, INDEX, _PROCESSOR, earth_style.STYLE_FILE, _RECIPE, *modules]
+        for folder in (self.path, self.path / "best"):
+            yield from (folder / name for name in model)
+            yield from (
+                folder / "adapter" / name for name in (CONFIG, "adapter_config.json", "adapter_model.safetensors")
             )
 
     def recover(self) -> None:

@@ -210,6 +210,12 @@ def test_a_run_touches_only_checkpoints(tmp_path):
         (".checkpoint.old/mine.txt", "was not written by a training run"),
         ("checkpoint/mine.txt", "was not written by a training run"),
         ("train.yaml", "would be replaced"),
+        ("model.safetensors", "would be replaced"),
+        ("preprocessor_config.json", "would be replaced"),
+        ("earth_style.safetensors", "would be replaced"),
+        ("modeling_crossearth.py", "would be replaced"),
+        ("best/model.safetensors", "would be replaced"),
+        ("adapter/adapter_config.json", "would be replaced"),
         ("best/config.json", "already holds a model"),
     ]:
         run = tmp_path / name.replace("/", "-")

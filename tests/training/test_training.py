@@ -20,6 +20,7 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.training import trainer as training
 from crossearth_hf.training.recipe import build_train_config, read_yaml
+from crossearth_hf.training.run_folder import RunFolder
 from crossearth_hf.training.starting_model import build_model
 
 
@@ -34,6 +35,17 @@ def finished(workplace):
     output = workplace / "finished"
     training.train(settings(workplace, output, eval_data=f"{workplace / 'data'}:5", eval_steps=2, save_steps=3))
     return output
+
+
+def test_all_that_a_run_leaves_is_refused_where_no_run_is(finished, tmp_path):
+    """The names that `RunFolder` protects are those that runs write."""
+    left = [path for folder in (finished, finished / "best") for path in folder.iterdir() if path.is_file()]
+    for number, path in enumerate(path for path in left if path.name not in ("log.jsonl", "config.json", ".lock")):
+        place = tmp_path / str(number) / path.relative_to(finished)
+        place.parent.mkdir(parents=True)
+        place.write_text("mine")
+        with pytest.raises(InputError, match="would be replaced by that of the run"):
+            RunFolder(tmp_path / str(number)).prepare(resume=False)
 
 
 def test_a_run_leaves_a_model_a_log_and_a_checkpoint(finished):
