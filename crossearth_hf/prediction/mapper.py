@@ -12,6 +12,7 @@ from ..inference.windows import WindowCounter, resolve_window
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..raster.scene import Scene
+from .arguments import band_numbers, check_flags, check_model, check_paths, check_whole_numbers, nodata_values
 from .map_report import MapReport
 from .one_scene import MapOutputs, predict_map, resolution_advice
 from .workers import ModelSource, SceneSource, Workers, cluster_workers, local_workers
@@ -37,7 +38,7 @@ def predict(
     probabilities: str | os.PathLike[str] | None = None,
     preview: str | os.PathLike[str] | None = None,
     bands: Sequence[int] | None = None,
-    nodata: Sequence[float] | float | None = None,
+    nodata: Sequence[float] | float | str | None = None,
     palette_as_image: bool = False,
     resolution: float | None = None,
     window: int | None = None,
@@ -67,7 +68,7 @@ def predict(
         probabilities: GeoTIFF to write too: a band per class, its share of all scores.
         preview: PNG to write too: the scene beside its map.
         bands: Band numbers from 1, as many as the model has channels; by default as their names and colors say.
-        nodata: Value or values that mean no data, beside what the file declares; () for no others. By default fill
+        nodata: Value or values that mean no data, beside what the file declares; "none" for no others. By default fill
             that is not declared is looked for.
         palette_as_image: Whether a palette of few flat colors is a picture rather than a map of classes.
         resolution: Meters per pixel at which the model sees the scene; by default the scene's own.
@@ -84,9 +85,17 @@ def predict(
         on_windows: Told the windows done and their total; what it raises ends the job and leaves no file.
 
     Raises:
+        TypeError: an argument of another type, in one sentence.
         InputError: a scene, model, path or option that does not fit, in one sentence; a full disk, too little memory.
     """
+    for name, given in {"scene": scene, "map_path": map_path}.items():
+        if given is None:
+            raise TypeError(f"{name} is None; give the path of a file, as a whole scene may not fit into memory")
     path = scene.path if isinstance(scene, Scene) else scene
+    check_paths(scene=path, map_path=map_path, confidence=confidence, probabilities=probabilities, preview=preview)
+    check_flags(fast=fast, tta=tta, palette_as_image=palette_as_image, overwrite=overwrite, progress=progress)
+    check_whole_numbers(window=window, stride=stride, batch_size=batch_size, workers=workers)
+    check_model(model)
     outputs = MapOutputs.checked(
         path, map_path, confidence=confidence, probabilities=probabilities, preview=preview, overwrite=overwrite
     )
@@ -134,17 +143,11 @@ class SceneReading:
         *,
         bands: Sequence[int] | None = None,
         resolution: float | None = None,
-        nodata: Sequence[float] | float | None = None,
+        nodata: Sequence[float] | float | str | None = None,
         palette_as_image: bool = False,
     ) -> "SceneReading":
         """The same, of what a person gives: lists, and a single value without data."""
-        values = (nodata,) if isinstance(nodata, int | float) else nodata
-        return cls(
-            None if bands is None else tuple(bands),
-            resolution,
-            None if values is None else tuple(values),
-            palette_as_image=palette_as_image,
-        )
+        return cls(band_numbers(bands), resolution, nodata_values(nodata), palette_as_image=palette_as_image)
 
     def open(self, source: str | os.PathLike[str], num_channels: int) -> Scene:
         """The scene at a path, for a model of so many channels."""

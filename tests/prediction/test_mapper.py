@@ -77,3 +77,29 @@ def test_an_open_scene_of_other_channels_is_refused(tmp_path, loaded):
         pytest.raises(InputError, match="opened with 4 channels and the model takes 3"),
     ):
         predict(scene, tmp_path / "map.tif", model=loaded)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"map_path": None}, {"map_path": 3}, {"scene": ["in.tif"]}, {"scene": None}, {"overwrite": "no"}, {"fast": 1},
+        {"palette_as_image": "no"}, {"window": 64.5}, {"window": "64"}, {"stride": True}, {"batch_size": 1.5},
+        {"workers": "2"}, {"bands": 1}, {"bands": "1,2,3"}, {"bands": [1.5, 2, 3]}, {"bands": [True, 2, 3]},
+        {"nodata": "black"}, {"nodata": [None]}, {"model": (1,)}, {"model": 5}, {"model": (1, 2)}, {"preview": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_argument_of_another_type_is_told_in_a_sentence(place, model_folder, wrong):
+    arguments = {"scene": "in.tif", "map_path": "m.tif", "model": model_folder, "tell": None} | wrong
+    before = sorted(place.iterdir())
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))} is .*; give "):
+        predict(**arguments)
+    assert sorted(place.iterdir()) == before
+
+
+def test_bands_and_values_of_any_usual_form(place, model_folder):
+    for bands, nodata in ((np.array([3, 2, 1]), "none"), ((3, 2, 1), np.float32(0)), ([3, 2, 1], [0, 255])):
+        report = predict(
+            "in.tif", "m.tif", model=model_folder, bands=bands, nodata=nodata, overwrite=True, progress=False, tell=None
+        )
+        assert sum(report.pixels) > 0

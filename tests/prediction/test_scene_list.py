@@ -11,6 +11,8 @@ from crossearth_hf.labels import get_label_set
 from crossearth_hf.prediction.scene_list import ListedScene, list_scenes, names_many
 from crossearth_hf.raster.writing import write_geotiff
 
+LAND_COVER = get_label_set("land-cover")
+
 
 def files(folder, *names):
     for name in names:
