@@ -31,11 +31,12 @@ from accelerate.utils import GradientAccumulationPlugin, convert_outputs_to_fp32
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data import Source, all_images, load_sources
+from ..data import Source, all_images, load_sources, source_folder
 from ..data.label_counts import count_labels
 from ..errors import InputError, reason_of
 from ..evaluation import metrics
 from ..evaluation.image_scores import predict_confusion, report
+from ..files.outputs import check_apart
 from ..inference.loading import check_weights
 from ..labels import IGNORE_INDEX, get_label_set
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
@@ -93,6 +94,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
+        data = map(source_folder, (*config.train_data, *config.eval_data))
+        check_apart([folder for folder in data if folder is not None], config.output_dir)
         self.folder = RunFolder(config.output_dir)
         self.label_set = get_label_set(config.label_set)
         self.accelerator = _accelerator(config)

@@ -48,6 +48,16 @@ def test_all_that_a_run_leaves_is_refused_where_no_run_is(finished, tmp_path):
             RunFolder(tmp_path / str(number)).prepare(resume=False)
 
 
+@pytest.mark.parametrize("place", ["", "masks", "new/run"])
+@pytest.mark.parametrize("used", ["train_data", "eval_data"])
+def test_data_are_only_read(tmp_path, used, place):
+    make_workplace(tmp_path)
+    data = {"train_data": "synth:temperate-summer:1"} | {used: f"{tmp_path / 'data'}:[0-4]"}
+    with pytest.raises(InputError, match="which is only read; choose a folder outside of it"):
+        training.train(settings(tmp_path, tmp_path / "data" / place, **data))
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"images", "masks"}
+
+
 def test_a_run_leaves_a_model_a_log_and_a_checkpoint(finished):
     assert [step for step, _, _ in losses(finished)] == [1, 2, 3, 4]
     first = log_lines(finished)[0]
