@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DOMAINS", "Domain", "Region", "SyntheticScene", "generate_scene", "synthetic_dataset", "write_scene"]
 
+LARGEST_SIDE = 16_384
+"""Pixels of a scene's longer side."""
+
 
 @dataclass(frozen=True)
 class SyntheticScene:
@@ -55,15 +58,17 @@ def generate_scene(domain: str, seed: int, height: int = 1024, width: int = 1024
     Args:
         domain: A name of `DOMAINS`.
         seed: 0 or more. Domains that share region and resolution draw the same labels for one seed and size.
-        height, width: Size in pixels, 1 or more.
+        height, width: Size in pixels, from 1 to `LARGEST_SIDE`.
 
     Raises:
-        InputError: If the domain is unknown, the seed negative or a side smaller than 1.
+        InputError: If the domain is unknown, the seed negative or a side out of these bounds.
     """
     if domain not in DOMAINS:
         raise InputError(f"'{domain}' is no SynthEarth domain; choose one of {', '.join(DOMAINS)}")
     if min(height, width) < 1 or seed < 0:
         raise InputError(f"{height}x{width} px with seed {seed}: give a size of at least 1x1 and a seed of 0 or more")
+    if max(height, width) > LARGEST_SIDE:
+        raise InputError(f"a scene of {height}x{width} px is too large to draw; give a size of {LARGEST_SIDE} or less")
     spec = DOMAINS[domain]
     region_seed = zlib.crc32(repr(spec.region).encode())  # names of fields too: a new one would redraw every scene
     canvas = Canvas(spec, np.random.default_rng([seed, region_seed]), height, width)

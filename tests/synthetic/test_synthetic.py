@@ -220,3 +220,10 @@ def test_dataset_needs_scenes_and_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install crossearth-hf\[train\]"):
         synthetic_dataset("desert-city", 1, size=8)
+
+
+@pytest.mark.parametrize("size", [(16_385, 1), (1, 100_000_000)])
+def test_a_scene_that_memory_cannot_hold_is_refused(size):
+    sentence = f"a scene of {size[0]}x{size[1]} px is too large to draw; give a size of 16384 or less"
+    with pytest.raises(InputError, match=sentence):
+        generate_scene("temperate-summer", 0, *size)
