@@ -178,7 +178,7 @@ class StyleBank:
         return {"architecture": self.architecture, "bank_count": str(self.count), "bank_sources": sources}
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file of 41 kB."""
+        """Writes a safetensors file of 41 kB; `ValueError` for a name without that ending."""
         _write(path, self.tensors(), self.metadata())
 
     def factor(self) -> Tensor:
@@ -244,7 +244,11 @@ class EarthStyle(nn.Module):
         return style
 
     def save(self, path: str | Path) -> None:
-        """Writes networks and bank as a safetensors file; weights that came as 8-bit numbers stay 8-bit numbers."""
+        """Writes networks and bank as a safetensors file; weights that came as 8-bit numbers stay 8-bit numbers.
+
+        Raises:
+            ValueError: the name does not end in .safetensors.
+        """
         tensors = {**_packed(self.state_dict()), **self.bank.tensors()}
         _write(path, tensors, {**self.provenance, **self.bank.metadata()})
 
@@ -336,6 +340,8 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes a safetensors file through a temporary one: the old one may be mapped into memory, or a write may fail."""
+    if Path(path).suffix.lower() != ".safetensors":
+        raise ValueError(f"{path} must end in .safetensors, for that is what is written; choose another name")
     stage = Path(f"{path}.partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     stage.write_bytes(save(contiguous, {"format": "pt", **metadata}))

@@ -224,6 +224,15 @@ def test_moments_by_numpy(tmp_path):
         StyleBank.from_embeddings(embeddings[:1])
 
 
+@pytest.mark.parametrize("name", ["scene.tif", "bank", "bank.safetensors.old"])
+def test_only_safetensors_files_are_written(style, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    for saved in (style, style.bank):
+        with pytest.raises(ValueError, match=f"{name} must end in .safetensors"):
+            saved.save(tmp_path / name)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_saving_changes_no_number(style, images, tmp_path):
     path = tmp_path / "earth_style.safetensors"
     style.save(path)
