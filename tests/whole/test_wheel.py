@@ -21,7 +21,7 @@ for needed in ("setuptools", "accelerate", "gradio", "pyogrio", "shapely", "matp
 
 import httpx  # noqa: E402 - comes with gradio
 
-SOURCES = ("crossearth_hf", "hub_cards", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+SOURCES = ("crossearth_hf", "crossearth_command.py", "hub_cards", "LICENSE", "README.md", "pyproject.toml", "setup.py")
 OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which may name the clone
 OUTSIDE |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 PATIENCE = 180  # seconds
@@ -93,7 +93,9 @@ def test_it_holds_every_file(wheel):
         if path.is_file() and path.parent.name != "__pycache__"
     }
     with zipfile.ZipFile(wheel) as archive:
-        assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected | {
+            "crossearth_command.py"
+        }
 
 
 def test_it_is_the_one_that_runs_and_has_the_page_of_the_app(done, binaries):
