@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from .band_names import band_names, has_meaning, rgb_by_name
@@ -15,6 +15,12 @@ from .imagery import flat_classes
 from .raw_bands import RawBands
 
 _LEAST_PIXELS = 1024  # of fewer, few values say nothing
+_MOST_OF_A_SCENE = 0.9
+_DARK = 32  # no picture of 900 is as dark
+_OTHER_COLOR_MODELS = {
+    *(ColorInterp.hue, ColorInterp.saturation, ColorInterp.lightness, ColorInterp.Y, ColorInterp.Cb, ColorInterp.Cr),
+    *(ColorInterp.cyan, ColorInterp.magenta, ColorInterp.yellow, ColorInterp.black),
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ def find_notices(raw: RawBands, source: Any, *, bands_were_named: bool) -> list[
         names = []
     else:
         names = _of_names(raw, source)
-    return [*names, *_of_alpha(raw, source), *fills, *collars, *plateaus]
+    marks, darkness = _of_marks(raw, source), _of_range(raw, source)
+    return [*names, *marks, *darkness, *_of_alpha(raw, source), *fills, *collars, *plateaus]
 
 
 def _of_names(raw: RawBands, source: Any) -> list[Notice]:
@@ -82,6 +89,29 @@ def _of_names(raw: RawBands, source: Any) -> list[Notice]:
     named = _named(raw.bands, band_names(source))
     finding = f"the bands {named} are read as red, green and blue in the order of the file"
     return [Notice(finding, "--bands R,G,B names others")]
+
+
+def _of_marks(raw: RawBands, source: Any) -> list[Notice]:
+    """A word on bands that are marked as parts of another color model, and on gray in which 0 is white."""
+    marks = [source.colorinterp[band - 1] for band in raw.bands]
+    others = [mark.name for mark in marks if mark in _OTHER_COLOR_MODELS]
+    if others:
+        finding = f"the bands are marked as {', '.join(others)}, and are read as red, green and blue"
+        return [Notice(finding, "convert the scene to RGB first")]
+    if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        return [Notice("0 is white in this file, and is read as black", "invert the values first")]
+    return []
+
+
+def _of_range(raw: RawBands, source: Any) -> list[Notice]:
+    """A word on 8-bit pixels that use a small part of their range; none on a tiny scene."""
+    if source.height * source.width < _LEAST_PIXELS:
+        return []
+    brightest = float(raw.measured.high.max())
+    if not raw.is_byte or raw.has_palette or brightest >= _DARK:
+        return []
+    finding = f"98% of the pixels are below {brightest + 1:.0f} of 255, so that the model sees a nearly black scene"
+    return [Notice(finding, "stretch the values first (gdal_translate -scale)")]
 
 
 def _named(bands: Sequence[int], names: Sequence[str]) -> str:
@@ -95,6 +125,8 @@ def _validity(raw: RawBands, source: Any) -> str:
     """Where the mask of a scene comes from."""
     flags = {flag for band in raw.bands for flag in source.mask_flag_enums[band - 1]}
     origins = []
+    if raw.has_transparent_colors:
+        origins.append("transparent colors of the palette")
     if raw.alpha is not None:
         origins.append(f"band {raw.alpha} (alpha)")
     if MaskFlags.nodata in flags:
@@ -146,6 +178,7 @@ def _of_collars(raw: RawBands) -> list[Notice]:
             _collar_remedy(raw, collar),
         )
         for collar in raw.measured.collars
+        if collar.share < _MOST_OF_A_SCENE
     ]
 
 

@@ -140,6 +140,14 @@ class RawBands:
         return Measured(bool(valid.any()), tuple(fills), tuple(collars), plateau, low, high)
 
     @property
+    def has_transparent_colors(self) -> bool:
+        """Whether the palette hides some of its colors."""
+        if self._palette is None:
+            return False
+        colors = self._source.colormap(self.bands[0]).values()
+        return any(color[3] == 0 for color in colors)
+
+    @property
     def looks_for_fill(self) -> bool:
         """Whether values may mean no data that neither the file nor a person names."""
         return self.nodata is None and not self.is_byte

@@ -325,3 +325,28 @@ def test_saturated_borders_stay_data(dtype, value):
 def test_black_and_white_in_16_bits_stay_data():
     pixels = np.where(np.random.default_rng(0).random((1, 64, 64)) < 0.4, 65_535, 0).astype(np.uint16)
     assert not [fill for fill in find_fills(pixels, np.ones(pixels.shape, dtype=bool)) if fill.certain]
+
+
+def test_a_scene_in_the_lowest_values_is_told(tmp_path, picture):
+    assert read_all(write_raster(tmp_path / "a.tif", picture))[1] == []
+    (notice,) = read_all(write_raster(tmp_path / "b.tif", picture // 16))[1]
+    assert "of 255, so that the model sees a nearly black scene; stretch the values first" in notice
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        (ColorInterp.hue, ColorInterp.saturation, ColorInterp.lightness),
+        (ColorInterp.Y, ColorInterp.Cb, ColorInterp.Cr),
+        (ColorInterp.cyan, ColorInterp.magenta, ColorInterp.yellow),
+    ],
+)
+def test_other_color_models_are_told(tmp_path, picture, roles):
+    (notice,) = read_all(write_raster(tmp_path / "a.tif", picture, roles=roles))[1]
+    names = ", ".join(role.name for role in roles)
+    assert notice.startswith(f"the bands are marked as {names}, and are read as red, green and blue")
+
+
+def test_gray_in_which_0_is_white_is_told(tmp_path, picture):
+    path = write_raster(tmp_path / "a.tif", picture[:1], photometric="MINISWHITE")
+    assert "0 is white in this file" in read_all(path)[1][0]
