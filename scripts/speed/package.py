@@ -58,10 +58,11 @@ def training_job(setup: Setup) -> Job:
         training = import_module("crossearth_hf.training.trainer")
 
     # The trainer asks for a source and never reads it: every contestant learns from the same image, by `image_of`.
+    source = setup.folder / "data"
     for name in ("images", "masks"):
-        (setup.folder / name).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB" if name == "images" else "L", (32, 32)).save(setup.folder / name / "unread.png")
-    data = {"label_set": "isprs", "train_data": [str(setup.folder)]}
+        (source / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB" if name == "images" else "L", (32, 32)).save(source / name / "unread.png")
+    data = {"label_set": "isprs", "train_data": [str(source)]}
     folders = {"model": str(setup.model), "output_dir": str(setup.folder / "run")}
     trainer = training.Trainer(training.TrainConfig(**(data | folders | TRAINING[setup.option])))
     trainer.model.train()
