@@ -161,7 +161,7 @@ class _Inert:
 
 
 class _RebuildTensor:
-    # A pickle can set attributes on what it names: without slots there are none to set.
+    # A pickle can set attributes on what it names: empty slots leave it nothing to set.
     __slots__ = ()
 
     def __call__(self, storage: Any, offset: int, size: Any, stride: Any, *gradient_and_hooks: Any) -> Tensor:

@@ -93,7 +93,7 @@ _TO_PUBLISHED = tuple((_pattern(name), published) for published, *ours in RENAME
 
 
 def our_names(published: str) -> tuple[str, ...]:
-    """Our parameters that a published tensor holds, in the order of its parts; empty if it is none of ours."""
+    """Our parameters that a published tensor holds, in the order of its parts; () for an unknown name."""
     for pattern, templates in _TO_OURS:
         if match := pattern.fullmatch(published):
             return tuple(_fill(template, match.groups()) for template in templates)
@@ -132,7 +132,7 @@ def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under our names (parameters, gradients, meta tensors, all or some) in the published layout.
 
     Raises:
-        InputError: a name is none of ours, or a part of a fused projection is missing.
+        InputError: a name is unknown, or a part of a fused projection is missing.
     """
     published: dict[str, Tensor] = {}
     for name in tensors:

@@ -182,7 +182,7 @@ def _is_vit(name: str) -> bool:
 
 
 def _is_training_only(name: str, declared: Iterable[str]) -> bool:
-    """Whether a tensor that is none of the network's may be dropped.
+    """Whether a tensor that does not belong to the network may be dropped.
 
     Published files hold modules of training code that was never released, so their names are unknown. Whole modules
     beside the network's own (at the top level, and among the adapters) are taken for such: the released network has

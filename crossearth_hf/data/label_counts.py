@@ -46,8 +46,10 @@ class LabelCounts:
     def table(self, what: str, label_set: LabelSet) -> str:
         """Lines for a person: a heading, a line for every class and for ignored pixels, what is missing."""
         rows = [*enumerate(label_set.classes), (IGNORE_INDEX, "(ignored)")]
-        total, width = max(1, sum(self.pixels.values())), max(len(name) for _, name in rows)
-        lines = [f"labels of {what}{self._extent()}:", f"{'id':>5}  {'class':{width}}  {'pixels':>8}  {'images':>6}"]
+        total = max(1, sum(self.pixels.values()))
+        width = max(len(name) for _, name in rows)
+        titles = f"{'id':>5}  {'class':{width}}  {'pixels':>8}  {'images':>6}"
+        lines = [f"labels of {what}{self._extent()}:", titles]
         for index, name in rows:
             share = _share(self.pixels.get(index, 0) / total)
             lines.append(f"{index:>5}  {name:{width}}  {share:>8}  {self.images.get(index, 0):>6}")

@@ -184,7 +184,7 @@ def by_class(values: np.ndarray, label_set: LabelSet) -> dict[str, float | None]
 
 
 def number(value: float) -> float | None:
-    """A float, or None if there is none: NaN is not JSON."""
+    """A float, or None for NaN, which JSON cannot hold."""
     if np.isnan(value):
         return None
     return float(value)

@@ -9,9 +9,9 @@ from ..errors import shown
 
 
 def check_paths(**paths: Any) -> None:
-    """Raises `TypeError` for what is not a path; None stands for no file."""
+    """Raises `TypeError` for what is not a path."""
     for name, path in paths.items():
-        if path is not None and not isinstance(path, str | os.PathLike):
+        if not isinstance(path, str | os.PathLike):
             raise TypeError(f"{name} is {shown(path)}; give the path of a file")
 
 

@@ -88,26 +88,18 @@ def predict(
         TypeError: an argument of another type, in one sentence.
         InputError: a scene, model, path or option that does not fit, in one sentence; a full disk, too little memory.
     """
-    for name, given in {"scene": scene, "map_path": map_path}.items():
-        if given is None:
-            raise TypeError(f"{name} is None; give the path of a file, as a whole scene may not fit into memory")
     path = scene.path if isinstance(scene, Scene) else scene
-    check_paths(scene=path, map_path=map_path, confidence=confidence, probabilities=probabilities, preview=preview)
+    extras = {"confidence": confidence, "probabilities": probabilities, "preview": preview}
+    asked = {name: file for name, file in extras.items() if file is not None}
+    check_paths(scene=path, map_path=map_path, **asked)
     check_flags(fast=fast, tta=tta, palette_as_image=palette_as_image, overwrite=overwrite, progress=progress)
     check_whole_numbers(window=window, stride=stride, batch_size=batch_size, workers=workers)
     check_model(model)
-    outputs = MapOutputs.checked(
-        path, map_path, confidence=confidence, probabilities=probabilities, preview=preview, overwrite=overwrite
-    )
+    outputs = MapOutputs.checked(path, map_path, overwrite=overwrite, **asked)
     reading = SceneReading.of(bands=bands, resolution=resolution, nodata=nodata, palette_as_image=palette_as_image)
     channels = (model[0].config if isinstance(model, tuple) else load_config(model)).num_channels
     with _opened(scene, reading, channels) as opened:
-        if tell is not None:
-            tell(opened.summary())
-        opened.check_has_data()
-        if tell is not None:
-            for notice in opened.notices():
-                tell(str(notice))
+        _tell_of(opened, tell)
         with scene_mapper(
             model,
             reading,
@@ -126,6 +118,16 @@ def predict(
             if advice is not None and tell is not None:
                 tell(advice)
             return mapper.map(opened, outputs, progress=progress, on_windows=on_windows)
+
+
+def _tell_of(scene: Scene, tell: Teller | None) -> None:
+    """Says how a scene is read and what is odd about it; raises `EmptyScene` where no pixel has data."""
+    if tell is not None:
+        tell(scene.summary())
+    scene.check_has_data()
+    if tell is not None:
+        for notice in scene.notices():
+            tell(str(notice))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What imagery holds where there is nothing: fill values that a file does not declare, collars, plateaus, classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ _PLATEAU_SHARE = 0.02
 _PLATEAU_FLATNESS = 0.8  # of its pixels, how many have four neighbors of their own value; bright roofs reach 0.7
 _MOST_CLASSES = 32
 _FLAT_SHARE = 0.9
+_NEIGHBORS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1]))  # pixels and those to the left, or above
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ def _usual_color(colors: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def count_flat_classes(
-    values: np.ndarray, pieces: Sequence[tuple[np.ndarray, np.ndarray]], fewest: int = 2
+    values: np.ndarray, pieces: Iterable[tuple[np.ndarray, np.ndarray]], fewest: int = 2
 ) -> int | None:
     """How many values a band holds where they are few, and in flat regions like classes; None for imagery.
 
@@ -325,7 +326,7 @@ def count_flat_classes(
         return None
     equal = pairs = 0
     for piece, valid in pieces:
-        for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+        for one, other in _NEIGHBORS:
             both = valid[one] & valid[other]
             equal += int((both & (piece[one] == piece[other])).sum())
             pairs += int(both.sum())

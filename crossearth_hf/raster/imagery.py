@@ -93,9 +93,9 @@ def flat_classes(read: ReadWindow, height: int, width: int, fewest: int = 2) -> 
     shape = sample_shape(height, width)
     sample = read(Window(0, 0, width, height), shape)
     if shape == (height, width):
-        pieces = [sample]
+        pieces = iter([sample])
     else:
-        pieces = [read(*window) for window in _windows(height, width)]
+        pieces = (read(*window) for window in _windows(height, width))  # read only where values are few
     return count_flat_classes(np.unique(sample[0][sample[1]]), pieces, fewest)
 
 

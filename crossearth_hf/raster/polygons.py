@@ -59,9 +59,9 @@ def footprint(grid: Grid) -> Footprint | None:
     crs, transform = _place(grid)
     if crs is None:
         return None
-    a, b, c, d, e, f = transform[:6]
     corners = [(col, row) for col in (0, grid.width) for row in (0, grid.height)]
-    xs, ys = zip(*[(a * col + b * row + c, d * col + e * row + f) for col, row in corners], strict=True)
+    places = [transform @ corner for corner in corners]
+    xs, ys = zip(*places, strict=True)
     try:
         (longitude,), (latitude,) = transform_points(crs, _WGS84, [sum(xs) / 4], [sum(ys) / 4])
         bounds = transform_bounds(crs, _WGS84, min(xs), min(ys), max(xs), max(ys))

@@ -33,12 +33,6 @@ from crossearth_hf.raster.scene import Scene
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "job").mkdir()
-    return tmp_path / "job"
-
-
 def test_a_scene_becomes_a_map(tmp_path, folder):
     ids = write_patches(tmp_path / "upload <script>.tif")
     counted = []

@@ -19,12 +19,6 @@ from crossearth_hf.raster.scene import Scene
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "job").mkdir()
-    return tmp_path / "job"
-
-
 def test_undeclared_fill_is_left_out_and_said(tmp_path, folder):
     pixels, ids = patches()
     filled = pixels.astype(np.uint16) * 8

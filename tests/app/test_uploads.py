@@ -24,12 +24,6 @@ from crossearth_hf.raster.scene import Scene
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "job").mkdir()
-    return tmp_path / "job"
-
-
 def empty(path):
     path.write_bytes(b"")
 

@@ -47,7 +47,7 @@ def test_kept_memory_is_not_cleared_again():
     first, *later = answers(FAULTS.format(kept=True))
     assert first > pages // 1024
     # A small block behind a tensor can keep the next one, with its alignment, from fitting in its place, not for long.
-    assert sum(faults < first // 10 for faults in later) >= 2
+    assert sum(faults < first // 10 for faults in later) >= len(later) / 2
 
 
 def test_returned_memory_is_the_systems():
