@@ -92,11 +92,11 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm  # noqa: PLC0415
 
     from ..prediction.many_scenes import MapFolders, map_scenes  # noqa: PLC0415
-    from ..prediction.mapper import SceneReading, scene_mapper  # noqa: PLC0415
+    from ..prediction.mapper import reading_of, scene_mapper  # noqa: PLC0415
     from ..prediction.scene_list import list_scenes  # noqa: PLC0415
 
     extras = {name: getattr(arguments, name) for name in _FILES}
-    reading = SceneReading.of(**{name: getattr(arguments, name) for name in _READING})
+    reading = reading_of(**{name: getattr(arguments, name) for name in _READING})
     computing = {name: getattr(arguments, name) for name in _COMPUTING}
     outputs = [arguments.map, *(folder for folder in extras.values() if folder is not None)]
     scenes = list_scenes(arguments.scene, outputs, asset=arguments.asset)

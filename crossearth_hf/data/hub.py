@@ -20,17 +20,8 @@ from ..files.downloads import check_repository, is_online
 from ..labels import IGNORE_INDEX, LabelSet
 from ..progress import quiet_loaders
 from ..raster.fill import Fill
-from .image_files import (
-    DEFAULT_READING,
-    File,
-    Reading,
-    as_values,
-    image_size,
-    mask_palette,
-    read_image,
-    read_mask_values,
-    undeclared_fills,
-)
+from ..raster.scene import DEFAULT_READING, Reading
+from .image_files import File, as_values, image_size, mask_palette, read_image, read_mask_values, undeclared_fills
 from .labeled_images import ArrayPair, no_labels
 from .mask_values import MaskValues, check_masks, check_palette, to_ids
 

@@ -8,7 +8,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from ..labels import IGNORE_INDEX
 from ..raster.fill import Fill
 from ..raster.gdal import read_errors
 from ..raster.grid import Grid
-from ..raster.scene import Raster, Scene, bounded_cache, color_table, read_band
+from ..raster.scene import DEFAULT_READING, Raster, Reading, Scene, bounded_cache, color_table, read_band
 from ..raster.source_files import check_regular
 from ..raster.writing import TILE
 from .mask_values import Color, MaskValues, to_ids
@@ -37,30 +36,6 @@ Picture = tuple[np.ndarray, np.ndarray | None]
 """(H, W, C) uint8, RGB or the bands asked for, 0 without data; (H, W) bool, False without data, or None where all
 pixels have data."""
 
-
-@dataclass(frozen=True)
-class Reading:
-    """How rasters are read, as `raster.scene.Scene` takes it.
-
-    Attributes:
-        bands: Band numbers, counted from 1: one for each channel, or one for gray; None for the choice of `Scene`.
-        nodata: Values that mean no data, beside what a file declares; None to find undeclared fill, () for none.
-        num_channels: Of the image, 3 or more.
-        palette_as_image: Whether a palette of few values in flat regions is a picture all the same.
-    """
-
-    bands: tuple[int, ...] | None = None
-    nodata: tuple[float, ...] | None = None
-    num_channels: int = 3
-    palette_as_image: bool = False
-
-    @property
-    def keeps_pictures(self) -> bool:
-        """Whether plain 8-bit pictures are read as they are."""
-        return self.bands is None and not self.nodata and self.num_channels == 3
-
-
-DEFAULT_READING = Reading()
 
 _AS_MASK = Reading(nodata=(), palette_as_image=True)  # every value stands as it is
 _PLAIN_FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP"}
@@ -79,7 +54,7 @@ def read_image(file: File, name: str, reading: Reading = DEFAULT_READING) -> Pic
     Raises:
         InputError: it cannot be read, lacks the bands, or cannot hold the values.
     """
-    if reading.keeps_pictures and _is_plain(file):
+    if _keeps_pictures(reading) and _is_plain(file):
         return _decode(file, name, "RGB"), None
     with _scene(file, name, reading) as scene:
         return _picture(scene.read(0, 0, scene.grid.height, scene.grid.width))
@@ -87,7 +62,7 @@ def read_image(file: File, name: str, reading: Reading = DEFAULT_READING) -> Pic
 
 def image_size(file: File, name: str, reading: Reading = DEFAULT_READING) -> tuple[int, int]:
     """(height, width) in pixels, from the header alone; raises as `read_image`."""
-    if reading.keeps_pictures and _is_plain(file):
+    if _keeps_pictures(reading) and _is_plain(file):
         with Image.open(_source(file)) as image:
             return image.height, image.width
     with _scene(file, name, reading) as scene:
@@ -306,24 +281,19 @@ def _source(file: File) -> Path | io.BytesIO:
 @lru_cache(maxsize=_OPEN_SCENES)
 def _kept_open(path: str, reading: Reading, process: int) -> Scene:
     """The scene at `path`, opened once per process: forked workers must not share a file handle."""
-    return _open(path, reading)
+    return reading.open(path)
 
 
-def _open(path: str | Path, reading: Reading) -> Scene:
-    return Scene(
-        path,
-        bands=reading.bands,
-        num_channels=reading.num_channels,
-        nodata=reading.nodata,
-        palette_as_image=reading.palette_as_image,
-    )
+def _keeps_pictures(reading: Reading) -> bool:
+    """Whether plain 8-bit pictures are read as they are."""
+    return reading.bands is None and not reading.nodata and reading.num_channels == 3
 
 
 @contextmanager
 def _scene(file: File, name: str, reading: Reading) -> Iterator[Scene]:
     """A file or bytes opened by GDAL, which wants the latter on disk."""
     if not isinstance(file, bytes):
-        with bounded_cache(), _open(file, reading) as scene:
+        with bounded_cache(), reading.open(file) as scene:
             yield scene
         return
     with TemporaryDirectory(prefix="crossearth-") as folder:

@@ -9,12 +9,11 @@ import numpy as np
 
 from ..labels import IGNORE_INDEX
 from ..raster.fill import Fill
+from ..raster.scene import DEFAULT_READING, Reading
 from ..synthetic import DOMAINS, generate_scene
 from .image_files import (
-    DEFAULT_READING,
     WINDOW_SUFFIXES,
     Picture,
-    Reading,
     read_image,
     read_image_window,
     read_mask,

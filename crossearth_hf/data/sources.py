@@ -9,21 +9,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..labels import LabelSet
+from ..raster.scene import DEFAULT_READING, Reading
 from ..synthetic import DOMAINS
 from . import hub
 from .fill_notices import fill_notices
 from .hub import HubStream
-from .image_files import (
-    DEFAULT_READING,
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    Reading,
-    image_size,
-    mask_counts,
-    mask_palette,
-    pixel_size,
-    raster_grid,
-)
+from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_counts, mask_palette, pixel_size, raster_grid
 from .labeled_images import ArrayPair, DrawnScene, FilePair, LabeledImage
 from .mask_values import MaskValues, check_masks, check_palette, checked_values
 

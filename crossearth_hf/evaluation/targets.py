@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..data import all_images, load_source, source_folder
-from ..data.image_files import DEFAULT_READING, Reading
 from ..data.label_counts import LabelCounts, count_labels
 from ..data.labeled_images import LabeledImage
 from ..data.mask_values import MaskValues, checked_values
@@ -18,6 +17,7 @@ from ..errors import InputError
 from ..inference.windows import resolve_window
 from ..labels import LabelSet, get_label_set, label_set_for
 from ..model.configuration_crossearth import CrossEarthConfig
+from ..raster.scene import DEFAULT_READING, Reading
 from ..scenarios.build.built import read_build
 from ..scenarios.scenarios import DOMAINS, RECIPES, VERSION, Domain, Scenario, get_scenario
 from .image_scores import scored_ids

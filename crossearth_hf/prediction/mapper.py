@@ -4,14 +4,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..inference.loading import load_config, load_model, resolve_device
 from ..inference.windows import WindowCounter, resolve_window
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
-from ..raster.scene import Scene
+from ..raster.scene import DEFAULT_READING, Reading, Scene
 from .arguments import band_numbers, check_flags, check_model, check_paths, check_whole_numbers, nodata_values
 from .map_report import MapReport
 from .one_scene import MapOutputs, predict_map, resolution_advice
@@ -96,7 +96,7 @@ def predict(
     check_whole_numbers(window=window, stride=stride, batch_size=batch_size, workers=workers)
     check_model(model)
     outputs = MapOutputs.checked(path, map_path, overwrite=overwrite, **asked)
-    reading = SceneReading.of(bands=bands, resolution=resolution, nodata=nodata, palette_as_image=palette_as_image)
+    reading = reading_of(bands=bands, resolution=resolution, nodata=nodata, palette_as_image=palette_as_image)
     channels = (model[0].config if isinstance(model, tuple) else load_config(model)).num_channels
     with _opened(scene, reading, channels) as opened:
         _tell_of(opened, tell)
@@ -130,37 +130,15 @@ def _tell_of(scene: Scene, tell: Teller | None) -> None:
             tell(str(notice))
 
 
-@dataclass(frozen=True)
-class SceneReading:
-    """How scenes are read, as `raster.scene.Scene` takes it."""
-
-    bands: tuple[int, ...] | None = None
-    resolution: float | None = None
-    nodata: tuple[float, ...] | None = None
-    palette_as_image: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        bands: Sequence[int] | None = None,
-        resolution: float | None = None,
-        nodata: Sequence[float] | float | str | None = None,
-        palette_as_image: bool = False,
-    ) -> "SceneReading":
-        """The same, of what a person gives: lists, and a single value without data."""
-        return cls(band_numbers(bands), resolution, nodata_values(nodata), palette_as_image=palette_as_image)
-
-    def open(self, source: str | os.PathLike[str], num_channels: int) -> Scene:
-        """The scene at a path, for a model of so many channels."""
-        return Scene(
-            source,
-            bands=self.bands,
-            resolution=self.resolution,
-            num_channels=num_channels,
-            nodata=self.nodata,
-            palette_as_image=self.palette_as_image,
-        )
+def reading_of(
+    *,
+    bands: Sequence[int] | None = None,
+    resolution: float | None = None,
+    nodata: Sequence[float] | float | str | None = None,
+    palette_as_image: bool = False,
+) -> Reading:
+    """How scenes are read, from what a person gives; raises `TypeError` for what is not a number."""
+    return Reading(band_numbers(bands), nodata_values(nodata), palette_as_image=palette_as_image, resolution=resolution)
 
 
 @dataclass(frozen=True)
@@ -180,12 +158,12 @@ class SceneMapper:
     stride: int
     batch_size: int = 4
     tta: bool = False
-    reading: SceneReading = SceneReading()
+    reading: Reading = DEFAULT_READING
     workers: Workers | None = None
 
     def open(self, source: str) -> Scene:
         """The scene at a path, which all workers see."""
-        return self.reading.open(source, self.model.config.num_channels)
+        return replace(self.reading, num_channels=self.model.config.num_channels).open(source)
 
     def advice(self, scene: Scene) -> str | None:
         """What resolution would suit the model better, if none was asked for."""
@@ -217,7 +195,7 @@ class SceneMapper:
 @contextmanager
 def scene_mapper(
     model: str | os.PathLike[str] | Model | None,
-    reading: SceneReading,
+    reading: Reading,
     *,
     window: int | None = None,
     stride: int | None = None,
@@ -258,13 +236,11 @@ def scene_mapper(
         )
 
 
-def _opened(
-    scene: str | os.PathLike[str] | Scene, reading: SceneReading, channels: int
-) -> AbstractContextManager[Scene]:
+def _opened(scene: str | os.PathLike[str] | Scene, reading: Reading, channels: int) -> AbstractContextManager[Scene]:
     """The scene for the length of a block; one that a person has opened stays open after it."""
     if not isinstance(scene, Scene):
-        return reading.open(scene, channels)
-    if reading != SceneReading():
+        return replace(reading, num_channels=channels).open(scene)
+    if reading != DEFAULT_READING:
         raise InputError(
             f"{scene.path} is open already, and how it is read was said then; give bands, nodata, palette_as_image and "
             "resolution to Scene"

@@ -235,6 +235,31 @@ class Scene:
         return self._raw.read(Window(col, row, width, height), (height, width))
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a person or a model wants rasters read: the arguments of `Scene`, which says what they mean."""
+
+    bands: tuple[int, ...] | None = None
+    nodata: tuple[float, ...] | None = None
+    num_channels: int = 3
+    palette_as_image: bool = False
+    resolution: float | None = None
+
+    def open(self, path: str | os.PathLike[str]) -> Scene:
+        """The raster at a path; raises as `Scene`."""
+        return Scene(
+            path,
+            bands=self.bands,
+            resolution=self.resolution,
+            num_channels=self.num_channels,
+            nodata=self.nodata,
+            palette_as_image=self.palette_as_image,
+        )
+
+
+DEFAULT_READING = Reading()
+
+
 def _stamp(path: str) -> tuple[int, int, int] | None:
     """What tells a file from another one in its place; None for the folders and other names that GDAL opens."""
     if not os.path.isfile(path):

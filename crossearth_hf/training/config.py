@@ -5,10 +5,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data.image_files import Reading
 from ..data.mask_values import checked_values
 from ..errors import InputError, shown
 from ..labels import get_label_set
+from ..raster.scene import Reading
 
 ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")
 """What of a model's features is trained; the table in `adaptation` says what each is."""

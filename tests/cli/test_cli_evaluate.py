@@ -14,9 +14,10 @@ from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
-from crossearth_hf.data.image_files import Reading, read_image
+from crossearth_hf.data.image_files import read_image
 from crossearth_hf.evaluation.report_file import read_report
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.scene import Reading
 
 LAND_COVER = get_label_set("land-cover")
 MAP = "land=impervious_surface,road=impervious_surface,water=clutter,vegetation=tree"

@@ -8,11 +8,11 @@ from affine import Affine
 from PIL import Image
 from rasters import PLACE, write_raster
 
-from crossearth_hf.data.image_files import Reading
 from crossearth_hf.data.labeled_images import ArrayPair, FilePair
 from crossearth_hf.data.sources import all_images, in_memory, load_pairs, load_source, load_sources
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.scene import Reading
 from crossearth_hf.synthetic import generate_scene
 
 LAND_COVER = get_label_set("land-cover")

@@ -7,8 +7,8 @@ from rasters import write_raster
 
 from crossearth_hf.data import load_source, load_sources
 from crossearth_hf.data.fill_notices import SAMPLED, fill_notices
-from crossearth_hf.data.image_files import Reading
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.scene import Reading
 
 LAND_COVER = get_label_set("land-cover")
 

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from crossearth_hf.data import all_images, load_source, load_sources
 from crossearth_hf.data import hub as hub_data
-from crossearth_hf.data.image_files import Reading
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.scene import Reading
 from crossearth_hf.training.augmentation import CropSettings, TrainingCrops
 
 datasets = pytest.importorskip("datasets")

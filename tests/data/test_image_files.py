@@ -11,7 +11,6 @@ from rasterio.enums import ColorInterp
 from rasters import write_raster
 
 from crossearth_hf.data.image_files import (
-    Reading,
     image_size,
     mask_counts,
     raster_grid,
@@ -21,7 +20,7 @@ from crossearth_hf.data.image_files import (
     read_mask_window,
 )
 from crossearth_hf.errors import InputError
-from crossearth_hf.raster.scene import Scene
+from crossearth_hf.raster.scene import Reading, Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

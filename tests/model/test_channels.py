@@ -16,10 +16,10 @@ from training_runs import log_lines, losses, settings
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data import load_source
-from crossearth_hf.data.image_files import Reading
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference.loading import load_model
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.scene import Reading
 from crossearth_hf.training import trainer as training
 
 SIZES = {"num_labels": 5, "decoder_layers": 2, "encoder_layers": 1, "mim_block_size": 16}

@@ -14,10 +14,10 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.files.working_folders import mark
 from crossearth_hf.prediction.kept_parts import compute_part
 from crossearth_hf.prediction.many_scenes import MapFolders, map_scenes
-from crossearth_hf.prediction.mapper import SceneMapper, SceneReading
+from crossearth_hf.prediction.mapper import SceneMapper
 from crossearth_hf.prediction.scene_list import ListedScene, list_scenes
 from crossearth_hf.prediction.workers import WorkersLost
-from crossearth_hf.raster.scene import Scene
+from crossearth_hf.raster.scene import Reading, Scene
 
 
 class Model(ColorModel):
@@ -243,7 +243,7 @@ def test_advice_unless_a_resolution_is_asked_for(scenes, tmp_path):
     folders = MapFolders.checked(tmp_path / "maps")
     assert "--resolution 0.1 may give" in run(scenes, folders, mapper(Fine()))["a"].advice
     folders = MapFolders.checked(tmp_path / "again")
-    results = run(scenes, folders, mapper(Fine(), reading=SceneReading(bands=(1,), resolution=1.0)))
+    results = run(scenes, folders, mapper(Fine(), reading=Reading(bands=(1,), resolution=1.0)))
     assert results["a"].advice is None
     assert results["b"].report is not None
 

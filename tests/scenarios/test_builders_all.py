@@ -12,7 +12,7 @@ import rasterio
 from rasterio.io import MemoryFile
 
 from crossearth_hf.data.hub import load_map
-from crossearth_hf.data.image_files import DEFAULT_READING
+from crossearth_hf.raster.scene import DEFAULT_READING
 from crossearth_hf.scenarios.build import build_dataset
 from crossearth_hf.scenarios.build.readers import READERS
 from crossearth_hf.scenarios.scenarios import BENCHMARKS, DOMAINS, domains_of

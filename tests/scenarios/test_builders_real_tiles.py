@@ -13,8 +13,8 @@ from tiny_model import tiny_config
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data.hub import load_map
-from crossearth_hf.data.image_files import DEFAULT_READING
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.scene import DEFAULT_READING
 from crossearth_hf.scenarios.build import build_dataset
 
 # Published color of the ids in the tiles: 0 boundary, then the six classes.

@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.data import load_sources
-from crossearth_hf.data.image_files import Reading, resize_bands
+from crossearth_hf.data.image_files import resize_bands
 from crossearth_hf.data.labeled_images import ArrayPair, FilePair
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.scene import Reading
 from crossearth_hf.training.augmentation import (
     Crop,
     CropSettings,
