@@ -25,7 +25,8 @@ _COLLAR_PURITY = 0.5  # share of one color in a collar; dark water varies
 _PURE, _PURE_WITHOUT_CORNER = 0.95, 0.99
 _PLATEAU_SHARE = 0.02
 _PLATEAU_FLATNESS = 0.8  # of its pixels, how many have four neighbors of their own value; bright roofs reach 0.7
-_MOST_CLASSES = 32
+MOST_CLASSES = 32
+"""Values or colors that a map of classes holds at most; our choice."""
 _FLAT_SHARE = 0.9
 _NEIGHBORS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1]))  # pixels and those to the left, or above
 
@@ -322,7 +323,7 @@ def count_flat_classes(
         values: The different values of the band.
         pieces: (H, W) values and (H, W) validity of windows at full resolution.
     """
-    if not fewest <= len(values) <= _MOST_CLASSES:
+    if not fewest <= len(values) <= MOST_CLASSES:
         return None
     equal = pairs = 0
     for piece, valid in pieces:

@@ -9,7 +9,7 @@ import rasterio
 from rasterio.windows import Window
 
 from ..errors import InputError
-from .fill import count_flat_classes
+from .fill import MOST_CLASSES, count_flat_classes
 from .gdal import GDAL_ERRORS, ignore_missing_georeference, read_errors
 from .grid import sample_shape
 from .writing import OUTPUT_TAG
@@ -90,6 +90,9 @@ def is_own_output(path: str) -> bool:
 
 def flat_classes(read: ReadWindow, height: int, width: int, fewest: int = 2) -> int | None:
     """How many classes a band seems to hold, at least `fewest`; None for imagery. See `fill.count_flat_classes`."""
+    values, valid = read(*next(_windows(height, width)))
+    if len(np.unique(values[valid])) > MOST_CLASSES:  # nearly every picture ends here, without a sample of the whole
+        return None
     shape = sample_shape(height, width)
     sample = read(Window(0, 0, width, height), shape)
     if shape == (height, width):
