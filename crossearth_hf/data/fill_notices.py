@@ -10,7 +10,7 @@ from .labeled_images import LabeledImage
 SAMPLED, STREAMED = 64, 16
 """Images of a source, and records of a stream, that are looked at. Our choice."""
 SHOWN = 3
-"""Values that a line names."""
+"""Values that a line names as found."""
 
 
 def fill_notices(what: str, source: Sequence[LabeledImage] | HubStream) -> list[str]:
@@ -43,11 +43,11 @@ def _held(fills_of_images: Sequence[Sequence[Fill]]) -> str:
     """Which values are held by how many images, and by how many of their pixels at most."""
     images = sum(bool(fills) for fills in fills_of_images)
     share = max(fill.share for fills in fills_of_images for fill in fills)
-    values = " or ".join(_values(fills_of_images))
+    values = " or ".join(_values(fills_of_images)[:SHOWN])
     return f"{values} is held by {images} of {len(fills_of_images)} images, in up to {share:.1%} of their pixels"
 
 
 def _values(fills_of_images: Sequence[Sequence[Fill]]) -> list[str]:
-    """The values that most images hold, as text."""
+    """All values as text, those first that most images hold."""
     counts = Counter(value for fills in fills_of_images for value in {fill.value for fill in fills})
-    return [f"{value:.9g}" for value, _ in counts.most_common(SHOWN)]
+    return [f"{value:.9g}" for value, _ in counts.most_common()]

@@ -34,7 +34,7 @@ def predict_array(
         (H, W, K) float32: the share of each of K classes in all scores of a pixel, 0..1.
 
     Raises:
-        InputError: an array of another form or type, a window or stride that is none.
+        InputError: an array of another form or type, an invalid window or stride.
     """
     channels = len(processor.image_mean)
     fits = isinstance(image, np.ndarray) and image.ndim == 3 and image.dtype == np.uint8 and image.size > 0

@@ -8,6 +8,7 @@ from rasters import write_raster
 from crossearth_hf.data import load_source, load_sources
 from crossearth_hf.data.fill_notices import SAMPLED, fill_notices
 from crossearth_hf.labels import get_label_set
+from crossearth_hf.raster.fill import Fill
 from crossearth_hf.raster.scene import Reading
 
 LAND_COVER = get_label_set("land-cover")
@@ -71,3 +72,13 @@ def test_records_and_streams_are_told_too(folder, tmp_path, prefix):
     datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "set")
     (line,) = fill_notices("set", load_source(f"{prefix}:{tmp_path / 'set'}", LAND_COVER))
     assert line.startswith("set: -9999 is held by 2 of 3 images")
+
+
+def test_the_hint_names_all_values_that_are_left_out():
+    class Image:
+        def undeclared_fills(self):
+            left_out = [Fill(float(-value), 0, 0.01, certain=True) for value in (1000, 2000, 3000, 4000)]
+            return [*left_out, Fill(10_000.0, 0, 0.01, certain=False)]
+
+    kept = fill_notices("x", [Image()])[1]
+    assert kept.endswith("--nodata=-1000,-2000,-3000,-4000,10000 leaves it out")
