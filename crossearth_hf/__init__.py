@@ -1,15 +1,24 @@
-"""CrossEarth (Gong et al., IEEE TPAMI 2026) for transformers: segmentation of imagery that a model has never seen.
+"""CrossEarth (Gong et al., IEEE TPAMI 2026) for transformers: segmentation of imagery from unseen domains.
 
-The names of `__all__` are what the package promises; all others may change from one version to the next.
+The package promises the names in `__all__`; all others may change from one version to the next.
 """
 
+from functools import cache
 from importlib import import_module
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
+from .arguments import in_python
 from .errors import InputError
 from .labels import LabelSet
-from .model import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, CrossEarthModel
-from .model.earth_style import EarthStyle, StyleBank
+from .model import (
+    CrossEarthConfig,
+    CrossEarthForSemanticSegmentation,
+    CrossEarthImageProcessor,
+    CrossEarthModel,
+)
+from .model.earth_style import EarthStyle
+from .model.style_bank import StyleBank
 
 if TYPE_CHECKING:
     from .evaluation.report_file import read_report
@@ -73,7 +82,15 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"{__name__}.{name} needs '{error.name}'; install it with pip install 'crossearth-hf[{extra}]'"
         ) from error
-    return getattr(found, attribute)
+    return _spoken(getattr(found, attribute))
+
+
+@cache
+def _spoken(promised: Any) -> Any:
+    """A promised name; a function names keyword arguments, not flags, in its sentences about mistakes."""
+    if isfunction(promised):
+        return in_python(promised)
+    return promised
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,4 @@
-"""What all programs of the project share: arguments whose mistakes end in one sentence, and how that is said.
-
-Exit code 2 for whatever a person has to put right.
-"""
+"""Parts that all programs of the project share: arguments whose mistakes end in one sentence and exit code 2."""
 
 import argparse
 import difflib
@@ -18,22 +15,28 @@ from .errors import on_one_line
 WRONG_INPUT = 2
 """Exit code."""
 
+_RENAMED = {"--label-set": "--classes"}
+"""Flags of earlier versions, of commands that have the new one."""
 _NEGATIVE_NUMBERS = re.compile(r"-(\.?\d[\d.,eE+-]*|inf)$")
-_SECONDS_BEFORE_OTHERS = 15.0  # a launcher ends the other processes within this once the first has failed
+_SECONDS_BEFORE_OTHERS = (
+    15.0  # a launcher ends the other processes within this once the first has failed
+)
 
 
 class Parser(argparse.ArgumentParser):
-    """The arguments of a command: a mistake ends with the command's own short usage, one sentence and exit code 2.
+    """The arguments of a command; a mistake ends with the command's short usage, one sentence and exit code 2.
 
     Flags are never abbreviated. Sub-commands are parsers of this class too.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
-        self._negative_number_matcher = _NEGATIVE_NUMBERS  # argparse's own takes -3.4e38 and -9999,0 for options
+        self._negative_number_matcher = (
+            _NEGATIVE_NUMBERS  # argparse's own takes -3.4e38 and -9999,0 for options
+        )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in argparse, but unknown arguments end the program, and before missing ones do."""
+        """As in argparse, but unknown arguments end the program, before missing arguments do."""
         texts = list(sys.argv[1:] if args is None else args)
         own = list(self._own(texts))
         for text, following in zip(own, [*own, "-"][1:], strict=True):
@@ -45,12 +48,12 @@ class Parser(argparse.ArgumentParser):
         return namespace, []
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong, after the command's usage in one line."""
+        """Prints the command's usage in one line and the error, and exits."""
         complain(self.prog, message, before=self._short_usage())
         raise SystemExit(WRONG_INPUT)
 
     def _own(self, texts: Sequence[str]) -> Iterable[str]:
-        """The arguments that are not sub-command's and stand before any `--`."""
+        """The arguments before any `--` that do not belong to a sub-command."""
         with_commands = any(action.nargs == argparse.PARSER for action in self._actions)
         for text in texts:
             if text == "--" or (with_commands and not text.startswith("-")):
@@ -58,14 +61,25 @@ class Parser(argparse.ArgumentParser):
             yield text
 
     def _is_unknown(self, text: str) -> bool:
-        is_flag = "-" in self.prefix_chars and text.startswith("--") and " " not in text.partition("=")[0]
+        is_flag = (
+            "-" in self.prefix_chars and text.startswith("--") and " " not in text.partition("=")[0]
+        )
         return is_flag and text.partition("=")[0] not in self._option_string_actions
 
     def refuse(self, texts: Sequence[str]) -> NoReturn:
-        """Ends the program for arguments that it does not know; names the nearest that it does."""
-        nearest = [_nearest(text.partition("=")[0], self._option_string_actions) for text in texts]
+        """Ends the program for unknown arguments, and suggests the nearest known one."""
+        nearest = [self._meant(text.partition("=")[0]) for text in texts]
         hints = [f"did you mean {name}?" for name in nearest if name is not None]
-        self.error(f"unrecognized arguments: {' '.join(texts)}; {hints[0] if hints else f'see {self.prog} --help'}")
+        self.error(
+            f"unrecognized arguments: {' '.join(texts)}; {hints[0] if hints else f'see {self.prog} --help'}"
+        )
+
+    def _meant(self, flag: str) -> str | None:
+        """The flag that a person may have wanted to type."""
+        renamed = _RENAMED.get(flag)
+        if renamed in self._option_string_actions:
+            return renamed
+        return _nearest(flag, self._option_string_actions)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
@@ -79,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
 
     def _short_usage(self) -> str:
-        """What the command cannot do without, in one line."""
+        """The required arguments of the command, in one line."""
         groups = [group for group in self._mutually_exclusive_groups if group.required]
         grouped = [action for group in groups for action in group._group_actions]
         needed = [a for a in self._actions if a.required or not a.option_strings or a in grouped]
@@ -88,18 +102,23 @@ class Parser(argparse.ArgumentParser):
         return f"{' '.join(formatter.format_help().split())} [options]"
 
 
-def complain(program: str, sentence: str, *, before: str | None = None) -> None:
-    """Prints what a person has to put right as one line on stderr.
+def is_main_process() -> bool:
+    """Whether this process is the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
-    Of several processes that a launcher started, the others wait for the first, which meets most mistakes too: once it
-    has failed, the launcher ends them. One sentence is enough.
+
+def complain(program: str, sentence: str, *, before: str | None = None) -> None:
+    """Prints an error as one line on stderr.
+
+    If a launcher started several processes, most errors occur in all of them. The others then wait, so that only the
+    first one prints its error before the launcher ends them.
 
     Args:
-        program: Who says so; "" for nobody.
-        sentence: What is wrong, and the remedy.
+        program: Name of the program; "" for none.
+        sentence: The error and the remedy.
         before: A line to print before it.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_SECONDS_BEFORE_OTHERS)
     if before is None:
@@ -107,7 +126,11 @@ def complain(program: str, sentence: str, *, before: str | None = None) -> None:
     else:
         lines = [before]
     print(
-        *lines, f"{program}{': ' * bool(program)}error: {on_one_line(sentence)}", sep="\n", file=sys.stderr, flush=True
+        *lines,
+        f"{program}{': ' * bool(program)}error: {on_one_line(sentence)}",
+        sep="\n",
+        file=sys.stderr,
+        flush=True,
     )
 
 

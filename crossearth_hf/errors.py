@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause, and how text of strangers gets into its sentence.
+"""The one error that a user's input can cause, and helpers for foreign text in its sentence.
 
 The command line turns an `InputError` into one line and exit code 2.
 """
@@ -14,16 +14,21 @@ LONGEST_FOREIGN_TEXT = 200
 
 _READ_OF_A_MESSAGE = 10_000  # characters: some messages quote a whole file
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
-_ADVICE = re.compile(r"weights_only|trust_remote_code|pickle|torch\.serialization|safe_globals|\w://", re.I)
+_ADVICE = re.compile(
+    r"weights_only|trust_remote_code|pickle|torch\.serialization|safe_globals|\w://", re.I
+)
 
 
 class InputError(ValueError):
-    """Something a person typed or supplied is wrong: the message gives the value, the rule and the remedy."""
+    """Something that a person typed or supplied is wrong; the message gives the value, the rule and the remedy."""
 
 
 def on_one_line(text: str, limit: int = LONGEST_SENTENCE) -> str:
-    """`text` cut to `limit` characters, without control characters: names in files may hold any, also escape codes."""
-    escaped = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:limit])
+    """`text` cut to `limit` characters, without control characters, which names in files may hold."""
+    escaped = (
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in text[:limit]
+    )
     plain = "".join(escaped)
     if max(len(text), len(plain)) <= limit:
         return plain
@@ -31,9 +36,9 @@ def on_one_line(text: str, limit: int = LONGEST_SENTENCE) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What another library's error says, for a sentence of ours: one short line.
+    """The message of another library's error as one short line.
 
-    Its advice is left out: to load pickles, to trust a stranger's code, to open an address.
+    Its advice is left out, such as to load pickles, to trust a stranger's code or to open an address.
     """
     said = " ".join(str(error)[:_READ_OF_A_MESSAGE].split())
     kept = [part for part in _SENTENCE_END.split(said) if not _ADVICE.search(part)]
@@ -41,9 +46,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """A stranger's value as Python writes it, cut: for sentences about what a file holds."""
+    """A value from a stranger as Python writes it, shortened, for sentences about a file's content."""
     return _SHORT.repr(value)
 
 
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, LONGEST_FOREIGN_TEXT, LONGEST_FOREIGN_TEXT, 40
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = (
+    3,
+    LONGEST_FOREIGN_TEXT,
+    LONGEST_FOREIGN_TEXT,
+    40,
+)

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal or in a notebook, elsewhere a line every 10%; other libraries' bars off."""
+"""Progress: a bar on a terminal or in a notebook, elsewhere a line every 10%; hides other libraries' bars."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of widgets that a notebook may lack: then lines stand for bars
+    warnings.simplefilter("ignore")  # a notebook may lack widgets, and gets lines then
     from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
 from tqdm.std import tqdm as terminal_tqdm
@@ -16,7 +16,7 @@ from tqdm.std import tqdm as terminal_tqdm
 Item = TypeVar("Item")
 
 LINES = 10
-"""Lines of a whole job where there is no terminal."""
+"""Lines that a job prints where there is no terminal."""
 
 
 def progress_bar(
@@ -34,17 +34,24 @@ def progress_bar(
 
     Args:
         items: What to iterate over, if anything.
-        desc: What is done, such as "predicting".
-        unit: What is counted, in the singular; "" where `desc` says it.
+        desc: The task, such as "predicting".
+        unit: Unit in the singular; "" if `desc` names it.
         total: How many; by default the length of `items`.
         initial: How many are done already.
         shown: Whether to show anything.
-        passing: Whether the bar vanishes at its end, as one within another job: then no lines stand for it.
-        options: Others of tqdm's, for the bar alone.
+        passing: Whether the bar vanishes at its end, as bars within other jobs do; no lines are printed for it.
+        options: More options of tqdm, for the bar only.
     """
     if not shown or _has_bars():
         return tqdm(
-            items, desc=desc, unit=unit, total=total, initial=initial, disable=not shown, leave=not passing, **options
+            items,
+            desc=desc,
+            unit=unit,
+            total=total,
+            initial=initial,
+            disable=not shown,
+            leave=not passing,
+            **options,
         )
     if total is None:
         if isinstance(items, Sized):
@@ -68,7 +75,9 @@ class ProgressLines(Generic[Item]):
         n: How many are done.
     """
 
-    def __init__(self, items: Iterable[Item], desc: str, unit: str, total: int, initial: int) -> None:
+    def __init__(
+        self, items: Iterable[Item], desc: str, unit: str, total: int, initial: int
+    ) -> None:
         self.total = total
         self._items, self._desc, self._unit = items, desc, unit
         self.n: float = initial
@@ -87,28 +96,30 @@ class ProgressLines(Generic[Item]):
         self.close()
 
     def update(self, count: float = 1) -> None:
-        """So many more are done."""
+        """Counts finished items."""
         self.n += count
         if self._due() > self._lines:
             self._lines = self._due()
             seconds = time.monotonic() - self._started
             left = seconds * (self.total - self.n) / max(self.n - self._first, 1e-9)
-            share = f"{100 * self._lines // LINES}%" + (f" of {self.total} {self._unit}s" if self._unit else "")
+            share = f"{100 * self._lines // LINES}%" + (
+                f" of {self.total} {self._unit}s" if self._unit else ""
+            )
             times = f"{terminal_tqdm.format_interval(seconds)} passed, {terminal_tqdm.format_interval(left)} left"
             print(f"{self._desc}: {share}, {times}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Nothing: lines stand."""
+        """Does nothing: lines stay."""
 
     def set_postfix(self, values: object) -> None:
-        """Nothing: the log holds these."""
+        """Does nothing: the log has these values."""
 
     def set_description_str(self, desc: str) -> None:
-        """Says from now on what is done."""
+        """Changes the name of the task."""
         self._desc = desc
 
     def _due(self) -> int:
-        """Lines for what is done; shares of windows add up to a whole but for rounding."""
+        """Lines due so far; shares of windows may add up to slightly less than a whole."""
         if self.total:
             return int(LINES * self.n / self.total + 1e-6)
         return 0
@@ -116,7 +127,7 @@ class ProgressLines(Generic[Item]):
 
 @contextmanager
 def quiet_loaders() -> Iterator[None]:
-    """Switches off bars and tables with which transformers loads and saves weights, unless its verbosity is info."""
+    """Hides the bars and tables of transformers and datasets, unless transformers' verbosity is info."""
     from transformers.utils import logging  # noqa: PLC0415 - takes a second, and not all need it
 
     datasets: Any = sys.modules.get("datasets")  # where a job has needed it

@@ -1,21 +1,24 @@
-"""What the app does with one scene, and the server around it: `crossearth app` starts it."""
+"""What the app does with one scene, and its server, which `crossearth app` starts."""
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 from ..command_line import WRONG_INPUT, complain
 from ..errors import InputError
 from ..inference.windows import WindowCounter
-from ..prediction import MapReport, resolution_advice
+from ..prediction import MapReport
 from ..prediction import predict as map_scene
-from ..raster.grid import Grid
+from ..prediction.mapper import reading_of
 from ..raster.polygons import Footprint, footprint, write_polygons
+from .downloads import write_archive
+from .growth import BATCH_SIZE, Growth
 from .jobs import Jobs, repeat_forever
+from .looks import advice
 from .pictures import Layers, save_layers
 from .settings import Model, check_address, load_models, parse, work_folder
 from .uploads import Limits, admitted, notices, remove_old
@@ -25,20 +28,22 @@ _SWEEP = 60  # seconds from one search for old files to the next
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the page shows of one scene.
+    """What the page shows about one scene.
 
     Attributes:
-        report: Classes, their pixels and hectares, and the files map.tif, confidence.tif and picture.png.
+        report: Classes, their pixels and hectares, and the files: map, confidence and picture.
         polygons: The map as a GeoPackage.
+        archive: All of these files in a ZIP.
         layers: Pictures of scene, map and confidence.
         place: Where the scene lies, or None.
-        summary: What was read, in one line.
+        summary: How the scene was read, in one line.
         advice: What would give a better map, or None.
-        notices: What is odd about the scene, a sentence each.
+        notices: Oddities of the scene, one sentence each.
     """
 
     report: MapReport
     polygons: Path
+    archive: Path
     layers: Layers
     place: Footprint | None
     summary: str
@@ -55,67 +60,81 @@ def predict(
     bands: Sequence[int] | None = None,
     nodata: Sequence[float] | None = None,
     at_model_resolution: bool = False,
+    name: str | None = None,
     on_windows: WindowCounter | None = None,
+    on_growth: Callable[[Growth], None] | None = None,
 ) -> Prediction:
-    """Maps an uploaded file; needs no server.
+    """Maps an uploaded file, also without a server.
 
     Args:
         upload: A GeoTIFF, JPEG or PNG under any name.
         model: A model and its processor.
         folder: An empty folder for the results.
-        limits: Largest sizes; the usual ones where None.
+        limits: Largest sizes; the defaults if None.
         bands: Band numbers, counted from 1; by default as `Scene` chooses them.
         nodata: Values that mean no data, beside what the file declares; None to find undeclared fill, () for none.
         at_model_resolution: Whether to read the scene at the pixel size that the model learned.
-        on_windows: Told the windows done and their total; what it raises ends the job.
+        name: Start of the names of the files; they are map.tif and so on if None.
+        on_windows: Called with the number of finished windows and their total; an exception in it ends the job.
+        on_growth: Called with the growing map, once and before its first window.
 
     Raises:
-        InputError: with a sentence for the page, for whatever is wrong with the upload.
+        InputError: Something is wrong with the upload. The message is a sentence for the page.
     """
     config = model[0].config
     trained_at = config.ground_sampling_distance
     if at_model_resolution and trained_at is None:
-        raise InputError("This model does not state its resolution; untick the box that asks for it.")
+        raise InputError(
+            "This model does not state its resolution; untick the checkbox that reads the scene at it."
+        )
+    limits = limits or Limits()
+    reading = reading_of(bands=bands, nodata=nodata)
+    reading = replace(reading, num_channels=config.num_channels)
     if at_model_resolution:
-        resolution = trained_at
+        reading = replace(reading, resolution=trained_at)
+    if name is None:
+        start = ""
     else:
-        resolution = None
-    channels, limits = config.num_channels, limits or Limits()
-    with admitted(
-        upload, folder, limits, bands=bands, nodata=nodata, resolution=resolution, num_channels=channels
-    ) as scene:
-        grid = scene.native_grid
+        start = f"{name}-"
+    files = folder / "files"
+    map_file, confidence = files / f"{start}map.tif", files / f"{start}confidence.tif"
+    polygons, archive = files / f"{start}polygons.gpkg", folder / f"{name or 'map'}.zip"
+    with admitted(upload, folder, limits, reading) as scene:
+        scene.check_has_data()
+        files.mkdir()
+        grid, growth = scene.native_grid, Growth(scene.grid, config)
+        if on_growth is not None:
+            on_growth(growth)
+
+        def count(done: int, total: int) -> None:
+            growth.place()
+            if on_windows is not None:
+                on_windows(done, total)
+
         report = map_scene(
             scene,
-            folder / "map.tif",
-            model=model,
-            confidence=folder / "confidence.tif",
-            preview=folder / "picture.png",
+            map_file,
+            model=(growth.watched(model[0]), model[1]),
+            confidence=confidence,
+            preview=files / f"{start}picture.png",
+            batch_size=BATCH_SIZE,
             progress=False,
             tell=None,
-            on_windows=on_windows,
+            on_windows=count,
         )
-        write_polygons(folder / "map.tif", folder / "polygons.gpkg", grid, report.label_set)
-        layers = save_layers(scene, folder / "map.tif", folder / "confidence.tif", report.label_set, folder)
+        write_polygons(map_file, polygons, grid, report.label_set)
+        write_archive(files, archive)
+        layers = save_layers(scene, map_file, confidence, folder)
         return Prediction(
             report,
-            folder / "polygons.gpkg",
+            polygons,
+            archive,
             layers,
             footprint(grid),
             scene.summary(),
-            None if resolution else _advice(grid, trained_at, limits),
-            notices(scene, with_fields=True),
+            None if at_model_resolution else advice(grid, trained_at, limits),
+            (*notices(scene, with_fields=True), *report.doubts),
         )
-
-
-def _advice(grid: Grid, trained_at: float | None, limits: Limits) -> str | None:
-    """A sentence for a scene whose pixels do not suit the model; names the box on the page only where it works."""
-    remedy = "tick the box that reads it at that, and its map may be better"
-    if trained_at is not None and grid.can_be_rescaled(trained_at):
-        rescaled = grid.rescaled(trained_at)
-        if rescaled.width * rescaled.height > limits.megapixels * 1e6:
-            remedy = "at that it has too many pixels for this server; cut out a part of it"
-    return resolution_advice(grid, trained_at, remedy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,5 +167,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ends the server like Ctrl-C, also where a shell started it in the background."""
+    """Ends the server like Ctrl-C, also if a shell started it in the background."""
     raise KeyboardInterrupt

@@ -56,6 +56,13 @@ def _draw(example: Example, domain: str, side: int) -> None:
     with staged([example.scene, example.thumbnail]) as (scene_file, thumbnail):
         # A fourth band is not transparency.
         write_geotiff(
-            scene_file, pixels, crs=scene.crs, transform=scene.transform, photometric="RGB", alpha="unspecified"
+            scene_file,
+            pixels,
+            crs=scene.crs,
+            transform=scene.transform,
+            photometric="RGB",
+            alpha="unspecified",
         )
-        Image.fromarray(scene.image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS).save(thumbnail)
+        Image.fromarray(scene.image).resize(
+            (_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS
+        ).save(thumbnail)

@@ -1,4 +1,4 @@
-"""What stands before gradio: requests are plain, come from our own page, and name no address to be fetched."""
+"""Checks before gradio: requests are plain, come from our own page, and name no address to be fetched."""
 
 import ipaddress
 import json
@@ -17,15 +17,22 @@ from ..errors import on_one_line
 
 _UPLOAD = "/gradio_api/upload"  # the one route whose body may be large, and is not JSON
 _LARGEST_BODY = 2**20  # bytes of a request to any other
-_DECIDING = ("content-type", "content-length", "content-encoding", "transfer-encoding", "host", "origin")
+_DECIDING = (
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+    "host",
+    "origin",
+)
 _FETCHING = "addresses are not fetched here"
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
 class PlainRequests:
-    """Middleware that answers 400 to ambiguous requests, and to those at which gradio raises an exception.
+    """Middleware that answers 400 to ambiguous requests, and to requests on which gradio raises an exception.
 
-    Of a header that is sent twice, one program reads the first and another one the last.
+    Where a header is sent twice, one program reads the first copy and another one reads the last.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -51,39 +58,43 @@ class PlainRequests:
 
         try:
             await self.app(scope, receive, watched)
-        except ClientDisconnect:  # in the middle of an upload: nobody waits for an answer
+        except ClientDisconnect:  # in the middle of an upload: no one waits for an answer
             return
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            told = on_one_line(f"{scope['method']} {scope['path'][:100]}: {type(error).__name__}: {error}"[:400])
+            told = on_one_line(
+                f"{scope['method']} {scope['path'][:100]}: {type(error).__name__}: {error}"[:400]
+            )
             print(f"crossearth app: request refused: {told}", file=sys.stderr)
             if answered:
                 await send({"type": "http.response.body", "body": b""})
             else:
-                await PlainTextResponse("this request cannot be handled", status_code=400)(scope, receive, send)
+                await PlainTextResponse("this request cannot be handled", status_code=400)(
+                    scope, receive, send
+                )
 
 
 class OwnPage:
-    """Middleware that answers 403 to what a foreign page makes a visitor's browser send.
+    """Middleware that answers 403 to requests that a foreign page makes a visitor's browser send.
 
     Args:
-        app: What comes behind it.
-        local: Whether the server listens on this machine alone. Then no other name may lead to it: a foreign page's
-            own name could be made to point here (DNS rebinding).
-        names: Other host names under which the page is served, such as that of a proxy.
+        app: The application behind it.
+        local: Whether the server listens on this machine only. Then it accepts no other host name, because a foreign
+            page's own name could be made to point here (DNS rebinding).
+        names: Other host names under which the page is served, such as a proxy's name.
     """
 
     def __init__(self, app: ASGIApp, local: bool, names: Iterable[str] = ()) -> None:
         self.app, self.local, self.names = app, local, frozenset(names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Looks at the host, and at the origin of what changes something."""
+        """Checks the host, and the origin of requests that change something."""
         sentence = None
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if self.local and not self._is_ours(headers.get("host", "")):
-                sentence = "this server is known as 127.0.0.1 or localhost only"
+                sentence = "this server answers to 127.0.0.1 and localhost only"
             elif scope["method"] not in _READING and _is_foreign(headers):
                 sentence = "another page may not send this"
         if sentence is None:
@@ -97,7 +108,7 @@ class OwnPage:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name or address stands for this machine."""
+    """Whether a host name or address means this machine."""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -105,9 +116,10 @@ def is_loopback(name: str) -> bool:
 
 
 def _is_foreign(headers: Headers) -> bool:
-    """Whether a browser says that a request comes from another page than those of the host it goes to."""
+    """Whether a browser says that a request comes from a page of another host than the one it goes to."""
     origin = headers.get("origin")
-    if origin is None or headers.get("sec-fetch-site") == "same-origin":  # behind a proxy the host may be another
+    # behind a proxy the host may be another
+    if origin is None or headers.get("sec-fetch-site") == "same-origin":
         return False
     return origin.lower().partition("://")[2] != headers.get("host", "").lower()
 
@@ -127,17 +139,22 @@ class NoFetching:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Looks at the path, and at the body, whatever its type is said to be, unless it goes to the upload route."""
+        """Checks the path, and the body of any stated type unless it goes to the upload route."""
         path = unquote(re.sub("%(25)+", "%", scope.get("path", "")))  # however often it was encoded
         is_address = "/proxy=" in path or (":/" in path and ("file=" in path or "file/" in path))
         if is_address:
             refusal = _FETCHING
         else:
             refusal = None
-        if refusal is None and scope["type"] == "http" and scope["method"] not in _READING and scope["path"] != _UPLOAD:
+        if (
+            refusal is None
+            and scope["type"] == "http"
+            and scope["method"] not in _READING
+            and scope["path"] != _UPLOAD
+        ):
             body = await _read(receive)
             if body is None:
-                refusal = "only an upload may be so long"
+                refusal = "only an upload may be this long"
             else:
                 refusal = _why_refused(body)
             receive = _replayed(body or b"", receive)
@@ -172,7 +189,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _why_refused(body: bytes) -> str | None:
-    """A sentence on a JSON body with a file whose path is an address, or maybe one too deep to be found."""
+    """A sentence about a JSON body with a file whose path is an address, or with nesting too deep to search."""
     try:
         value = json.loads(body)
         if isinstance(value, dict) and value.get("session_hash") == "":
@@ -182,7 +199,7 @@ def _why_refused(body: bytes) -> str | None:
         return None
     except ValueError:  # not JSON: gradio refuses it
         return None
-    except RecursionError:  # nested so deep that nobody can tell
+    except RecursionError:  # nested too deeply to search
         return _FETCHING
 
 

@@ -1,4 +1,4 @@
-"""What a request holds, checked: the page sends what its fields allow, any other client whatever it likes."""
+"""Values of a request, checked: the page sends what its fields allow, other clients may send anything."""
 
 import math
 import os
@@ -20,13 +20,15 @@ def uploaded_file(value: Any, folder: Path) -> Path | None:
         folder: Where gradio keeps uploads, each in a folder of its own.
 
     Raises:
-        InputError: for a path that is not that of an upload, such as one of a folder, or of a result.
+        InputError: The path does not belong to an upload; for example, it is that of a folder or a result.
     """
     if value is None:
         return None
     path = Path(os.path.normpath(value["path"]))
     if path.parent.parent != Path(os.path.realpath(folder)):
-        raise InputError("This is not a file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box.")
+        raise InputError(
+            "This is not a file that was uploaded; drop a GeoTIFF, JPEG or PNG into the box."
+        )
     return path
 
 
@@ -38,9 +40,9 @@ def one_of(value: Any, choices: Sequence[str], name: str) -> str:
 
 
 def flag(value: Any, name: str) -> bool:
-    """True or False, which None stands for; raises `InputError`."""
+    """True or False; None means False. Raises `InputError`."""
     if not (value is None or isinstance(value, bool)):
-        raise InputError(f"{name}: {_shown(value)} is neither true nor false; give one of these.")
+        raise InputError(f"{name}: {_shown(value)} is neither true nor false; give true or false.")
     return bool(value)
 
 
@@ -48,7 +50,9 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     """A number from `low` to `high`; raises `InputError`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and low <= value <= high):  # NaN is not
-        raise InputError(f"{name}: {_shown(value)} is not between {low:g} and {high:g}; give a number that is.")
+        raise InputError(
+            f"{name}: {_shown(value)} is not between {low:g} and {high:g}; give a number that is."
+        )
     return float(value)
 
 
@@ -56,7 +60,9 @@ def whole_number(value: Any, name: str, low: int, high: int) -> int:
     """A whole number from `low` to `high`; raises `InputError`."""
     found = number(value, name, low, high)
     if not found.is_integer():
-        raise InputError(f"{name}: {_shown(value)} is not a whole number; give one from {low} to {high}.")
+        raise InputError(
+            f"{name}: {_shown(value)} is not a whole number; give one from {low} to {high}."
+        )
     return int(found)
 
 
@@ -68,14 +74,16 @@ def band_numbers(value: Any) -> list[int] | None:
             return [int(number) for number in typed.split(",")]
         return None
     except ValueError as error:
-        raise InputError(f"{_shown(value)} is not a list of bands; give numbers such as 4,3,2.") from error
+        raise InputError(
+            f"{_shown(value)} is not a list of bands; give numbers such as 4,3,2."
+        ) from error
 
 
 def nodata_values(value: Any) -> list[float] | None:
-    """Values without data as a visitor typed them, none for the word "none"; None where the field is empty.
+    """Values without data as a visitor typed them; [] for the word "none", None for an empty field.
 
     Raises:
-        InputError: for anything but finite numbers and that word.
+        InputError: The value is neither a list of finite numbers nor that word.
     """
     try:
         typed = _typed(value)
@@ -95,7 +103,7 @@ def nodata_values(value: Any) -> list[float] | None:
 
 
 def _typed(value: Any) -> str:
-    """What a visitor typed into a field for numbers; raises `ValueError` for what can be none."""
+    """What a visitor typed into a field for numbers; raises `ValueError` for a value of another type."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError
     if value is None:
@@ -108,7 +116,7 @@ def _typed(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as a message may show it: short, and on one line."""
+    """A value for a message: short, and on one line."""
     if isinstance(value, str):
         text = f"'{value}'"
     elif value is None:

@@ -1,4 +1,4 @@
-"""Jobs: each has a folder with a random name, a way to be stopped, and an end; one runs at a time, in one thread."""
+"""Jobs, each with its own folder, which can be stopped; one map is made at a time, in one thread."""
 
 import asyncio
 import secrets
@@ -20,18 +20,18 @@ Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
-    """Someone pressed the button, or closed the page."""
+    """A person pressed Cancel or closed the page."""
 
 
 @dataclass(eq=False)
 class Job:
-    """One prediction.
+    """One prediction, or one look at a scene.
 
     Attributes:
-        folder: For its files alone; nobody can guess its name.
-        session: Which open page or API client it belongs to.
+        folder: Holds its files only; its name cannot be guessed.
+        session: The open page or API client that it belongs to.
         finished: When it ended, on the monotonic clock; None while it runs.
-        stop: Set to stop it.
+        stop: Setting it stops the job.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def counting(self, show: Callable[[float, str], None]) -> Callable[[int, int], None]:
-        """A `WindowCounter` that shows share, windows and time left, and raises `Cancelled` when told to stop."""
+        """A `WindowCounter` that shows share, windows and time left, and raises `Cancelled` once it must stop."""
         start = time.monotonic()
 
         def count(done: int, total: int) -> None:
@@ -57,15 +57,15 @@ class Job:
 
 
 class Jobs:
-    """All jobs whose files are still there, and the thread in which they run; `close` them.
+    """All jobs whose files are still there, and the threads in which they run; `close` them.
 
-    It is one thread for all because the C library keeps, for every thread of its own, memory that was freed there: in a
-    pool of threads the server would come to hold what a job needs at most once per thread. What lies free between
-    blocks still in use is returned to the system after each job.
+    All maps share one thread and all quick jobs another, because the C library keeps the memory that each thread has
+    freed: with a pool of threads, the server would in time hold the largest job's memory once per thread. After each
+    job, free memory between blocks in use is returned to the system.
 
     Args:
-        folder: Belongs to this server alone.
-        keep: Seconds for which the files of a job stay after its end.
+        folder: Used by this server only.
+        keep: Seconds for which a job's files stay after its end.
     """
 
     def __init__(self, folder: Path, keep: float) -> None:
@@ -73,9 +73,21 @@ class Jobs:
         self._jobs: list[Job] = []
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self._quick = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quick-jobs")
 
-    async def run(self, session: str | None, work: Callable[[Job], Result]) -> Result:
-        """What `work` makes of a new job, in the one thread; ends it at its next window if the caller is cancelled."""
+    async def run(
+        self, session: str | None, work: Callable[[Job], Result], *, quick: bool = False
+    ) -> Result:
+        """Runs `work` on a new job; stops it at its next window if the caller is cancelled.
+
+        Args:
+            session: The open page or API client that it belongs to.
+            work: What to do.
+            quick: Whether it takes moments and need not wait for the maps.
+        """
+        worker = self._worker
+        if quick:
+            worker = self._quick
 
         def work_and_tidy(job: Job) -> Result:
             try:
@@ -85,18 +97,20 @@ class Jobs:
 
         with self.running(session) as job:
             context = copy_context()  # in which gradio finds whose progress is shown
-            task = asyncio.get_running_loop().run_in_executor(self._worker, context.run, work_and_tidy, job)
+            task = asyncio.get_running_loop().run_in_executor(
+                worker, context.run, work_and_tidy, job
+            )
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
                 job.stop.set()
-                with suppress(Exception):  # nobody waits for its outcome
+                with suppress(Exception):  # no one waits for its outcome
                     await task
                 raise
 
     @contextmanager
     def running(self, session: str | None) -> Iterator[Job]:
-        """A new job; its files stay after a regular end and go after any other."""
+        """A new job; its files stay after a regular end and are removed after any other."""
         job = Job(self._folder / secrets.token_urlsafe(16), session)
         job.folder.mkdir(parents=True)
         with self._lock:
@@ -119,7 +133,8 @@ class Jobs:
         with self._lock:
             for job in self._jobs:
                 job.stop.set()
-        self._worker.shutdown(cancel_futures=True)
+        for worker in (self._worker, self._quick):
+            worker.shutdown(cancel_futures=True)
 
     def sweep(self) -> None:
         """Removes the files of jobs that ended long ago."""
@@ -135,7 +150,7 @@ class Jobs:
 
 
 def repeat_forever(work: Callable[[], None], seconds: float) -> None:
-    """Does `work` in the background every so many seconds until the process ends, whatever goes wrong once."""
+    """Runs `work` in the background every `seconds` seconds until the process ends, also after an error."""
 
     def loop() -> None:
         while True:
@@ -143,7 +158,10 @@ def repeat_forever(work: Callable[[], None], seconds: float) -> None:
             try:
                 work()
             except Exception as error:
-                print(f"crossearth app: {type(error).__name__} in the background: {error}", file=sys.stderr)
+                print(
+                    f"crossearth app: {type(error).__name__} in the background: {error}",
+                    file=sys.stderr,
+                )
 
     threading.Thread(target=loop, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""What the person who starts the app decides: flags, models, and the folder in which everything happens."""
+"""Settings of whoever starts the app: flags, models and the work folder."""
 
 import argparse
 import math
@@ -27,8 +27,8 @@ class WorkFolder:
     """Folders of one server.
 
     Attributes:
-        served: Uploads and results, all that a browser may fetch; emptied at start and end.
-        examples: Drawn once, kept.
+        served: Uploads and results, which a browser may fetch; emptied at start and end.
+        examples: Example scenes, drawn once and kept.
     """
 
     served: Path
@@ -39,7 +39,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags of the app."""
     limits = Limits()
     parser = Parser(
-        prog="crossearth app", description="Opens a page that maps scenes. Everything happens on this machine."
+        prog="crossearth app",
+        description="Opens a page that maps scenes. Everything happens on this machine.",
     )
     parser.add_argument(
         "--model",
@@ -48,36 +49,60 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a model that visitors may choose; more than once for several (default: the bundled one)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument("--host", metavar="ADDRESS", help="default: 127.0.0.1, this machine only; 0.0.0.0 for all")
-    parser.add_argument("--port", metavar="N", type=int, help="default: the first free one from 7860")
     parser.add_argument(
-        "--max-megapixels", metavar="N", type=float, default=limits.megapixels, help="of a scene (default: 100)"
+        "--host", metavar="ADDRESS", help="default: 127.0.0.1, this machine only; 0.0.0.0 for all"
     )
     parser.add_argument(
-        "--max-megabytes", metavar="N", type=float, default=limits.megabytes, help="of an upload (default: 200)"
-    )
-    parser.add_argument("--max-queue", metavar="N", type=int, default=20, help="scenes that may wait (default: 20)")
-    parser.add_argument(
-        "--keep-minutes", metavar="N", type=float, default=60, help="after which uploads and results go (default: 60)"
+        "--port", metavar="N", type=int, help="default: the first free one from 7860"
     )
     parser.add_argument(
-        "--work-dir", metavar="DIR", help="keeps the examples for the next start; for one server at a time"
+        "--max-megapixels",
+        metavar="N",
+        type=float,
+        default=limits.megapixels,
+        help="largest scene (default: 100)",
+    )
+    parser.add_argument(
+        "--max-megabytes",
+        metavar="N",
+        type=float,
+        default=limits.megabytes,
+        help="largest upload (default: 200)",
+    )
+    parser.add_argument(
+        "--max-queue", metavar="N", type=int, default=20, help="scenes that may wait (default: 20)"
+    )
+    parser.add_argument(
+        "--keep-minutes",
+        metavar="N",
+        type=float,
+        default=60,
+        help="until uploads and results are deleted (default: 60)",
+    )
+    parser.add_argument(
+        "--work-dir",
+        metavar="DIR",
+        help="work folder that keeps the examples; for one server at a time",
     )
     arguments = parser.parse_args(argv)
     for name in ("max_megapixels", "max_megabytes", "max_queue", "keep_minutes"):
         value = getattr(arguments, name)
         if not 0 < value < math.inf:
-            parser.error(f"--{name.replace('_', '-')} {value:g} must be above 0, and finite; choose such a number")
+            parser.error(f"--{name.replace('_', '-')} {value:g} must be a finite number above 0")
     if arguments.port is not None and not 0 < arguments.port < 2**16:
-        parser.error(f"--port {arguments.port} must be from 1 to 65535; leave it out for the first free one from 7860")
+        parser.error(
+            f"--port {arguments.port} must be from 1 to 65535; leave it out for the first free one from 7860"
+        )
     return arguments
 
 
 def check_address(arguments: argparse.Namespace) -> None:
-    """Raises `InputError` for an address at which nobody can listen here: gradio would try without end."""
+    """Raises `InputError` for an address that this machine cannot listen at: gradio would try forever."""
     host = arguments.host or "127.0.0.1"
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, arguments.port or 0, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(
+            host, arguments.port or 0, type=socket.SOCK_STREAM
+        )[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
@@ -86,7 +111,7 @@ def check_address(arguments: argparse.Namespace) -> None:
 
 
 def cannot_open(arguments: argparse.Namespace) -> InputError:
-    """The error that names an address and what to do."""
+    """An error that names the address and the remedy."""
     address = f"{arguments.host or '127.0.0.1'}:{arguments.port or 7860}"
     remedy = "choose another port with --port, or an address of this machine with --host"
     return InputError(f"{address} cannot be opened here; {remedy}")
@@ -97,8 +122,12 @@ def load_models(names: Sequence[str] | None, device: str) -> dict[str, Model]:
     if not names:
         return {BUNDLED_MODEL.name: load_model(None, device=device)}
     short = [Path(name).resolve().name if Path(name).is_dir() else name for name in names]
-    labels = [name if short.count(label) > 1 else label for name, label in zip(names, short, strict=True)]
-    return {label: load_model(name, device=device) for name, label in zip(names, labels, strict=True)}
+    labels = [
+        name if short.count(label) > 1 else label for name, label in zip(names, short, strict=True)
+    ]
+    return {
+        label: load_model(name, device=device) for name, label in zip(names, labels, strict=True)
+    }
 
 
 @contextmanager
@@ -120,15 +149,19 @@ def work_folder(parent: str | os.PathLike[str] | None) -> Iterator[WorkFolder]:
 
 @contextmanager
 def _reserved(root: Path, served: Path) -> Iterator[None]:
-    """Empties `served` in `root`, and keeps other servers from doing so; raises `InputError` where this may not be."""
+    """Empties `served` in `root` and keeps other servers out; raises `InputError` where it cannot."""
     with ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            refusal = f"another server uses {root}; end that one, or choose another folder by --work-dir"
+            refusal = (
+                f"another server uses {root}; stop it, or choose another folder with --work-dir"
+            )
             stack.enter_context(alone_in(root, refusal))
             shutil.rmtree(served, ignore_errors=True)
             served.mkdir()
         except OSError as error:
             reason = error.strerror or str(error)
-            raise InputError(f"{root} cannot be used ({reason}); choose another folder by --work-dir") from error
+            raise InputError(
+                f"{root} cannot be used ({reason}); choose another folder with --work-dir"
+            ) from error
         yield

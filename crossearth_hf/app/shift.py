@@ -1,4 +1,4 @@
-"""Domain shift made visible: one scene, re-styled or seen in other bands, and what the model makes of each version."""
+"""What another sensor would show: versions of a scene in other styles or bands, and the model's map of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,22 +17,19 @@ from ..raster.scene import Raster, Scene
 from ..styles.preview import WINDOW
 
 BAND_ORDERS = ("RGB", "IRRG")
-STYLES = 3
-"""Earth styles drawn for one scene."""
-
 _SMALLEST = 32  # pixels on a side; the style networks see nothing in less
 _BLOCK = 64
 
 
 @dataclass(frozen=True)
 class Version:
-    """A scene as some domain would show it.
+    """A scene as another domain would show it.
 
     Attributes:
         title: What was done to it.
         raster: Its pixels.
         labels: (H, W) uint8 map, 255 without data.
-        agreement: Share of the pixels with data that get the class they get in the original; None for that itself.
+        agreement: Share of the pixels with data that keep the class they have in the original; None for the original.
     """
 
     title: str
@@ -53,36 +50,39 @@ def compare_versions(
     infrared: Scene | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Version]:
-    """Maps the middle of a scene, at most 512 x 512 pixels, as it is and in three Earth styles.
+    """Maps the middle of a scene, at most 512 x 512 pixels, as it is and in an Earth style.
 
     Args:
         scene: An open scene.
         model, processor: As `load_model` gives them.
         style: Networks and bank.
-        alpha, mask_ratio: As in `StyleSettings`; every version is styled.
-        seed: Of the first style; the others follow from it.
-        infrared: The same scene in near infrared, red and green: shown too, and styled in place of the original.
+        alpha, mask_ratio: As in `StyleSettings`.
+        seed: Seed of the style.
+        infrared: The same scene in near infrared, red and green; shown too, and styled instead of the original.
         on_step: Called with the versions mapped so far and their number.
 
     Raises:
-        InputError: for numbers out of their range, a scene of less than 32 pixels on a side or without data, a model of
-            more or fewer than three bands.
+        InputError: A number is out of range, the scene has no data or fewer than 32 pixels on a side, or the model does
+            not take three bands.
     """
     if model.config.num_channels != 3:
-        raise InputError(f"this model sees {model.config.num_channels} bands, a style has three; choose another model")
+        raise InputError(
+            f"this model takes {model.config.num_channels} bands, but styles have three; choose another model"
+        )
     try:
         block = min(_BLOCK, scene.grid.height, scene.grid.width)
-        settings = StyleSettings(probability=1, alpha=alpha, mask_ratio=mask_ratio, block_size=block)
-        seeds = [image_seed(seed, index) for index in range(STYLES)]
+        settings = StyleSettings(
+            probability=1, alpha=alpha, mask_ratio=mask_ratio, block_size=block
+        )
+        number = image_seed(seed, 0)
     except ValueError as error:
         raise InputError(str(error)) from error
-    originals = [("Original", middle(scene))]
+    rasters = [("As it was taken", middle(scene))]
     if infrared is not None:
-        originals.append(("Near infrared, red, green", middle(infrared)))
-    rasters = originals + [
-        (f"Earth style {index}", _restyled(originals[-1][1], style, settings, number))
-        for index, number in enumerate(seeds, 1)
-    ]
+        rasters.append(("In near infrared, red and green", middle(infrared)))
+    rasters.append(
+        ("As another sensor might show it", _restyled(rasters[-1][1], style, settings, number))
+    )
     versions: list[Version] = []
     for title, raster in rasters:
         labels = _map(raster, model, processor)
@@ -100,10 +100,16 @@ def middle(scene: Scene) -> Raster:
     """The middle of a scene, at most 512 x 512 pixels; raises `InputError` if it is too small or without data."""
     height, width = min(WINDOW, scene.grid.height), min(WINDOW, scene.grid.width)
     if min(height, width) < _SMALLEST:
-        raise InputError(f"{scene.path} has {width} x {height} pixels; a style needs {_SMALLEST} on a side")
-    raster = scene.read((scene.grid.height - height) // 2, (scene.grid.width - width) // 2, height, width)
+        raise InputError(
+            f"{scene.path} has {width} x {height} pixels; a style needs at least {_SMALLEST} on a side"
+        )
+    raster = scene.read(
+        (scene.grid.height - height) // 2, (scene.grid.width - width) // 2, height, width
+    )
     if not raster.valid.any():
-        raise InputError(f"the middle of {scene.path} holds no pixel with data; cut out a part that does")
+        raise InputError(
+            f"the middle of {scene.path} has no pixel with data; cut out a part that does"
+        )
     return raster
 
 
@@ -111,14 +117,14 @@ def infrared_scene(scene: Scene) -> Scene:
     """The same file, opened as near infrared (its band 4), red and green; close it.
 
     Raises:
-        InputError: for a file of other bands than red, green, blue and more.
+        InputError: The file has fewer than four bands.
     """
     try:
         return Scene(scene.path, bands=[4, *scene.bands[:2]], driver=SCENE_DRIVER)
     except InputError as error:
         raise InputError(
-            "IRRG needs a fourth band with the near infrared, this file has none; take a scene of four bands, such as "
-            "the first example, or choose RGB"
+            "IRRG needs a fourth band with the near infrared, which this file does not have; take a scene of four "
+            "bands, such as the first example, or choose RGB"
         ) from error
 
 
@@ -129,7 +135,9 @@ def _restyled(raster: Raster, style: EarthStyle, settings: StyleSettings, seed: 
     return Raster(pixels, raster.valid, raster.crs, raster.transform)
 
 
-def _map(raster: Raster, model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor) -> np.ndarray:
+def _map(
+    raster: Raster, model: CrossEarthForSemanticSegmentation, processor: CrossEarthImageProcessor
+) -> np.ndarray:
     """(H, W) uint8 labels."""
     window, stride = resolve_window(model.config, None, None)
     pixel_values = normalize(raster, processor)[None].to(model.device)

@@ -22,7 +22,9 @@ def add_app(subparsers: Any) -> None:
 def _app(arguments: argparse.Namespace) -> None:
     missing = [name for name in ("gradio", "pyogrio", "shapely") if find_spec(name) is None]
     if missing:
-        raise InputError(f"the app needs {', '.join(missing)}; run: pip install 'crossearth-hf[app]'")
+        raise InputError(
+            f"the app needs {', '.join(missing)}; run: pip install 'crossearth-hf[app]'"
+        )
     from ..app import main  # noqa: PLC0415
 
     code = main(arguments.arguments)

@@ -1,15 +1,40 @@
-"""scenarios, build-dataset, evaluate, report: the benchmark."""
+"""scenarios, calibrate, evaluate, report: the benchmark."""
 
 import argparse
 import signal
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .arguments import add_nodata, assignment, group, interrupt, names, numbers, pairs, values
+from .arguments import (
+    add_computing,
+    add_nodata,
+    add_overwrite,
+    by_name,
+    group,
+    interrupt,
+    names,
+    numbers,
+    options,
+    pairs,
+    say,
+    values,
+)
 
 if TYPE_CHECKING:
     from ..evaluation.targets import Target
+
+
+# Options by the names that `evaluation.evaluate` knows them by.
+_SCORING = (
+    "batch_size",
+    "device",
+    "dtype",
+    "examples",
+    "features",
+    "selection",
+    "resamples",
+    "overwrite",
+)
 
 
 def add_scenarios(subparsers: Any) -> None:
@@ -20,69 +45,75 @@ def add_scenarios(subparsers: Any) -> None:
         description="Lists the benchmark's scenarios, or shows one of them in full: data, recipe, licenses, citations.",
     )
     parser.set_defaults(run=_scenarios)
-    parser.add_argument("code", metavar="CODE", nargs="?", help="such as 'P(i)2V'; default: the table of all")
+    parser.add_argument(
+        "code", metavar="CODE", nargs="?", help="such as 'P(i)2V'; default: the table of all"
+    )
 
 
 def _scenarios(arguments: argparse.Namespace) -> None:
     from ..scenarios.table import describe_scenario, scenario_table  # noqa: PLC0415
 
-    print(scenario_table() if arguments.code is None else describe_scenario(arguments.code))
+    if arguments.code is None:
+        text = scenario_table()
+    else:
+        text = describe_scenario(arguments.code)
+    print(text)
 
 
-def add_build_dataset(subparsers: Any) -> None:
-    """Arguments of `crossearth build-dataset`."""
+def add_calibrate(subparsers: Any) -> None:
+    """Arguments of `crossearth calibrate`."""
     parser = subparsers.add_parser(
-        "build-dataset",
-        help="build a data set of the benchmark from its archives",
-        description="Turns the archives of a public data set, as its authors publish them, into Parquet shards with a "
-        "card, ready for load_dataset: tiles, classes and splits of the CrossEarth benchmark. An interrupted build "
-        "goes on where it stopped.",
+        "calibrate",
+        help="weigh the classes of a model for unseen places",
+        description="Chooses a factor for the score of every class, so that the mean IoU is highest on labeled images "
+        "of places that MODEL has not learned from, and a temperature, so that its confidence is right there. Writes "
+        "the model with both to OUT.",
     )
-    parser.set_defaults(run=_build_dataset)
+    parser.set_defaults(run=_calibrate)
+    parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
+    parser.add_argument("output_dir", metavar="OUT", help="folder for the model with its factors")
     parser.add_argument(
-        "name", metavar="NAME", help="such as potsdam, loveda or whu-building; a wrong one lists them all"
+        "--data",
+        metavar="SOURCE",
+        nargs="+",
+        required=True,
+        help="sets of labeled images, as for --train_data",
     )
-    parser.add_argument("raw_dir", metavar="RAW_DIR", help="folder with the archives, zipped or unpacked; only read")
-    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write, one sub-folder per domain")
-    parser.add_argument("--domains", metavar="A,B", type=names, help="which of its domains (default: all)")
+    _add_mask_flags(parser)
     parser.add_argument(
-        "--path",
-        metavar="KEY=PATH",
-        type=assignment,
-        action="append",
-        default=[],
-        dest="paths",
-        help="where the files of an assumed layout lie; a wrong KEY lists the known ones; may be repeated",
+        "--scale", metavar="S", type=float, default=1.0, help="enlarge the images by S (default: 1)"
     )
-    parser.add_argument("--allow-incomplete", action="store_true", help="build a partial download too, and say so")
-    parser.add_argument("--workers", metavar="N", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--push", metavar="REPO", help="then upload it to this data-set repository, which is private")
-    parser.add_argument("--overwrite", action="store_true", help="replace domains built from other files")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    add_overwrite(parser, "a model folder that exists")
 
 
-def _build_dataset(arguments: argparse.Namespace) -> None:
-    from ..files.downloads import check_repository  # noqa: PLC0415
-    from ..hub.publishing import publish  # noqa: PLC0415
-    from ..scenarios.build import build_dataset  # noqa: PLC0415
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from ..evaluation.read_out import calibrate  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, interrupt)
-    options = {name: value for name, value in vars(arguments).items() if name not in ("run", "push", "paths")}
-    paths = _by_name(arguments.paths, "--path", "give each key one place")
-    if arguments.push is not None:
-        check_repository(arguments.push)  # before the long work
-    report = build_dataset(paths=paths, **options)
-    print(report.table())
-    if arguments.push is not None:
-        print(publish(report.out_dir, arguments.push, dataset=True, private=True, really=True).describe())
-        print(f"pushed to {arguments.push}")
+    arguments.mask_offset = arguments.mask_offset or 0
+    read_out = calibrate(**options(arguments), tell=say)
+    print(
+        "factors: " + ", ".join(f"{name} {factor:g}" for name, factor in read_out.factors.items())
+    )
+    print(f"temperature of the confidence: {read_out.temperature:g}")
+    print(f"wrote {arguments.output_dir}")
 
 
-def _by_name(assigned: Sequence[tuple[str, Any]], flag: str, remedy: str) -> dict[str, Any]:
-    """What a repeated flag has assigned; `InputError` where it names something twice."""
-    keys = [key for key, _ in assigned]
-    if len(set(keys)) < len(keys):
-        raise InputError(f"{flag} names {max(keys, key=keys.count)} twice; {remedy}")
-    return dict(assigned)
+def _add_mask_flags(parser: argparse.ArgumentParser) -> None:
+    """How masks say the classes."""
+    parser.add_argument(
+        "--mask-values",
+        metavar="A,B",
+        type=values,
+        help="value of each class in the masks, in the order of the classes: 0,255 for two classes in black "
+        "and white (default: the ids)",
+    )
+    parser.add_argument(
+        "--mask-offset",
+        metavar="N",
+        type=int,
+        help="value of the first class: 1 for masks that count from 1, 0 ignored",
+    )
 
 
 def add_evaluate(subparsers: Any) -> None:
@@ -96,41 +127,92 @@ def add_evaluate(subparsers: Any) -> None:
     )
     parser.set_defaults(run=_evaluate)
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("--out", metavar="REPORT", required=True, help="folder of the report, one per model")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--scenarios", metavar="CODES", type=names, help='such as "P(i)2V,U2R"; needs --data')
-    what.add_argument("--folder", metavar="FOLDER", help="images/ and masks/, FOLDER:GLOB for some; needs --name")
-    parser.add_argument("--data", metavar="DIR", help="holds what build-dataset wrote, a folder per data set")
-    parser.add_argument("--name", metavar="NAME", help="of the folder's entry in the report")
-    parser.add_argument("--label-set", metavar="NAME", help="of the folder's masks (default: the model's)")
-    parser.add_argument("--classes", metavar="A,B", type=names, help="the only ones that the folder's masks label")
-    parser.add_argument("--class-map", metavar="A=B,...", type=pairs, help="what the model's classes count as")
     parser.add_argument(
-        "--mask-values",
-        metavar="A,B",
-        type=values,
-        help="value of each class in the folder's masks, in the order of the label set: 0,255 for two classes in black "
-        "and white (default: the ids)",
+        "--out", metavar="REPORT", required=True, help="folder of the report, one per model"
     )
-    parser.add_argument("--bands", metavar="R,G,B", type=numbers, help="of the folder's images, as for predict")
+    _add_targets(parser)
+    parser.add_argument(
+        "--window",
+        metavar="N",
+        type=int,
+        help="side in pixels (default: the recipe's or the model's)",
+    )
+    parser.add_argument("--stride", metavar="N", type=int, help="step between windows in pixels")
+    add_computing(parser, ("float32", "bfloat16", "float16"), "precision (default: float32)")
+    _add_scoring(parser)
+    parser.add_argument("--overwrite", action="store_true", help="score the named targets again")
+
+
+def _add_targets(parser: argparse.ArgumentParser) -> None:
+    """What to score."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--scenarios", metavar="CODES", type=names, help='such as "P(i)2V,U2R"; needs --data'
+    )
+    what.add_argument(
+        "--folder", metavar="FOLDER", help="images/ and masks/, FOLDER:GLOB for some; needs --name"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder in which build-dataset wrote a folder per data set"
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of the folder's entry in the report")
+    parser.add_argument(
+        "--classes",
+        metavar="A,B",
+        help="classes of the folder's masks: names, a file such as classes.yaml, or a known set such as isprs "
+        "(default: those named by the data, else the model's)",
+    )
+    parser.add_argument(
+        "--labeled", metavar="A,B", type=names, help="classes that the masks label, if not all"
+    )
+    parser.add_argument(
+        "--class-map", metavar="A=B,...", type=pairs, help="what each class of the model counts as"
+    )
+    _add_mask_flags(parser)
+    parser.add_argument(
+        "--bands",
+        metavar="R,G,B",
+        type=numbers,
+        help="bands of the folder's images, as for predict",
+    )
     add_nodata(parser)
     parser.add_argument("--scale", metavar="S", type=float, help="enlarge the folder's images by S")
-    parser.add_argument("--in-domain", action="store_true", help="the model has learned from this domain: in no mean")
-    parser.add_argument("--window", metavar="N", type=int, help="side in pixels (default: the recipe's or the model's)")
-    parser.add_argument("--stride", metavar="N", type=int, help="step between windows in pixels")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="windows at a time (default: 4)")
-    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--examples", metavar="N", type=int, default=8, help="images to keep per target (default: 8)")
-    parser.add_argument("--features", action="store_true", help="keep features of class regions for the report's map")
+    parser.add_argument(
+        "--in-domain",
+        action="store_true",
+        help="the model was trained on this domain, so the score is left out of means",
+    )
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    """What to keep and to state beside the scores."""
+    parser.add_argument(
+        "--examples",
+        metavar="N",
+        type=int,
+        default=8,
+        help="images to keep per target (default: 8)",
+    )
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="keep features of class regions for the report's feature maps",
+    )
     parser.add_argument(
         "--selection",
         choices=("last", "source", "oracle"),
         default="last",
-        help="checkpoint: the last one, or chosen on the source's validation images, or on the target (default: last)",
+        help="how the checkpoint was chosen: the last one, on the source's validation images, or on the target "
+        "(default: last)",
     )
-    parser.add_argument("--bootstrap", metavar="N", type=int, default=1000, help="resamples (default: 1000)")
-    parser.add_argument("--overwrite", action="store_true", help="score the named targets again")
+    parser.add_argument(
+        "--bootstrap",
+        dest="resamples",
+        metavar="N",
+        type=int,
+        default=1000,
+        help="resamples for the confidence intervals (default: 1000)",
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -151,40 +233,46 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.model,
         _targets(arguments),
         arguments.out,
-        batch_size=arguments.batch_size,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        examples=arguments.examples,
-        features=arguments.features,
-        selection=arguments.selection,
-        resamples=arguments.bootstrap,
-        overwrite=arguments.overwrite,
+        **{name: getattr(arguments, name) for name in _SCORING},
     )
     if PartialState().is_main_process:
         print(terminal_table(report))
-        print(f"the report is in {report.folder}: report.json, examples" + (", features" if arguments.features else ""))
+        print(
+            f"the report is in {report.folder}: report.json, examples{', features' * arguments.features}"
+        )
     PartialState().destroy_process_group()
 
 
 def _targets(arguments: argparse.Namespace) -> "dict[str, Target]":
-    """What to score, by the flags: scenarios or a folder; `InputError` for flags that belong to the other."""
+    """The targets that the flags name: scenarios or a folder; `InputError` for flags of the other kind."""
     from ..evaluation import FolderTarget, ScenarioTarget  # noqa: PLC0415
 
-    of_folder = ("name", "label_set", "classes", "mask_values", "bands", "nodata", "scale", "in_domain")
-    kind, needed, foreign = (
-        ("--scenarios", "data", of_folder) if arguments.scenarios else ("--folder", "name", ("data",))
+    foreign: tuple[str, ...]
+    of_folder = (
+        *("name", "classes", "labeled", "mask_values", "mask_offset"),
+        *("bands", "nodata", "scale", "in_domain"),
     )
+    if arguments.scenarios:
+        kind, needed, foreign = "--scenarios", "data", of_folder
+    else:
+        kind, needed, foreign = "--folder", "name", ("data",)
     for name in foreign:
         if getattr(arguments, name) not in (None, False):
             raise InputError(f"--{name.replace('_', '-')} does not go with {kind}; leave it out")
     if getattr(arguments, needed) is None:
         raise InputError(f"{kind} needs --{needed}; see crossearth evaluate --help")
-    common = {"class_map": arguments.class_map, "window": arguments.window, "stride": arguments.stride}
+    common = {
+        "class_map": arguments.class_map,
+        "window": arguments.window,
+        "stride": arguments.stride,
+    }
     if arguments.scenarios:
-        named = [(code, ScenarioTarget(code, arguments.data, **common)) for code in arguments.scenarios]
-        return _by_name(named, "--scenarios", "once is enough")
-    own = {name: getattr(arguments, name) for name in of_folder if name not in ("name", "scale")}
-    own["scale"] = 1.0 if arguments.scale is None else arguments.scale
+        named = [
+            (code, ScenarioTarget(code, arguments.data, **common)) for code in arguments.scenarios
+        ]
+        return by_name(named, "--scenarios", "once is enough")
+    given = {name: getattr(arguments, name) for name in of_folder if name != "name"}
+    own = {name: value for name, value in given.items() if value is not None}
     return {arguments.name: FolderTarget(arguments.folder, **common, **own)}
 
 
@@ -197,7 +285,9 @@ def add_report(subparsers: Any) -> None:
         "as PNG and PDF.",
     )
     parser.set_defaults(run=_report)
-    parser.add_argument("reports", metavar="REPORT", nargs="*", help="folder that `crossearth evaluate` wrote")
+    parser.add_argument(
+        "reports", metavar="REPORT", nargs="*", help="folder that `crossearth evaluate` wrote"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
     parser.add_argument(
         "--group",
@@ -208,13 +298,15 @@ def add_report(subparsers: Any) -> None:
         default=[],
         help="reports of one model's seeds, shown as mean and standard deviation; NAME=A only renames; repeatable",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that an earlier call wrote")
+    add_overwrite(parser, "a folder that an earlier call wrote")
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from ..reporting.report import write_report  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
-    groups = _by_name(arguments.groups, "--group", "put all its reports into one")
-    written = write_report(arguments.reports, arguments.out, groups=groups, overwrite=arguments.overwrite)
+    groups = by_name(arguments.groups, "--group", "put all its reports into one")
+    written = write_report(
+        arguments.reports, arguments.out, groups=groups, overwrite=arguments.overwrite
+    )
     print("\n".join(f"wrote {path}" for path in written))

@@ -2,7 +2,10 @@
 
 import argparse
 import logging
+import os
 import subprocess
+import sys
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from ..errors import InputError
@@ -21,16 +24,20 @@ def add_launch(subparsers: Any) -> None:
 
 
 def _launch(arguments: argparse.Namespace) -> None:
-    """What `accelerate launch` does, with the exit code of the script and no traceback of the launcher's own."""
+    """Does what `accelerate launch` does, with the script's exit code and without the launcher's traceback."""
     try:
         from accelerate.commands.launch import launch_command, launch_command_parser  # noqa: PLC0415
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     except ImportError as error:
-        raise InputError("launch needs 'accelerate'; install it with pip install 'crossearth-hf[train]'") from error
+        raise InputError(
+            "launch needs 'accelerate'; install it with pip install 'crossearth-hf[train]'"
+        ) from error
     parser = launch_command_parser()
     parser.error = _refuse  # its own prints a usage of a hundred lines
     options = parser.parse_args(arguments.arguments)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the script has said what was wrong
+    _check_script(options)
+    # the script has already said what is wrong
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         launch_command(options)
     except subprocess.CalledProcessError as error:
@@ -39,17 +46,40 @@ def _launch(arguments: argparse.Namespace) -> None:
         raise SystemExit(_exit_code(error.get_first_failure()[1].exitcode)) from None
 
 
+def _check_script(options: argparse.Namespace) -> None:
+    """Raises `InputError` for a script or module that does not exist: every process would say so."""
+    name = options.training_script
+    if options.module and not _is_module(name):
+        raise InputError(
+            f"there is no module {name}; check its name, or leave --module out for a file"
+        )
+    if not (options.module or options.no_python or os.path.exists(name)):
+        raise InputError(f"there is no script {name}; check the path, or add --module for a module")
+
+
+def _is_module(name: str) -> bool:
+    sys.path.insert(0, os.getcwd())  # where the processes look first
+    try:
+        return find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+    finally:
+        sys.path.pop(0)
+
+
 def _refuse(message: str) -> NoReturn:
-    """Ends the command with what accelerate's parser says."""
+    """Ends the command with the message of accelerate's parser."""
     if "required: training_script" in message:
         reason = "launch needs a script to run"
     else:
         reason = message
-    raise InputError(f"{reason}; write crossearth launch [OPTIONS] SCRIPT [ARGUMENTS], see crossearth launch --help")
+    raise InputError(
+        f"{reason}; write crossearth launch [OPTIONS] SCRIPT [ARGUMENTS], see crossearth launch --help"
+    )
 
 
 def _exit_code(code: int) -> int:
-    """That of a process as a shell gives it: 128 and the signal's number for one that a signal ended."""
+    """The exit code as a shell gives it: 128 plus the signal's number for a process that a signal ended."""
     if code >= 0:
         return code
     return 128 - code

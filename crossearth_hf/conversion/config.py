@@ -7,8 +7,9 @@ from typing import Any
 
 from ..errors import InputError, reason_of, shown
 from ..files.documents import read_yaml
-from ..model.configuration_crossearth import VIT_LARGE, CrossEarthConfig
-from .files import some
+from ..model.configuration_crossearth import CrossEarthConfig
+from ..model.presets import VIT_LARGE
+from .pickles import some
 
 PATCH = 16
 
@@ -21,19 +22,23 @@ OVERRIDES = {
     "ground_sampling_distance": "meters per pixel of the training imagery; default: unknown",
     "training_only": "modules inside the network that only training used, such as 'decode_head.reconstruction'",
 }
-"""What shapes cannot show: the fields of a `--config` file."""
+"""Fields that shapes cannot show, in a `--config` file."""
 
 
 def read_overrides(path: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """The fields of a `--config` file; `InputError` for an unknown field or a value of the wrong kind."""
+    """The fields of a `--config` file; raises `InputError` for an unknown field or a value of the wrong kind."""
     if path is None:
         return {}
     fields = read_yaml(path, "write one 'field: value' a line")
     if unknown := [str(name) for name in fields if name not in OVERRIDES]:
-        raise InputError(f"{path} has the unknown field {some(unknown)}; the known ones are {', '.join(OVERRIDES)}")
+        raise InputError(
+            f"{path} has the unknown field {some(unknown)}; the known ones are {', '.join(OVERRIDES)}"
+        )
     for name, value in fields.items():
         if not _is_valid(name, value):
-            raise InputError(f"{path}: {name} cannot be {shown(value)}; it is the {OVERRIDES[name]}")
+            raise InputError(
+                f"{path}: {name} cannot be {shown(value)}; it is the {OVERRIDES[name]}"
+            )
     return fields
 
 
@@ -41,51 +46,69 @@ def _is_valid(name: str, value: Any) -> bool:
     if name == "training_only":
         return isinstance(value, list) and all(isinstance(module, str) for module in value)
     if name == "out_indices":
-        return isinstance(value, list) and len(value) == 4 and all(type(index) is int for index in value)
+        return (
+            isinstance(value, list)
+            and len(value) == 4
+            and all(type(index) is int for index in value)
+        )
     if name == "ground_sampling_distance":
         return type(value) in (int, float) and 0 < value < math.inf
     return type(value) is int and value > 0
 
 
-def infer_config(shapes: Mapping[str, Sequence[int]], overrides: Mapping[str, Any]) -> CrossEarthConfig:
-    """The architecture that a published state dict shows.
+def infer_config(
+    shapes: Mapping[str, Sequence[int]], overrides: Mapping[str, Any]
+) -> CrossEarthConfig:
+    """The architecture of a published state dict.
 
     Args:
         shapes: Published name to shape, ViT included.
-        overrides: Fields of `OVERRIDES`, for what shapes cannot show.
+        overrides: Fields of `OVERRIDES`, which shapes cannot show.
 
     Raises:
-        InputError: a tensor from which a size is read is missing, or a field that shapes cannot show is needed.
+        InputError: A tensor is missing from which a size is read, or a field is missing that shapes cannot show.
     """
     sizes = Sizes(shapes)
-    width, depth = sizes("backbone.cls_token", 2), sizes.count("backbone.blocks.")
+    depth = sizes.count("backbone.blocks.")
+    indices = groups = None
+    if depth == 24:
+        indices = (7, 11, 15, 23)
     head_width = sizes("decode_head.cls_embed.weight", 1)
+    if head_width == 256:
+        groups = 32
     if "backbone.reins.learnable_tokens" in shapes:
-        tokens = "backbone.reins.learnable_tokens"
+        rein_tokens, rank = sizes("backbone.reins.learnable_tokens", 1), None
     else:
-        tokens = None
+        rein_tokens = sizes("backbone.reins.learnable_tokens_a", 1)
+        rank = sizes("backbone.reins.learnable_tokens_a", 2)
     linked = "decode_head.querys2feat.weight" in shapes
-    rein_tokens = sizes(tokens or "backbone.reins.learnable_tokens_a", 1)
+    queries = rein_tokens
+    if not linked:
+        queries = sizes("decode_head.query_embed.weight", 0)
     image_size = table_size(sizes, overrides)
     pixel_layer = "decode_head.pixel_decoder.encoder.layers.0"
     fields = {
-        "backbone_config": _backbone_config(sizes, width, depth, image_size, overrides),
-        "out_indices": _choose(overrides, "out_indices", (7, 11, 15, 23) if depth == 24 else None, f"{depth} blocks"),
+        "backbone_config": backbone_fields(sizes, image_size, overrides),
+        "out_indices": _choose(overrides, "out_indices", indices, f"{depth} blocks"),
         "rein_num_tokens": rein_tokens,
-        "rein_rank": None if tokens else sizes("backbone.reins.learnable_tokens_a", 2),
+        "rein_rank": rank,
         "link_queries": linked,
-        "num_queries": rein_tokens if linked else sizes("decode_head.query_embed.weight", 0),
+        "num_queries": queries,
         "hidden_dim": head_width,
         "feature_size": sizes("decode_head.pixel_decoder.level_encoding.weight", 1),
         "mask_feature_size": sizes("decode_head.pixel_decoder.mask_feature.weight", 0),
         "encoder_layers": sizes.count("decode_head.pixel_decoder.encoder.layers."),
         "encoder_feedforward_dim": sizes(f"{pixel_layer}.ffn.layers.0.0.weight", 0),
         "decoder_layers": sizes.count("decode_head.transformer_decoder.layers.") + 1,
-        "dim_feedforward": sizes("decode_head.transformer_decoder.layers.0.ffn.layers.0.0.weight", 0),
+        "dim_feedforward": sizes(
+            "decode_head.transformer_decoder.layers.0.ffn.layers.0.0.weight", 0
+        ),
         # Three levels of four points for each of the pixel decoder's heads; the decoder has as many heads.
-        "num_attention_heads": max(sizes(f"{pixel_layer}.self_attn.attention_weights.weight", 0) // 12, 1),
+        "num_attention_heads": max(
+            sizes(f"{pixel_layer}.self_attn.attention_weights.weight", 0) // 12, 1
+        ),
         "group_norm_groups": _choose(
-            overrides, "group_norm_groups", 32 if head_width == 256 else None, f"a head of width {head_width}"
+            overrides, "group_norm_groups", groups, f"a head of width {head_width}"
         ),
         "window_stride": overrides.get("window_stride", round(image_size * 2 / 3)),
         "ground_sampling_distance": overrides.get("ground_sampling_distance"),
@@ -93,45 +116,65 @@ def infer_config(shapes: Mapping[str, Sequence[int]], overrides: Mapping[str, An
     }
     try:
         return CrossEarthConfig(**fields)
-    except Exception as error:  # whatever shapes of a stranger's file make transformers raise
-        raise InputError(f"the checkpoint's architecture is not supported: {reason_of(error)}") from error
+    except Exception as error:  # unknown shapes make transformers raise anything
+        raise InputError(
+            f"the checkpoint's architecture is not supported: {reason_of(error)}"
+        ) from error
 
 
 class Sizes:
-    """Looks up axes of named shapes and numbers of layers; says which tensor is missing."""
+    """Looks up axes of named shapes and numbers of layers; the error names a missing tensor."""
 
     def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
         self.shapes = shapes
 
     def __call__(self, name: str, axis: int) -> int:
         if name not in self.shapes:
-            raise InputError(f"the checkpoint lacks '{name}', which shows its architecture; give a complete file")
+            raise InputError(
+                f"the checkpoint lacks '{name}', which shows its architecture; give a complete file"
+            )
         if len(self.shapes[name]) <= axis:
-            raise InputError(f"'{name}' has the shape {tuple(self.shapes[name])}: too few axes; give a CrossEarth file")
+            raise InputError(
+                f"'{name}' has the shape {tuple(self.shapes[name])}: too few axes; give a CrossEarth file"
+            )
         return int(self.shapes[name][axis])
 
     def count(self, prefix: str) -> int:
-        """Number of modules `prefix`0, `prefix`1, ...; `InputError` if one between them is missing."""
-        found = {name[len(prefix) :].split(".")[0] for name in self.shapes if name.startswith(prefix)}
+        """Number of modules `prefix`0, `prefix`1, ...; raises `InputError` if one between them is missing."""
+        found = {
+            name[len(prefix) :].split(".")[0] for name in self.shapes if name.startswith(prefix)
+        }
         missing = [str(index) for index in range(len(found)) if str(index) not in found]
         if missing or not found:
-            raise InputError(f"the checkpoint lacks '{prefix}{(missing or ['0'])[0]}'; give a complete file")
+            raise InputError(
+                f"the checkpoint lacks '{prefix}{(missing or ['0'])[0]}'; give a complete file"
+            )
         return len(found)
 
 
 def _choose(overrides: Mapping[str, Any], field: str, default: Any, reason: str) -> Any:
     value = overrides.get(field, default)
     if value is None:
-        raise InputError(f"{field} cannot be read from shapes for {reason}; give it in a --config file")
+        raise InputError(
+            f"{field} cannot be read from shapes for {reason}; give it in a --config file"
+        )
     return value
+
+
+def grid_side(sizes: Sizes) -> int:
+    """Patches along a side of the position table."""
+    positions = sizes("backbone.pos_embed", 1) - 1
+    side = math.isqrt(max(positions, 0))
+    if side == 0 or side**2 != positions:
+        raise InputError(
+            f"'backbone.pos_embed' has {positions} positions, no square; give a model of square crops"
+        )
+    return side
 
 
 def table_size(sizes: Sizes, overrides: Mapping[str, Any]) -> int:
     """Side in pixels that the position table is made for."""
-    positions = sizes("backbone.pos_embed", 1) - 1
-    side = math.isqrt(max(positions, 0))
-    if side == 0 or side**2 != positions:
-        raise InputError(f"'backbone.pos_embed' has {positions} positions, no square; give a model of square crops")
+    side = grid_side(sizes)
     if overrides.get("image_size", side * PATCH) != side * PATCH:
         raise InputError(
             f"image_size {overrides['image_size']} contradicts 'backbone.pos_embed', whose {side} x {side} positions "
@@ -140,16 +183,18 @@ def table_size(sizes: Sizes, overrides: Mapping[str, Any]) -> int:
     return side * PATCH
 
 
-def _backbone_config(
-    sizes: Sizes, width: int, depth: int, image_size: int, overrides: Mapping[str, Any]
-) -> dict[str, Any]:
+def backbone_fields(sizes: Sizes, image_size: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the configuration of a DINOv2 with 16-pixel patches, by the shapes of its published tensors."""
+    width, depth = sizes("backbone.cls_token", 2), sizes.count("backbone.blocks.")
     if width % 64 == 0 and width >= 384:
         known_heads = width // 64
     else:
         known_heads = None
     heads = _choose(overrides, "num_attention_heads", known_heads, f"a ViT of width {width}")
     if width % heads:
-        raise InputError(f"num_attention_heads {heads} does not divide the ViT's width {width}; correct it")
+        raise InputError(
+            f"num_attention_heads {heads} does not divide the ViT's width {width}; correct it"
+        )
     fields = VIT_LARGE | {
         "hidden_size": width,
         "num_hidden_layers": depth,

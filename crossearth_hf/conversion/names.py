@@ -21,13 +21,19 @@ RENAMES: tuple[tuple[str, ...], ...] = (
     ("backbone.register_tokens", f"{_VIT}.embeddings.register_tokens"),
     ("backbone.patch_embed.proj.*", f"{_VIT}.embeddings.patch_embeddings.projection.*"),
     ("backbone.blocks.#.norm1.*", f"{_VIT}.layer.#.norm1.*"),
-    ("backbone.blocks.#.attn.qkv.*", *(f"{_VIT}.layer.#.attention.{part}_proj.*" for part in "qkv")),
+    (
+        "backbone.blocks.#.attn.qkv.*",
+        *(f"{_VIT}.layer.#.attention.{part}_proj.*" for part in "qkv"),
+    ),
     ("backbone.blocks.#.attn.proj.*", f"{_VIT}.layer.#.attention.o_proj.*"),
     ("backbone.blocks.#.ls1.gamma", f"{_VIT}.layer.#.layer_scale1.lambda1"),
     ("backbone.blocks.#.norm2.*", f"{_VIT}.layer.#.norm2.*"),
     ("backbone.blocks.#.mlp.fc1.*", f"{_VIT}.layer.#.mlp.fc1.*"),
     ("backbone.blocks.#.mlp.fc2.*", f"{_VIT}.layer.#.mlp.fc2.*"),
-    ("backbone.blocks.#.mlp.w12.*", *(f"{_VIT}.layer.#.mlp.{part}_proj.*" for part in ("gate", "up"))),
+    (
+        "backbone.blocks.#.mlp.w12.*",
+        *(f"{_VIT}.layer.#.mlp.{part}_proj.*" for part in ("gate", "up")),
+    ),
     ("backbone.blocks.#.mlp.w3.*", f"{_VIT}.layer.#.mlp.down_proj.*"),
     ("backbone.blocks.#.ls2.gamma", f"{_VIT}.layer.#.layer_scale2.lambda1"),
     ("backbone.reins.scale", "model.adapter.scale"),
@@ -58,8 +64,14 @@ RENAMES: tuple[tuple[str, ...], ...] = (
     (f"{_PUBLISHED_LAYER}.cross_attn.attn.in_proj_bias", f"{_LAYER}.cross_attn.in_proj_bias"),
     (f"{_PUBLISHED_LAYER}.cross_attn.attn.out_proj.*", f"{_LAYER}.cross_attn.out_proj.*"),
     (f"{_PUBLISHED_LAYER}.norms.0.*", f"{_LAYER}.cross_attn_layer_norm.*"),
-    (f"{_PUBLISHED_LAYER}.self_attn.attn.in_proj_weight", *(f"{_LAYER}.self_attn.{p}_proj.weight" for p in "qkv")),
-    (f"{_PUBLISHED_LAYER}.self_attn.attn.in_proj_bias", *(f"{_LAYER}.self_attn.{p}_proj.bias" for p in "qkv")),
+    (
+        f"{_PUBLISHED_LAYER}.self_attn.attn.in_proj_weight",
+        *(f"{_LAYER}.self_attn.{p}_proj.weight" for p in "qkv"),
+    ),
+    (
+        f"{_PUBLISHED_LAYER}.self_attn.attn.in_proj_bias",
+        *(f"{_LAYER}.self_attn.{p}_proj.bias" for p in "qkv"),
+    ),
     (f"{_PUBLISHED_LAYER}.self_attn.attn.out_proj.*", f"{_LAYER}.self_attn.out_proj.*"),
     (f"{_PUBLISHED_LAYER}.norms.1.*", f"{_LAYER}.self_attn_layer_norm.*"),
     (f"{_PUBLISHED_LAYER}.ffn.layers.0.0.*", f"{_LAYER}.fc1.*"),
@@ -80,7 +92,9 @@ _PLACEHOLDERS = {"#": r"(0|[1-9]\d{0,3})", "*": "(weight|bias)"}
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile("".join(_PLACEHOLDERS.get(part, re.escape(part)) for part in re.split("([#*])", template)))
+    return re.compile(
+        "".join(_PLACEHOLDERS.get(part, re.escape(part)) for part in re.split("([#*])", template))
+    )
 
 
 def _fill(template: str, values: tuple[str, ...]) -> str:
@@ -104,10 +118,12 @@ def published_name(ours: str) -> str:
     """The published tensor that holds a parameter of ours, such as "backbone.blocks.0.attn.qkv.bias".
 
     Raises:
-        InputError: no published tensor does.
+        InputError: No published tensor holds this parameter.
     """
     if (published := _find_published(ours)) is None:
-        raise InputError(f"'{ours}' is not a parameter of CrossEarth; give names of CrossEarthForSemanticSegmentation")
+        raise InputError(
+            f"'{ours}' is not a parameter of CrossEarth; give names of CrossEarthForSemanticSegmentation"
+        )
     return published
 
 
@@ -123,8 +139,10 @@ def split_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ours: dict[str, Tensor] = {}
     for published, tensor in tensors.items():
         names = our_names(published)
-        if names:
-            ours.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else (tensor,), strict=True))
+        if len(names) == 1:
+            ours[names[0]] = tensor
+        elif names:
+            ours.update(zip(names, tensor.chunk(len(names)), strict=True))
     return ours
 
 
@@ -132,7 +150,7 @@ def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under our names (parameters, gradients, meta tensors, all or some) in the published layout.
 
     Raises:
-        InputError: a name is unknown, or a part of a fused projection is missing.
+        InputError: A name is unknown, or a part of a fused projection is missing.
     """
     published: dict[str, Tensor] = {}
     for name in tensors:
@@ -141,13 +159,19 @@ def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         parts = our_names(target)
         if missing := [part for part in parts if part not in tensors]:
-            raise InputError(f"'{target}' also needs '{missing[0]}'; give all of {', '.join(parts)}")
-        published[target] = torch.cat([tensors[part] for part in parts]) if len(parts) > 1 else tensors[name]
+            raise InputError(
+                f"'{target}' also needs '{missing[0]}'; give all of {', '.join(parts)}"
+            )
+        published[target] = tensors[name]
+        if len(parts) > 1:
+            published[target] = torch.cat([tensors[part] for part in parts])
     return published
 
 
 _DINOV2_PREFIXES = ("backbone.", "dinov2.", "dinov2_with_registers.")
-_DINOV2_KEY = re.compile(r"(cls_token|pos_embed|mask_token|register_tokens|patch_embed|blocks|norm)\b")
+_DINOV2_KEY = re.compile(
+    r"(cls_token|pos_embed|mask_token|register_tokens|patch_embed|blocks|norm)\b"
+)
 # transformers' names of DINOv2: those on disk become those in memory, which are ours but for the prefix.
 _TRANSFORMERS_NAMES = (
     (re.compile(r"^encoder\.layer\.(\d+)\.mlp\.weights_in\."), r"backbone.blocks.\1.mlp.w12."),
@@ -168,7 +192,7 @@ def dinov2_to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Tensors of no known name keep theirs.
 
     Raises:
-        InputError: a part of a projection that is fused in the published layout is missing.
+        InputError: A part of a projection is missing that the published layout fuses.
     """
     prefix = next((p for p in _DINOV2_PREFIXES if any(name.startswith(p) for name in tensors)), "")
     published: dict[str, Tensor] = {}
@@ -179,8 +203,10 @@ def dinov2_to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = f"backbone.{name}"
         for pattern, replacement in _TRANSFORMERS_NAMES:
             name = pattern.sub(replacement, name)
-        if _find_published(name) is None:
-            published[name if name.startswith("backbone.") else key] = tensor
-        else:
+        if _find_published(name) is not None:
             ours[name] = tensor
+        elif name.startswith("backbone."):
+            published[name] = tensor
+        else:
+            published[key] = tensor
     return published | to_published(ours)

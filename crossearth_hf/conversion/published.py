@@ -1,9 +1,10 @@
-"""Published checkpoints, with a DINOv2 file where they lack the ViT, become folders for `from_pretrained`."""
+"""Converts published checkpoints, with a DINOv2 file if they lack the ViT, and ViTs alone to model folders."""
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,75 +13,30 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.dynamic_module_utils import custom_object_save
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..files.digests import file_sha256
 from ..files.outputs import check_outside, check_place, check_replaced, staged
 from ..inference.loading import check_weights
-from ..labels import LABEL_SETS, get_label_set
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from ..model.modeling_backbone import resampled_kernel, resampled_positions
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from .backbones import Backbone, backbone_of, is_backbone, is_folder, label, read_backbone
+from .classes import name_classes
 from .config import PATCH, Sizes, infer_config, read_overrides, table_size
-from .files import WeightFile, locate, read_weights, some
+from .files import WeightFile, locate, read_weights
 from .names import dinov2_to_published, published_name, split_published, to_published
+from .new_model import new_model, notes_on, unused_of
+from .pickles import some
+from .published_files import REPOSITORY, PublishedFile, published_file
+from .report import ConversionReport, card, describe
 
 WEIGHTS = "model.safetensors"
 DEFAULT_IMAGE_SIZE = 512
 UNUSED = ("backbone.mask_token", "backbone.norm.weight", "backbone.norm.bias")
 """Tensors of published files that the forward pass never reads."""
-
-CARD = """---
-library_name: transformers
-pipeline_tag: image-segmentation
-tags: [crossearth, remote-sensing, semantic-segmentation]
----
-# {title}
-
-[CrossEarth](https://arxiv.org/abs/2410.22629) (Gong et al., IEEE TPAMI 2026), converted for transformers.
-The weights keep the license of their source.
-
-{items}
-
-Trained with ignored pixels as background in the mask losses, as the original does it
-(`ignore_unlabelled_pixels=False`).
-
-```python
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-model = AutoModelForSemanticSegmentation.from_pretrained("{folder}", trust_remote_code=True)
-processor = AutoImageProcessor.from_pretrained("{folder}", trust_remote_code=True)
-```
-"""
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What `convert` did.
-
-    Attributes:
-        output_dir: The new folder.
-        sources: Name and SHA-256 of each file read: the checkpoint, then the backbone.
-        config: The model's configuration.
-        parameters: How many numbers were written.
-        unused: Tensors of the file that the network never reads.
-        training_only: Tensors of modules that only training used; dropped.
-        inert_objects: Foreign objects that the pickle names; none was used.
-        resampling: What was resampled in the backbone, if anything.
-        overrides: Fields of the `--config` file.
-    """
-
-    output_dir: Path
-    sources: tuple[tuple[str, str], ...]
-    config: CrossEarthConfig
-    parameters: int
-    unused: list[str]
-    training_only: list[str]
-    inert_objects: tuple[str, ...]
-    resampling: str | None
-    overrides: dict[str, Any]
 
 
 def convert(
@@ -90,59 +46,139 @@ def convert(
     backbone: str | os.PathLike[str] | None = None,
     label_set: str | None = None,
     config: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    num_blocks: int | None = None,
     overwrite: bool = False,
 ) -> ConversionReport:
     """Converts a published checkpoint into a folder with configuration, weights, processor, code and card.
 
+    A pretrained ViT alone becomes a new model, whose adapters and head are to be trained, see [`new_model`].
+
     Args:
         checkpoint: .pth or .safetensors file, or one on the Hub ("org/name:file.pth"): everything, or adapters and
-            head only, as training checkpoints are.
+            head only, as training checkpoints are. Or a ViT alone, as `read_backbone` takes it.
         output_dir: Folder to write; complete or not there at all.
         backbone: DINOv2 file or folder in its original or in transformers' layout, patches of 14 or 16 pixels; for
             checkpoints without a ViT, and only for those.
-        label_set: Name in `LABEL_SETS` that gives the classes their names. Default: names in the checkpoint, if any.
+        label_set: Name in `LABEL_SETS` that gives the classes their names. Default: what the table of published files
+            says about the checkpoint's name, else names in the checkpoint, if any.
         config: YAML or JSON file with fields of `OVERRIDES`.
+        preset: For a ViT alone: name in `PRESETS` of head, adapters and crop. Default: "large-512".
+        num_blocks: For a ViT alone: its blocks that are used, from the first. Default: all.
         overwrite: Whether an existing model folder may be replaced.
 
     Raises:
-        InputError: anything above is missing, unreadable, contradicts another or does not fit the network.
+        InputError: One of these inputs is missing or unreadable, contradicts another one or does not fit the network.
     """
+    known = published_file(checkpoint)  # before a download of some GB
     target = _check_target(output_dir, overwrite)
     overrides = read_overrides(config)
     if backbone is None:
         names = [checkpoint]
     else:
         names = [checkpoint, backbone]
-    files = [read_weights(locate(name, folder=index == 1)) for index, name in enumerate(names)]
     given = [name for name in (*names, config) if name is not None and os.path.exists(name)]
-    check_outside([*(file.path for file in files), *given], target)
-    tensors, resampling = _gather(files, overrides)
-    model_config = infer_config({name: tensor.shape for name, tensor in tensors.items()}, overrides)
-    _name_classes(model_config, label_set, files[0])
-    check_weights(tensors, str(checkpoint), "give a checkpoint of a training that went well")
+    check_outside(given, target)
+    options = {"preset": preset, "num_blocks": num_blocks}
+    if backbone is None and is_folder(checkpoint):
+        return _convert_backbone(read_backbone(checkpoint), target, overrides, label_set, **options)
+    files = [read_weights(locate(name, folder=index == 1)) for index, name in enumerate(names)]
+    check_outside([file.path for file in files], target)
+    if backbone is None and is_backbone(files[0]):
+        vit = backbone_of(files[0], checkpoint, overrides.get("num_attention_heads"))
+        return _convert_backbone(vit, target, overrides, label_set, **options)
+    if preset is not None or num_blocks is not None:
+        raise InputError(
+            f"{checkpoint} has a head of its own: leave out preset and number of blocks"
+        )
+    declared = overrides.get("training_only", ())
+    unusable = _droppable(files, declared)
+    tensors, resampling = _gather(files, overrides, known)
+    model_config, notes = _configured(
+        {name: tensor.shape for name, tensor in tensors.items()}, overrides, known
+    )
+    if backbone is not None:
+        model_config.pretrained_backbone = label(backbone)
+    elif known is not None:
+        model_config.pretrained_backbone = known.backbone
+    notes += name_classes(model_config, label_set, known, files[0].classes or ())
     model = _build(model_config)
-    keys = _sort_keys(tensors, to_published(model.state_dict()), overrides.get("training_only", ()))
+    keys = _sort_keys(tensors, to_published(model.state_dict()), declared)
+    used = {name: tensors[name] for name in keys.used}
+    check_weights(used, str(checkpoint), "give a checkpoint of a training that went well")
     report = ConversionReport(
         output_dir=target,
-        sources=tuple((_label(name), file_sha256(file.path)) for name, file in zip(names, files, strict=True)),
+        sources=tuple(
+            (label(name), file_sha256(file.path)) for name, file in zip(names, files, strict=True)
+        ),
         config=model_config,
-        parameters=sum(tensors[name].numel() for name in keys.used),
+        parameters=sum(tensor.numel() for tensor in used.values()),
         unused=keys.unused,
-        training_only=keys.training_only,
+        training_only=sorted({*keys.training_only, *unusable}),
         inert_objects=tuple(sorted({name for file in files for name in file.inert_objects})),
         resampling=resampling,
         overrides=overrides,
+        known=known,
+        notes=tuple(notes),
     )
-    _write(report, model, split_published({name: tensors[name] for name in keys.used}))
+    _write(report, model, split_published(used))
     return report
 
 
-def _label(name: str | os.PathLike[str]) -> str:
-    """What the card calls a source: no more of a local path than its end."""
-    path = Path(name).expanduser()
-    if path.exists():
-        return path.resolve().name
-    return str(name)
+def _convert_backbone(
+    backbone: Backbone,
+    target: Path,
+    overrides: dict[str, Any],
+    label_set: str | None,
+    **options: Any,
+) -> ConversionReport:
+    """Writes a new model on a pretrained ViT to `target`."""
+    model = new_model(backbone, label_set=label_set, overrides=overrides, **options)
+    config, weights = model.config, model.state_dict()
+    report = ConversionReport(
+        output_dir=target,
+        sources=((backbone.name, file_sha256(backbone.file)),),
+        config=config,
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        unused=unused_of(backbone),
+        training_only=list(backbone.dropped),
+        inert_objects=backbone.inert_objects,
+        resampling=_backbone_resampling(backbone, config),
+        overrides=overrides,
+        notes=tuple(notes_on(model, backbone)),
+        family=backbone.family,
+    )
+    _write(report, model, weights, backbone)
+    return report
+
+
+def _droppable(files: list[WeightFile], declared: Iterable[str]) -> list[str]:
+    """Names of dropped entries that are no dense tensors; raises `InputError` if the network needs one."""
+    names = []
+    for index, file in enumerate(files):
+        for name, reason in file.unusable.items():
+            if index > 0 or not (name in UNUSED or _is_training_only(name, declared)):
+                raise InputError(f"{file.path}: {shown(name)} {reason}")
+            names.append(name)
+    return names
+
+
+def _configured(
+    shapes: Mapping[str, Sequence[int]], overrides: Mapping[str, Any], known: PublishedFile | None
+) -> tuple[CrossEarthConfig, list[str]]:
+    """The architecture by `shapes`, `overrides` and what is `known` of the file; what of this does not hold."""
+    if known is None:
+        return infer_config(shapes, overrides), []
+    if (crop := table_size(Sizes(shapes), overrides)) != known.crop:
+        note = (
+            f"Its positions are those of a crop of {crop} px: what is known by its name is not used"
+        )
+        return infer_config(shapes, overrides), [note]
+    fields = {
+        "window_stride": known.stride,
+        "ground_sampling_distance": known.ground_sampling_distance,
+    }
+    return infer_config(shapes, fields | dict(overrides)), []
 
 
 def from_published(state_dict: Mapping[str, Tensor], config: CrossEarthConfig) -> dict[str, Tensor]:
@@ -152,7 +188,8 @@ def from_published(state_dict: Mapping[str, Tensor], config: CrossEarthConfig) -
     gives adapters and head only; otherwise every parameter is filled, once.
 
     Raises:
-        InputError: an unknown key outside modules that only training uses, a missing key, or another shape.
+        InputError: A key is missing or unknown (outside of modules that only training uses), or a tensor has another
+            shape.
     """
     expected = to_published(_build(config).state_dict())
     if not any(map(_is_vit, state_dict)):
@@ -193,11 +230,18 @@ def _is_training_only(name: str, declared: Iterable[str]) -> bool:
         return True
     parts = name.split(".")
     if parts[:2] == ["backbone", "reins"]:
-        return len(parts) > 3 and parts[2] not in ("mlp_token2feat", "mlp_delta_f", "transform", "merge")
+        return len(parts) > 3 and parts[2] not in (
+            "mlp_token2feat",
+            "mlp_delta_f",
+            "transform",
+            "merge",
+        )
     return len(parts) > 1 and parts[0] not in ("backbone", "neck", "decode_head")
 
 
-def _sort_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], declared: Iterable[str]) -> _Keys:
+def _sort_keys(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], declared: Iterable[str]
+) -> _Keys:
     """Sorts `tensors` into the network's, never read and training only; `InputError` unless all of `expected` fit."""
     keys = _Keys([name for name in tensors if name in expected], [], [])
     unknown = []
@@ -231,10 +275,14 @@ def _check_tensor(name: str, tensor: Tensor, expected: Tensor) -> None:
             "files given with --backbone and --config belong to this checkpoint"
         )
     if not tensor.is_floating_point():
-        raise InputError(f"'{name}' holds {tensor.dtype}; weights must be floating point: convert the original file")
+        raise InputError(
+            f"'{name}' holds {tensor.dtype}; weights must be floating point: convert the original file"
+        )
 
 
-def _gather(files: list[WeightFile], overrides: Mapping[str, Any]) -> tuple[dict[str, Tensor], str | None]:
+def _gather(
+    files: list[WeightFile], overrides: Mapping[str, Any], known: PublishedFile | None
+) -> tuple[dict[str, Tensor], str | None]:
     """All tensors in the published layout, and what was resampled."""
     source = files[0]
     if not any(name.startswith("decode_head.") for name in source.tensors):
@@ -244,21 +292,31 @@ def _gather(files: list[WeightFile], overrides: Mapping[str, Any]) -> tuple[dict
         )
     has_vit = any(map(_is_vit, source.tensors))
     if len(files) == 1:
-        if not has_vit:
-            raise InputError(
-                f"{source.path} holds adapters and head but no ViT; add --backbone with the DINOv2 file it belongs to"
-            )
-        return source.tensors, None
+        if has_vit:
+            return source.tensors, None
+        wanted = "the DINOv2 file it belongs to"
+        if known is not None:
+            wanted = f"{REPOSITORY}:{known.backbone}"
+        raise InputError(
+            f"{source.path} holds adapters and head but no ViT; add --backbone with {wanted}"
+        )
     if has_vit:
         raise InputError(f"{source.path} has a ViT of its own; leave out --backbone")
     vit = dinov2_to_published(files[1].tensors)
     if strange := [name for name in vit if name.startswith(("decode_head.", "backbone.reins."))]:
-        raise InputError(f"{files[1].path} is no DINOv2 file: it holds {some(strange, 3)}; give a plain DINOv2")
-    resized, resampling = resample_vit(vit, overrides.get("image_size"))
+        raise InputError(
+            f"{files[1].path} is no DINOv2 file: it holds {some(strange, 3)}; give a plain DINOv2"
+        )
+    crop = None
+    if known is not None:
+        crop = known.crop
+    resized, resampling = resample_vit(vit, overrides.get("image_size", crop))
     return {**source.tensors, **resized}, resampling
 
 
-def resample_vit(vit: Mapping[str, Tensor], image_size: int | None) -> tuple[dict[str, Tensor], str | None]:
+def resample_vit(
+    vit: Mapping[str, Tensor], image_size: int | None
+) -> tuple[dict[str, Tensor], str | None]:
     """A DINOv2 in the published layout with 16-pixel patches and positions for a crop of `image_size` pixels.
 
     Kernel and position grid are resampled bicubically, align_corners False, as the original's own conversion does.
@@ -271,117 +329,109 @@ def resample_vit(vit: Mapping[str, Tensor], image_size: int | None) -> tuple[dic
         The tensors, and what was resampled in words, `None` if nothing was.
 
     Raises:
-        InputError: one of both tensors is missing or of another form, or `image_size` is not a multiple of 16.
+        InputError: One of the two tensors is missing or has another form, or `image_size` is not a multiple of 16.
     """
     sizes = Sizes({name: tensor.shape for name, tensor in vit.items()})
     old_patch = sizes("backbone.patch_embed.proj.weight", 3)
     old_side = table_size(sizes, {}) // PATCH
     if (vit["backbone.patch_embed.proj.weight"].ndim, vit["backbone.pos_embed"].ndim) != (4, 3):
-        raise InputError("the patch kernel and position table have another number of axes than DINOv2's; give a DINOv2")
-    image_size = image_size or (old_side * PATCH if old_patch == PATCH else DEFAULT_IMAGE_SIZE)
+        raise InputError(
+            "the patch kernel and position table have another number of axes than DINOv2's; give a DINOv2"
+        )
+    own_size = DEFAULT_IMAGE_SIZE
+    if old_patch == PATCH:
+        own_size = old_side * PATCH
+    image_size = image_size or own_size
     if image_size % PATCH:
-        raise InputError(f"image_size {image_size} is not a multiple of {PATCH}; choose one that is")
-    side, resized, notes = image_size // PATCH, dict(vit), []
+        raise InputError(
+            f"image_size {image_size} is not a multiple of {PATCH}; choose one that is"
+        )
+    side, resized = image_size // PATCH, dict(vit)
+    resized["backbone.patch_embed.proj.weight"] = resampled_kernel(
+        vit["backbone.patch_embed.proj.weight"], PATCH
+    )
+    resized["backbone.pos_embed"] = resampled_positions(vit["backbone.pos_embed"], side)
+    return resized, _in_words(old_patch, old_side, side)
+
+
+def _in_words(old_patch: int, old_side: int, side: int) -> str | None:
+    """The resampled parts of a ViT in words; None if there are none."""
+    notes = []
     if old_patch != PATCH:
-        resized["backbone.patch_embed.proj.weight"] = _bicubic(vit["backbone.patch_embed.proj.weight"], PATCH)
         notes.append(f"patch kernel {old_patch} -> {PATCH}")
     if old_side != side:
-        table = vit["backbone.pos_embed"]  # (1, 1 + n*n, D)
-        grid = table[:, 1:].unflatten(1, (old_side, old_side)).permute(0, 3, 1, 2)  # (1, D, n, n)
-        grid = _bicubic(grid, side).flatten(2).transpose(1, 2)  # (1, N, D)
-        resized["backbone.pos_embed"] = torch.cat([table[:, :1], grid], dim=1)
         notes.append(f"positions {old_side} x {old_side} -> {side} x {side}")
-    return resized, " and ".join(notes) or None
+    return " and ".join(notes) or None
 
 
-def _bicubic(maps: Tensor, side: int) -> Tensor:
-    resized = F.interpolate(maps.float(), size=(side, side), mode="bicubic", align_corners=False)
-    return resized.to(maps.dtype)
-
-
-def _name_classes(config: CrossEarthConfig, label_set: str | None, source: WeightFile) -> None:
-    """Gives the classes names: those of `label_set`, else those in the checkpoint's metadata if they are as many."""
-    classes = source.classes or ()
-    if label_set is not None:
-        classes = get_label_set(label_set).classes
-        if len(classes) != config.num_labels:
-            fitting = [f"'{name}'" for name, known in LABEL_SETS.items() if len(known.classes) == config.num_labels]
-            raise InputError(
-                f"'decode_head.cls_embed.weight' has {config.num_labels} classes, the label set '{label_set}' has "
-                f"{len(classes)}; choose {' or '.join([*fitting, 'none'])}"
-            )
-    if len(classes) == config.num_labels:
-        config.id2label = dict(enumerate(classes))
-        config.label2id = {name: index for index, name in enumerate(classes)}
+def _backbone_resampling(backbone: Backbone, config: CrossEarthConfig) -> str | None:
+    """The resampled parts of a backbone; none for DINOv3, which has patches of 16 pixels and no position table."""
+    table = backbone.vit.state_dict().get("embeddings.position_embeddings")
+    if table is None:
+        return None
+    return _in_words(
+        backbone.vit.config.patch_size, math.isqrt(table.shape[1] - 1), config.image_size // PATCH
+    )
 
 
 def _check_target(output_dir: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Where the folder will be; `InputError` if it cannot be written there without losing something."""
+    """The folder to write; raises `InputError` if writing it would lose something."""
     target = check_place(Path(output_dir).expanduser(), overwrite=overwrite)
     if target.exists() and not _is_model_folder(target):
-        raise InputError(f"{output_dir} exists and is not a model folder, so it is not replaced; choose another name")
+        raise InputError(
+            f"{output_dir} exists and is not a model folder, so it is not replaced; choose another name"
+        )
     return target
 
 
 def _is_model_folder(folder: Path) -> bool:
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "crossearth"
+        return (
+            json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+            == "crossearth"
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _write(report: ConversionReport, model: CrossEarthForSemanticSegmentation, tensors: Mapping[str, Tensor]) -> None:
+def _write(
+    report: ConversionReport,
+    model: CrossEarthForSemanticSegmentation,
+    tensors: Mapping[str, Tensor],
+    backbone: Backbone | None = None,
+) -> None:
     """Writes the whole folder beside its place, then moves it there."""
     config, target = report.config, report.output_dir
     config.architectures = [type(model).__name__]
     config.dtype = str(tensors["class_predictor.weight"].dtype).removeprefix("torch.")
-    lists = {"unused": report.unused, "training_only": report.training_only, "sha256": report.sources}
+    lists = {
+        "unused": report.unused,
+        "training_only": report.training_only,
+        "sha256": report.sources,
+    }
     metadata = {"format": "pt"} | {name: json.dumps(value) for name, value in lists.items()}
+    statistics: Mapping[str, Any] = {}
+    if backbone is not None:
+        statistics = backbone.statistics
     try:
         with staged([target]) as (stage,):
             stage.mkdir()
             custom_object_save(model, stage, config=config)
             config.save_pretrained(stage)
-            CrossEarthImageProcessor().save_pretrained(stage)
-            stage.joinpath("README.md").write_text(_card(report), encoding="utf-8")
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, stage / WEIGHTS, metadata)
-            shutil.copymode(stage / "config.json", stage / WEIGHTS)  # safetensors lets only the owner read
+            CrossEarthImageProcessor(**statistics).save_pretrained(stage)
+            if backbone is not None and backbone.license is not None:
+                shutil.copyfile(backbone.license, stage / backbone.license.name)
+            stage.joinpath("README.md").write_text(card(report), encoding="utf-8")
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()},
+                stage / WEIGHTS,
+                metadata,
+            )
+            # safetensors lets only the owner read
+            shutil.copymode(stage / "config.json", stage / WEIGHTS)
             check_replaced(target, stage)
     except SafetensorError as error:
         raise InputError(f"{target} cannot be written: {error}; nothing was changed") from error
-
-
-def describe(report: ConversionReport) -> str:
-    """The report in words, for a terminal and for the card."""
-    config, backbone = report.config, report.config.backbone_config
-    if config.rein_rank is None:
-        rank = "plain tokens"
-    else:
-        rank = f"rank {config.rein_rank}"
-    lines = [f"Converted {name} (SHA-256 {digest})" for name, digest in report.sources]
-    lines += [
-        f"ViT of width {backbone.hidden_size} with {backbone.num_hidden_layers} blocks and "
-        f"{backbone.num_attention_heads} heads, crop {config.image_size} px, window stride {config.window_stride} px, "
-        f"pyramid from blocks {', '.join(map(str, config.out_indices))}",
-        f"Rein adapters: {config.rein_num_tokens} tokens a block, {rank}; "
-        f"queries {'linked to them' if config.link_queries else 'of their own'}",
-        f"{config.num_labels} classes: {', '.join(config.id2label.values())}",
-        f"{report.parameters / 1e6:.1f} M parameters in {config.dtype}",
-    ]
-    if report.resampling:
-        lines.append(f"Resampled: {report.resampling}")
-    if report.overrides:
-        lines.append("Given, not read from shapes: " + ", ".join(f"{k} {v}" for k, v in report.overrides.items()))
-    lines.append(f"In the file and never read by the network: {', '.join(report.unused) or 'nothing'}")
-    lines.append(f"Dropped, of modules that only training used: {', '.join(report.training_only) or 'nothing'}")
-    if report.inert_objects:
-        lines.append(f"Foreign objects in the pickle, none of them used: {', '.join(report.inert_objects)}")
-    return "\n".join(lines)
-
-
-def _card(report: ConversionReport) -> str:
-    items = "\n".join(f"- {line}" for line in describe(report).splitlines())
-    return CARD.format(title=report.output_dir.name, items=items, folder=report.output_dir.name)
 
 
 __all__ = [

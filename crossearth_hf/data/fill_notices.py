@@ -1,27 +1,27 @@
-"""What is told of fill that the images of a source do not declare."""
+"""Lines for a person about undeclared fill in the images of a data source."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from ..raster.fill import Fill
-from .hub import HubStream
+from .hub_stream import HubStream
 from .labeled_images import LabeledImage
 
 SAMPLED, STREAMED = 64, 16
-"""Images of a source, and records of a stream, that are looked at. Our choice."""
+"""Number of inspected images of a data source, and of inspected records of a stream. Our choice."""
 SHOWN = 3
-"""Values that a line names as found."""
+"""Number of values that a line names."""
 
 
 def fill_notices(what: str, source: Sequence[LabeledImage] | HubStream) -> list[str]:
-    """A line on fill that is taken as no data, and one on values that stay data; each only where there are some.
+    """A line about fill that counts as no data, and a line about values that stay data; each only if there are any.
 
     Args:
-        what: What the lines call the source.
-        source: Its images; of many, some are looked at, spread evenly.
+        what: Name of the data source in the lines.
+        source: Its images; of many images, an even sample is inspected.
 
     Raises:
-        InputError: an image cannot be decoded.
+        InputError: An image cannot be decoded.
     """
     if isinstance(source, HubStream):
         found = source.first_fills(STREAMED)
@@ -32,15 +32,18 @@ def fill_notices(what: str, source: Sequence[LabeledImage] | HubStream) -> list[
     kept = [[fill for fill in fills if not fill.certain] for fills in found]
     lines = []
     if any(left_out):
-        lines.append(f"{what}: {_held(left_out)}, and taken as no data; --nodata none keeps it as data")
+        lines.append(
+            f"{what}: {_held(left_out)}, and taken as no data; --nodata none keeps it as data"
+        )
     if any(kept):
-        values = ",".join(_values(left_out) + _values(kept))  # naming some ends the search for the others
+        # explicit values end the search for others
+        values = ",".join(_values(left_out) + _values(kept))
         lines.append(f"{what}: {_held(kept)}, and taken as data; --nodata={values} leaves it out")
     return lines
 
 
 def _held(fills_of_images: Sequence[Sequence[Fill]]) -> str:
-    """Which values are held by how many images, and by how many of their pixels at most."""
+    """The values, the number of images that hold them, and the largest share of an image's pixels."""
     images = sum(bool(fills) for fills in fills_of_images)
     share = max(fill.share for fills in fills_of_images for fill in fills)
     values = " or ".join(_values(fills_of_images)[:SHOWN])
@@ -48,6 +51,6 @@ def _held(fills_of_images: Sequence[Sequence[Fill]]) -> str:
 
 
 def _values(fills_of_images: Sequence[Sequence[Fill]]) -> list[str]:
-    """All values as text, those first that most images hold."""
+    """All values as text, the most frequent first."""
     counts = Counter(value for fills in fills_of_images for value in {fill.value for fill in fills})
     return [f"{value:.9g}" for value, _ in counts.most_common()]

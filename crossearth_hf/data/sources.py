@@ -1,27 +1,26 @@
-"""From the text of a source to its labeled images, checked before anything is trained or scored."""
+"""Loads the labeled images of a data source from its text, checked before training and scoring."""
 
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatch
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from ..errors import InputError
-from ..labels import LabelSet
+from ..labels import LABEL_SETS, LabelSet
 from ..raster.scene import DEFAULT_READING, Reading
 from ..synthetic import DOMAINS
 from . import hub
+from .described_sources import described_source, is_described, load_masks, named_classes
 from .fill_notices import fill_notices
-from .hub import HubStream
-from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_counts, mask_palette, pixel_size, raster_grid
-from .labeled_images import ArrayPair, DrawnScene, FilePair, LabeledImage
-from .mask_values import MaskValues, check_masks, check_palette, checked_values
+from .hub_stream import HubStream
+from .labeled_images import ArrayPair, DrawnScene, LabeledImage
+from .manifest import is_manifest, manifest_path
+from .mask_source import MaskSource
+from .mask_values import MaskReading, read_as
+from .pairs import load_manifest, load_pairs, unlabeled_image
 
 CACHE_BYTES = 1_000_000_000
-"""Decoded images and masks that a run keeps in memory."""
-LARGEST_SHIFT = 0.5
-"""Pixels by which the georeferences of an image and its mask may differ."""
+"""Memory of a run for decoded images and masks."""
 SYNTHETIC_LABELS, SYNTHETIC_COUNT = "land-cover", 64
 
 Source = Sequence[LabeledImage] | HubStream
@@ -34,17 +33,21 @@ def load_sources(
     reading: Reading = DEFAULT_READING,
     labeled: bool = True,
     mask_values: Sequence[int] | None = None,
+    mask_offset: int = 0,
     cache_bytes: int = CACHE_BYTES,
     tell: Callable[[str], object] | None = None,
 ) -> list[Source]:
-    """The images of every source, see `load_source`; those that fit into `cache_bytes` are decoded once and kept.
+    """Loads every data source, see `load_source`; images that fit into `cache_bytes` are decoded once and kept.
 
-    The budget holds for all sources together, in their order. What does not fit is read anew for every crop. Lines on
-    undeclared fill are told if `tell` is given, see `fill_notices`.
+    The budget is for all data sources together, in their order. Other images are read again for every crop. `tell`
+    takes lines about undeclared fill, see `fill_notices`.
     """
     loaded: list[Source] = []
+    options: dict[str, Any] = {"mask_values": mask_values, "mask_offset": mask_offset}
     for text in sources:
-        source = load_source(text, label_set, reading=reading, labeled=labeled, mask_values=mask_values)
+        source = load_source(
+            text, label_set, reading=reading, labeled=labeled, tell=tell, **options
+        )
         if tell is not None:
             for line in fill_notices(text, source):
                 tell(line)
@@ -55,12 +58,18 @@ def load_sources(
 
 
 def all_images(sources: Iterable[Source]) -> list[LabeledImage]:
-    """The images of several sources in one list, as evaluation reads them; `InputError` for a stream."""
+    """The images of several data sources in one list for scoring, large images in parts.
+
+    Raises:
+        InputError: A data source is a stream.
+    """
     images: list[LabeledImage] = []
     for source in sources:
         if isinstance(source, HubStream):
-            raise InputError(f"{source.name} has no end and cannot be scored; name it with {hub.MAP_PREFIX}")
-        images += source
+            raise InputError(
+                f"{source.name} has no end and cannot be scored; name it with {hub.MAP_PREFIX}"
+            )
+        images += [part for image in source for part in image.parts()]
     return images
 
 
@@ -71,36 +80,119 @@ def load_source(
     reading: Reading = DEFAULT_READING,
     labeled: bool = True,
     mask_values: Sequence[int] | None = None,
+    mask_offset: int = 0,
+    tell: Callable[[str], object] | None = None,
 ) -> Source:
-    """Labeled images of a source.
+    """Loads the labeled images of a data source.
 
     Args:
-        source: `FOLDER` or `FOLDER:GLOB` (a pattern on names), see `load_pairs`; `hf:PATH_OR_ID[:CONFIG[:SPLIT]]` or
-            `hf-stream:` with the same, see `data.hub`; `synth:DOMAIN[:COUNT]`.
+        source: `FOLDER` or `FOLDER:GLOB` (a pattern for names), see `load_pairs`; `hf:PATH_OR_ID[:CONFIG[:SPLIT]]` or
+            `hf-stream:` with the same, see `data.hub`; `synth:DOMAIN[:COUNT]`; `FILE.json[:SET[@REGION]]`, see
+            `load_manifest`; `FILE.yaml`, which describes images and masks (`described_sources`) or rasters and
+            polygons on them (`polygon_sources`); the folder of a CVAT export.
         label_set: Classes of the labels.
-        reading: Bands of rasters and values without data; by default as `crossearth predict` finds them.
+        reading: Bands of rasters and no-data values; by default as in `crossearth predict`.
         labeled: False for images alone: every label is 255, and a folder needs no masks.
         mask_values: Value of class 0, 1, ... in the masks; by default the ids. 255 is ignored unless it is listed.
+        mask_offset: Value of class 0 in the masks, if values are ids; lower values are ignored.
+        tell: Takes lines about polygons that are left out, repaired or overlap, and about overlapping masks.
 
     Raises:
-        InputError: nothing there, a file that does not fit, masks that say nothing, see `mask_values.check_masks`.
+        InputError: There are no images, a file does not fit, or masks hold no labels, see `mask_values.check_masks`.
     """
-    values = checked_values(mask_values, label_set)
+    masks = read_as(label_set, mask_values, mask_offset)
     if source.startswith("synth:"):
         if reading.num_channels > 3:
             channels = reading.num_channels
-            raise InputError(f"'{source}' is drawn in three bands, not {channels}; leave it out or give three bands")
+            raise InputError(
+                f"'{source}' is drawn in three bands, not {channels}; leave it out or give three bands"
+            )
         return _synthetic(source, label_set, labeled)
     if source.startswith(hub.MAP_PREFIX):
-        return hub.load_map(source, label_set, reading, labeled, values)
+        return hub.load_map(source, masks, reading, labeled)
     if source.startswith(hub.STREAM_PREFIX):
-        return hub.load_stream(source, label_set, reading, labeled, values)
+        return hub.load_stream(source, masks, reading, labeled)
+    if is_manifest(source):
+        return load_manifest(source, masks, reading=reading, labeled=labeled)
+    if is_described(source):
+        return _load_described(source, masks, reading, labeled, tell)
     folder, pattern = _folder_and_pattern(source)
-    return load_pairs(folder, pattern, label_set, reading=reading, labeled=labeled, mask_values=values)
+    return load_pairs(folder, pattern, masks, reading=reading, labeled=labeled)
+
+
+def source_classes(source: str) -> LabelSet | None:
+    """The classes that a data source names, without reading its images; None if it names none.
+
+    Raises:
+        InputError: A description is wrong, or a data set cannot be opened.
+    """
+    if source.startswith("synth:"):
+        return LABEL_SETS[SYNTHETIC_LABELS]
+    for prefix in (hub.MAP_PREFIX, hub.STREAM_PREFIX):
+        if source.startswith(prefix):
+            return hub.named_classes(source, prefix)
+    if not is_manifest(source) and is_described(source):
+        described = described_source(source)
+        if isinstance(described, MaskSource):
+            return named_classes(described)
+    return None
+
+
+def polygon_class_names(source: str) -> list[str]:
+    """The classes that polygons of a data source name, or nothing; raises `InputError` like `load_source`."""
+    if is_manifest(source) or not is_described(source):
+        return []
+    described = described_source(source)
+    if isinstance(described, MaskSource):
+        return []
+    polygon_source, polygon_sources = _polygon_modules(source)
+    return polygon_sources.class_names(polygon_source(described, Path(source)))
+
+
+def _polygon_modules(source: str) -> tuple[Any, Any]:
+    """The modules for polygons; raises `InputError` if packages of the extras are missing."""
+    try:
+        from . import polygon_sources  # noqa: PLC0415 - needs packages of the extras
+        from .polygon_files import polygon_source  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{source} needs the package {error.name}; install it with pip install 'crossearth-hf[train]'"
+        ) from error
+    return polygon_source, polygon_sources
+
+
+def _load_described(
+    source: str,
+    masks: MaskReading,
+    reading: Reading,
+    labeled: bool,
+    tell: Callable[[str], object] | None,
+) -> Sequence[LabeledImage]:
+    """The images of a file that describes images and masks, or rasters and polygons."""
+    described = described_source(source)
+    if isinstance(described, MaskSource):
+        return load_masks(described, masks, reading, labeled, tell)
+    return _load_polygons(source, described, masks.label_set, reading, labeled, tell)
+
+
+def _load_polygons(
+    source: str,
+    fields: Mapping[str, Any],
+    label_set: LabelSet,
+    reading: Reading,
+    labeled: bool,
+    tell: Callable[[str], object] | None,
+) -> Sequence[LabeledImage]:
+    """The images of a file that names rasters and polygons."""
+    polygon_source, polygon_sources = _polygon_modules(source)
+    described = polygon_source(fields, Path(source))
+    if labeled:
+        return polygon_sources.load_polygons(described, label_set, reading=reading, tell=tell)
+    return [unlabeled_image(path, reading) for path in described.images]
 
 
 def source_folder(source: str) -> Path | None:
-    """The folder on this machine that a source is read from; None for drawn scenes and for data sets of the Hub."""
+    """The local folder or file of a data source; None for drawn scenes and data sets of the Hub."""
     if source.startswith("synth:"):
         return None
     for prefix in (hub.MAP_PREFIX, hub.STREAM_PREFIX):
@@ -109,6 +201,8 @@ def source_folder(source: str) -> Path | None:
             if Path(path).is_dir():
                 return Path(path)
             return None
+    if is_manifest(source):
+        return manifest_path(source).parent
     return Path(_folder_and_pattern(source)[0])
 
 
@@ -120,126 +214,38 @@ def _folder_and_pattern(source: str) -> tuple[str, str]:
     return (source, "*")
 
 
-def load_pairs(
-    folder: str | Path,
-    pattern: str,
-    label_set: LabelSet,
-    *,
-    reading: Reading = DEFAULT_READING,
-    labeled: bool = True,
-    mask_values: MaskValues = None,
-) -> list[FilePair]:
-    """The pairs `folder`/images/NAME.* and `folder`/masks/NAME.{png,tif} whose NAME matches `pattern`, by name.
-
-    Every mask is decoded once to check its ids, so that nothing wrong surfaces hours into a run. Without labels the
-    images may also lie in `folder` itself.
-
-    Raises:
-        InputError: no such folder, no image that matches, an image without mask or with two, two images of one name,
-            sizes that differ, files that cannot be read, bands that an image lacks, values that it cannot hold, masks
-            that do not fit `label_set`.
-    """
-    root = Path(folder)
-    files = _image_files(_image_folder(root, labeled), pattern)
-    for first, second in pairwise(files):
-        if first.stem == second.stem:
-            raise InputError(f"{first} and {second} have one name; give every image a name of its own")
-    if not labeled:
-        return [
-            FilePair(path.stem, path, None, image_size(path, str(path), reading), reading, pixel_size(path))
-            for path in files
-        ]
-    masks = [_mask_of(path, root / "masks") for path in files]
-    values = [_checked_values(*pair, label_set, reading, mask_values) for pair in zip(files, masks, strict=True)]
-    named = [(str(mask), counts) for mask, (counts, _) in zip(masks, values, strict=True)]
-    counted = check_masks(str(root), named, label_set, mask_values)
-    return [
-        FilePair(image.stem, image, mask, size, reading, pixel_size(image), mask_values, ids)
-        for image, mask, (_, size), ids in zip(files, masks, values, counted, strict=True)
-    ]
-
-
 def in_memory(
     images: Sequence[LabeledImage], cache_bytes: int, num_channels: int = 3
 ) -> tuple[list[LabeledImage], int]:
-    """The same images, decoded in their order as long as `cache_bytes` last; and the bytes that are left."""
+    """The same images, decoded in their order until `cache_bytes` are used up, and the remaining bytes."""
     kept: list[LabeledImage] = []
     for image in images:
-        if (num_channels + 1) * image.size[0] * image.size[1] <= cache_bytes and not isinstance(image, ArrayPair):
-            image = image.decode()
-            cache_bytes -= image.image.nbytes + image.labels.nbytes + (0 if image.valid is None else image.valid.nbytes)
+        height, width = image.size
+        if (num_channels + 1) * height * width <= cache_bytes and not isinstance(image, ArrayPair):
+            image = replace(image.decode(), group=image.group)
+            cache_bytes -= image.image.nbytes + image.labels.nbytes
+            if image.valid is not None:
+                cache_bytes -= image.valid.nbytes
         kept.append(image)
     return kept, max(cache_bytes, 0)
-
-
-def _image_folder(root: Path, labeled: bool) -> Path:
-    """The folder of the images; `InputError` if it or the masks' one is missing."""
-    if not labeled and not (root / "images").is_dir():
-        if not root.is_dir():
-            raise InputError(f"{root} is not a folder; name one that holds images")
-        return root
-    for part in ("images", "masks") if labeled else ("images",):
-        if not (root / part).is_dir():
-            raise InputError(
-                f"{root} holds no folder '{part}'; a data folder holds images/NAME.jpg (.png, .tif) and masks/NAME.png"
-            )
-    return root / "images"
-
-
-def _image_files(folder: Path, pattern: str) -> list[Path]:
-    """Image files whose name without ending matches, in the order of their names."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and fnmatch(path.stem, pattern)]
-    if not files:
-        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}) whose name matches '{pattern}'")
-    return sorted(files, key=lambda path: (path.stem, path.suffix))
-
-
-def _mask_of(image: Path, folder: Path) -> Path:
-    """The one mask of an image."""
-    candidates = [folder / f"{image.stem}{suffix}" for suffix in MASK_SUFFIXES]
-    found = [path for path in candidates if path.is_file()]
-    if not found:
-        raise InputError(f"{image} has no mask; {candidates[0]} (or .tif) is missing")
-    if len(found) > 1:
-        raise InputError(f"{image} has the masks {found[0].name} and {found[1].name}; keep one of them")
-    return found[0]
-
-
-def _checked_values(
-    image: Path, mask: Path, label_set: LabelSet, reading: Reading, mask_values: MaskValues
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """(256,) pixels of every value of a mask that fits its image, and the (height, width) of both."""
-    size = image_size(image, str(image), reading)
-    counts, mask_size = mask_counts(mask, str(mask), mask_values)
-    if mask_size != size:
-        raise InputError(
-            f"{image} is {size[1]}x{size[0]} pixels and {mask} is {mask_size[1]}x{mask_size[0]}; "
-            "an image and its mask must have the same size"
-        )
-    _check_place(image, mask)
-    check_palette(str(mask), mask_palette(mask, str(mask)), np.flatnonzero(counts).tolist(), label_set, mask_values)
-    return counts, size
-
-
-def _check_place(image: Path, mask: Path) -> None:
-    """Refuses two rasters that say of themselves that they lie apart."""
-    grid, other = raster_grid(image), raster_grid(mask)
-    if grid is None or other is None:
-        return
-    shift = grid.distance_to(other)
-    if shift is not None and shift > LARGEST_SHIFT:
-        raise InputError(
-            f"{image} and {mask} lie {shift:.3g} pixels apart by their georeference; warp the mask to the image's grid"
-        )
 
 
 def _synthetic(source: str, label_set: LabelSet, labeled: bool) -> list[DrawnScene]:
     """Scenes of `synth:DOMAIN[:COUNT]`, seeds 0 to COUNT-1."""
     _, domain, *rest = source.split(":")
     if domain not in DOMAINS:
-        raise InputError(f"'{source}' names no SynthEarth domain; write synth: and one of {', '.join(DOMAINS)}")
+        raise InputError(
+            f"'{source}' names no SynthEarth domain; write synth: and one of {', '.join(DOMAINS)}"
+        )
     if len(rest) > 1 or not all(text.isdecimal() and int(text) > 0 for text in rest):
-        raise InputError(f"'{source}' is not of the form synth:DOMAIN[:COUNT]; COUNT is a whole number above 0")
+        raise InputError(
+            f"'{source}' is not of the form synth:DOMAIN[:COUNT]; COUNT is a whole number above 0"
+        )
     if labeled and label_set.name != SYNTHETIC_LABELS:
-        raise InputError(f"'{source}' has the label set '{SYNTHETIC_LABELS}', not '{label_set.name}'; train them apart")
-    return [DrawnScene(domain, seed, labeled=labeled) for seed in range(int(rest[0]) if rest else SYNTHETIC_COUNT)]
+        raise InputError(
+            f"'{source}' has the label set '{SYNTHETIC_LABELS}', not '{label_set.name}'; train them apart"
+        )
+    count = SYNTHETIC_COUNT
+    if rest:
+        count = int(rest[0])
+    return [DrawnScene(domain, seed, labeled=labeled) for seed in range(count)]

@@ -1,8 +1,8 @@
 """Confidence intervals of scores by drawing images with replacement.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13, percentile intervals. Images are
-drawn, not pixels: neighboring pixels are not independent cases. Tiles cut from one scene are not quite either, so that
-intervals of tiled sets are rather too narrow.
+drawn, not pixels, because neighboring pixels are not independent. Tiles of one scene are not quite independent either,
+so the intervals of tiled sets are too narrow.
 """
 
 from collections.abc import Sequence
@@ -41,28 +41,32 @@ def bootstrap_intervals(
 ) -> BootstrapIntervals:
     """Intervals of IoU from the confusion matrices of single images.
 
-    A resample in which a class is absent says nothing of that class and is left out of its interval.
+    A resample without a class is left out of the interval of that class.
 
     Args:
         confusions: (N, K, K) counts per image.
-        scored: Ids of the classes that the mean is over.
-        resamples: How often N images are drawn.
+        scored: Ids of the classes in the mean.
+        resamples: Number of draws of N images.
         level: Share of the resamples that the interval covers.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     images, classes, _ = confusions.shape
-    rng, flat = np.random.default_rng(seed), confusions.reshape(images, -1).astype(np.float64)  # exact below 2^53
+    rng, flat = (
+        np.random.default_rng(seed),
+        confusions.reshape(images, -1).astype(np.float64),
+    )  # exact below 2^53
     scores = np.empty((resamples, classes))
     for start in range(0, resamples, _CHUNK):
         rows = min(_CHUNK, resamples - start)
-        drawn = rng.multinomial(images, np.full(images, 1 / images), size=rows)  # (rows, N) times each image is drawn
+        # (rows, N) times each image is drawn
+        drawn = rng.multinomial(images, np.full(images, 1 / images), size=rows)
         scores[start : start + rows] = metrics.iou((drawn @ flat).reshape(rows, classes, classes))
     means = metrics.means_of_present(scores[:, list(scored)])
     return BootstrapIntervals(_interval(means[:, None], level)[:, 0], _interval(scores, level))
 
 
 def _interval(values: np.ndarray, level: float) -> np.ndarray:
-    """(2, K) percentiles of (resamples, K) values that are there."""
+    """(2, K) percentiles of (resamples, K) values, without NaN."""
     bounds = np.full((2, values.shape[1]), np.nan)
     for column in range(values.shape[1]):
         present = values[~np.isnan(values[:, column]), column]

@@ -42,9 +42,9 @@ class BoundaryCounts:
         truth, classes = labels.astype(np.uint8), self.counts.shape[1]
         predicted = np.where(truth == IGNORE_INDEX, truth, predictions.astype(np.uint8))
         in_truth, in_prediction = _band(truth, width), _band(predicted, width)
-        for row, inside in enumerate((in_truth & in_prediction & (truth == predicted), in_truth, in_prediction)):
-            ids = (predicted if row == 2 else truth)[inside]
-            self.counts[row] += np.bincount(ids, minlength=classes)
+        in_both = in_truth & in_prediction & (truth == predicted)
+        counted = (truth[in_both], truth[in_truth], predicted[in_prediction])
+        self.counts += [np.bincount(ids, minlength=classes) for ids in counted]
 
     def merge(self, other: "BoundaryCounts") -> None:
         """Adds what another part of the data has counted."""
@@ -57,7 +57,7 @@ class BoundaryCounts:
 
 
 def _band(ids: np.ndarray, width: int) -> np.ndarray:
-    """(H, W) bool: class pixels whose square of `width` pixels to every side is not of one class and inside."""
+    """(H, W) bool: class pixels with another class, or the border, within `width` pixels on any side."""
     side = 2 * width + 1
     lowest = minimum_filter(ids, side, mode="constant", cval=IGNORE_INDEX)
     highest = maximum_filter(ids, side, mode="constant", cval=IGNORE_INDEX)

@@ -2,7 +2,7 @@
 
 Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: bins of equal width, and the mean over all
 pixels of the distance between confidence and accuracy of their bin. Confidence is that of `crossearth predict`: the top
-score over the sum of the scores.
+share, see `class_shares`.
 """
 
 import numpy as np
@@ -53,5 +53,5 @@ class CalibrationCounts:
         return ratio(self.confidence, self.pixels), ratio(self.hits, self.pixels)
 
     def error(self) -> float:
-        """Expected calibration error, 0..1; NaN where nothing was counted."""
+        """Expected calibration error, 0..1; NaN if nothing was counted."""
         return float(ratio(np.abs(self.confidence - self.hits).sum(), self.pixels.sum()))

@@ -1,6 +1,7 @@
-"""Values out of JSON that nobody vouches for: each is checked as it is taken."""
+"""Values from untrusted JSON: a table of rules checks each value as it is taken."""
 
-import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
@@ -8,107 +9,112 @@ from ..errors import InputError
 _LONGEST_TEXT = 300
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A rule for values: in words and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
 class Fields:
-    """A JSON object; every getter raises `InputError` naming place, key and what was expected.
+    """A JSON object whose values are checked as they are taken.
 
     Attributes:
         values: The object.
-        place: Where it stands, for messages.
+        place: Its place in the document, for messages.
+
+    Raises:
+        InputError: The object, or in a method one of its values, is not of the required kind. The message gives place,
+            key, value and rule.
     """
 
     def __init__(self, values: Any, place: str) -> None:
         if not isinstance(values, dict):
-            raise InputError(f"{place} is no JSON object; the report is damaged: evaluate again")
+            raise InputError(f"{place} is not a JSON object; the report is damaged: evaluate again")
         self.values: dict[str, Any] = values
         self.place = place
 
-    def text(self, key: str) -> str:
-        """A printable text of 1 to 300 characters."""
-        return self._check(key, self.values.get(key), _is_text, "a printable text")
-
-    def optional_text(self, key: str) -> str | None:
-        """Such a text, or None."""
-        if self.values.get(key) is None:
-            return None
-        return self.text(key)
-
-    def flag(self, key: str) -> bool:
-        """True or false."""
-        return self._check(key, self.values.get(key), lambda value: isinstance(value, bool), "true or false")
-
-    def count(self, key: str) -> int:
-        """A whole number of 0 or more."""
-        value = self._check(key, self.values.get(key), lambda value: _is_number(value, 0, 2**63), "a number from 0 on")
-        return int(value)
-
-    def number(self, key: str, low: float, high: float) -> float:
-        """A number from `low` to `high`."""
-        return float(
-            self._check(key, self.values.get(key), lambda v: _is_number(v, low, high), f"in {low:g}..{high:g}")
-        )
-
-    def fraction(self, key: str) -> float | None:
-        """A number from 0 to 1, or None."""
-        if self.values.get(key) is None:
-            return None
-        return self.number(key, 0, 1)
-
-    def interval(self, key: str) -> tuple[float, float] | None:
-        """Two fractions, the smaller one first, or None."""
+    def take(self, key: str, kind: Kind) -> Any:
+        """The value of a key, which must be of this kind."""
         value = self.values.get(key)
-        if value is None:
+        if not kind.holds(value):
+            raise InputError(
+                f"{self.place}: '{key}' is {str(value)[:60]!r}, not {kind.words}; evaluate again"
+            )
+        return value
+
+    def optional(self, key: str, kind: Kind) -> Any:
+        """The value of a key, which must be of this kind, or None."""
+        if self.values.get(key) is None:
             return None
-        low, high = self._check(key, value, _is_interval, "a pair of numbers in 0..1")
-        return float(low), float(high)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of different printable texts."""
-        value = self._check(key, self.values.get(key), _are_texts, "a list of different texts")
-        return tuple(value)
-
-    def numbers(self, key: str, high: float) -> tuple[float, ...]:
-        """A list of numbers from 0 to `high`; NaN where the report has null."""
-        value = self._check(
-            key, self.values.get(key), lambda v: _are_numbers(v, high), f"a list of 0..{high:g} or null"
-        )
-        return tuple(math.nan if number is None else float(number) for number in value)
-
-    def colors(self, key: str) -> tuple[tuple[int, int, int], ...]:
-        """A list of (red, green, blue) in 0..255."""
-        value = self._check(key, self.values.get(key), _are_colors, "a list of [red, green, blue]")
-        return tuple((int(r), int(g), int(b)) for r, g, b in value)
+        return self.take(key, kind)
 
     def fields(self, key: str) -> "Fields":
-        """An object; an empty one where the report has none."""
-        return Fields({} if self.values.get(key) is None else self.values[key], f"{self.place}, {key}")
+        """The object of a key; an empty one where there is none."""
+        value = self.values.get(key)
+        if value is None:
+            value = {}
+        return Fields(value, f"{self.place}, {key}")
 
-    def _check(self, key: str, value: Any, is_right: Any, expected: str) -> Any:
-        if not is_right(value):
-            raise InputError(f"{self.place}: '{key}' is {str(value)[:60]!r}, not {expected}; evaluate again")
-        return value
+
+def number(low: float, high: float) -> Kind:
+    """Numbers from `low` to `high`."""
+    return Kind(f"in {low:g}..{high:g}", lambda value: _is_number(value, low, high))
+
+
+def numbers(high: float) -> Kind:
+    """Lists of numbers from 0 to `high`, with null for those that are missing."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, list) and all(
+            item is None or _is_number(item, 0, high) for item in value
+        )
+
+    return Kind(f"a list of 0..{high:g} or null", holds)
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value.strip()) <= _LONGEST_TEXT and value.isprintable()
+    return (
+        isinstance(value, str) and 0 < len(value.strip()) <= _LONGEST_TEXT and value.isprintable()
+    )
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high  # NaN fails
+    # NaN fails
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_is_number(v, 0, 1) for v in value)
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(_is_number(bound, 0, 1) for bound in value)
+    )
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_text(v) for v in value) and len(set(value)) == len(value)
+    return isinstance(value, list) and all(map(_is_text, value)) and len(set(value)) == len(value)
 
 
-def _are_numbers(value: Any, high: float) -> bool:
-    return isinstance(value, list) and all(v is None or _is_number(v, 0, high) for v in value)
+def _is_color(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(_is_number(level, 0, 255) for level in value)
+    )
 
 
 def _are_colors(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(color, list) and len(color) == 3 and all(_is_number(v, 0, 255) for v in color) for color in value
-    )
+    return isinstance(value, list) and all(map(_is_color, value))
+
+
+TEXT = Kind("a printable text", _is_text)
+TEXTS = Kind("a list of different texts", _are_texts)
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+COUNT = Kind(
+    "a whole number from 0 on", lambda value: isinstance(value, int) and _is_number(value, 0, 2**63)
+)
+FRACTION = number(0, 1)
+INTERVAL = Kind("a pair of numbers in 0..1", _is_interval)
+COLORS = Kind("a list of [red, green, blue]", _are_colors)

@@ -1,4 +1,4 @@
-"""Scores of a model on labeled images, by sliding windows that overlap and weigh the same."""
+"""Scores of a model on labeled images, from overlapping sliding windows with equal weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from ..data.image_files import resize_bands
 from ..data.labeled_images import LabeledImage, scale_to
 from ..errors import InputError
 from ..inference.arrays import image_scores
+from ..inference.shares import class_shares
 from ..labels import IGNORE_INDEX, LabelSet
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
@@ -22,26 +23,27 @@ from . import metrics
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of an image.
+    """A model's prediction for an image.
 
     Attributes:
         image: (H, W, C) uint8.
         labels: (H, W) uint8 ids, 255 ignored.
         scores: (K, H, W) float32 scores >= 0, on the model's device.
+        temperature: The model's `config.confidence_temperature`.
     """
 
     image: np.ndarray
     labels: np.ndarray
     scores: Tensor
+    temperature: float | None = None
 
     def classes(self) -> np.ndarray:
         """(H, W) int64 classes of the top score."""
         return self.scores.argmax(0).cpu().numpy()
 
     def confidence(self) -> np.ndarray:
-        """(H, W) float32: the top score over the sum of the scores, as in the raster of `crossearth predict`."""
-        total = self.scores.sum(0).clamp_min(torch.finfo(torch.float32).tiny)
-        return (self.scores.amax(0) / total).cpu().numpy()
+        """(H, W) float32: the share of the top score in all scores, as `crossearth predict` writes it."""
+        return class_shares(self.scores, self.temperature).amax(0).cpu().numpy()
 
 
 def predict_confusion(
@@ -59,9 +61,9 @@ def predict_confusion(
     """(K, K) int64 confusion matrix over all images, rows true, columns predicted.
 
     Args:
-        model: A segmentation model; it runs in eval mode and returns to the mode it was in.
+        model: A segmentation model; it runs in eval mode and then returns to its former mode.
         processor: Its image processor.
-        images: What to score; labels keep their resolution.
+        images: Images to score; labels keep their resolution.
         label_set: Classes of the labels.
         window, stride, scale, batch_size: As in `predict_image`.
         progress: Whether to show a progress bar.
@@ -69,9 +71,17 @@ def predict_confusion(
     training = model.training
     model.eval()
     confusion = metrics.ConfusionMatrix(len(label_set.classes))
-    for image in progress_bar(images, desc="evaluating", unit="image", shown=progress, passing=True):
+    for image in progress_bar(
+        images, desc="evaluating", unit="image", shown=progress, passing=True
+    ):
         predicted = predict_image(
-            model, processor, image, window=window, stride=stride, scale=scale, batch_size=batch_size
+            model,
+            processor,
+            image,
+            window=window,
+            stride=stride,
+            scale=scale,
+            batch_size=batch_size,
         )
         confusion.add(predicted.classes(), predicted.labels)
     model.train(training)
@@ -94,26 +104,30 @@ def predict_image(
     Args:
         model: A segmentation model in eval mode.
         processor: Its image processor.
-        image: What to read and to score.
+        image: The image to read and score.
         window, stride: Side of the sliding window and step between windows, in pixels.
-        scale: Factor by which the image is enlarged (bilinear) before the windows; scores are brought back (bilinear).
-            An image that knows its ground sampling distance is brought to the model's first, if that is known too.
+        scale: Factor by which the image is enlarged (bilinear) before the windows; scores are resized back (bilinear).
+            If the ground sampling distances of image and model are known, the image is first resized to the model's.
         batch_size: Windows per forward pass.
 
     Raises:
-        InputError: an image of other channels than the processor's.
+        InputError: The number of channels of the image differs from the processor's.
     """
     pixels, labels = image.read()
     if pixels.shape[2] != len(processor.image_mean):
         raise InputError(
             f"{image.name} has {pixels.shape[2]} channels and the model takes {len(processor.image_mean)}; score it on "
-            "images of its bands"
+            "images with its bands"
         )
     resized = resize_pixels(pixels, scale * scale_to(image, model.config.ground_sampling_distance))
-    scores = image_scores(resized, model, processor, window=window, stride=stride, batch_size=batch_size)  # (K, H', W')
+    scores = image_scores(
+        resized, model, processor, window=window, stride=stride, batch_size=batch_size
+    )  # (K, H', W')
     if resized.shape != pixels.shape:
-        scores = functional.interpolate(scores[None], size=labels.shape, mode="bilinear", align_corners=False)[0]
-    return Prediction(pixels, labels, scores)
+        scores = functional.interpolate(
+            scores[None], size=labels.shape, mode="bilinear", align_corners=False
+        )[0]
+    return Prediction(pixels, labels, scores, model.config.confidence_temperature)
 
 
 def resize_pixels(pixels: np.ndarray, factor: float) -> np.ndarray:
@@ -125,14 +139,14 @@ def resize_pixels(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 
 def scored_ids(label_set: LabelSet, classes: Sequence[str]) -> np.ndarray:
-    """How ids are read where only some classes are labeled: any other class counts as the first one.
+    """The id as which each id counts if only some classes are labeled: all others count as the first class.
 
     Args:
         label_set: All classes.
-        classes: Names of the labeled ones.
+        classes: Names of the labeled classes.
 
     Returns:
-        (256,) uint8: the id to count for every id; labeled classes, the first class and 255 stand for themselves.
+        (256,) uint8: the id as which each id counts; labeled classes, the first class and 255 count as themselves.
     """
     table = np.zeros(IGNORE_INDEX + 1, dtype=np.uint8)
     ids = [label_set.label2id[name] for name in classes]
@@ -140,13 +154,15 @@ def scored_ids(label_set: LabelSet, classes: Sequence[str]) -> np.ndarray:
     return table
 
 
-def labeled_scores(confusion: np.ndarray, label_set: LabelSet, classes: Sequence[str]) -> dict[str, Any]:
-    """IoU of the labeled classes of a set in which only some are labeled.
+def labeled_scores(
+    confusion: np.ndarray, label_set: LabelSet, classes: Sequence[str]
+) -> dict[str, Any]:
+    """IoU of the labeled classes of a label set in which only some classes are labeled.
 
     Args:
         confusion: (K, K) counts, rows true, columns predicted.
         label_set: The K classes.
-        classes: Names of the labeled ones. Any other counts as the first class of the set, see `scored_ids`.
+        classes: Names of the labeled classes. All others count as the first class of the set, see `scored_ids`.
 
     Returns:
         `mean_iou` over `classes`, `iou` per class; a class neither labeled nor predicted anywhere is left out.
@@ -155,11 +171,15 @@ def labeled_scores(confusion: np.ndarray, label_set: LabelSet, classes: Sequence
     merged = np.zeros_like(confusion)
     np.add.at(merged, (table[:, None], table[None]), confusion)
     scores = metrics.iou(merged)[[label_set.label2id[name] for name in classes]]
-    present = {name: float(value) for name, value in zip(classes, scores, strict=True) if not np.isnan(value)}
+    present = {
+        name: float(value)
+        for name, value in zip(classes, scores, strict=True)
+        if not np.isnan(value)
+    }
     return {"mean_iou": metrics.mean_of_present(scores), "iou": present}
 
 
-def report(confusion: np.ndarray, label_set: LabelSet) -> dict[str, Any]:
+def confusion_scores(confusion: np.ndarray, label_set: LabelSet) -> dict[str, Any]:
     """Scores of a confusion matrix as plain numbers, ready for JSON.
 
     Returns:

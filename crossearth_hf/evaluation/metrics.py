@@ -41,16 +41,22 @@ def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: i
         (K, K) int64, rows true, columns predicted.
 
     Raises:
-        ValueError: shapes that differ, or a class outside 0 to K-1.
+        ValueError: The shapes differ, or a class lies outside 0 to K-1.
     """
     if predictions.shape != labels.shape:
-        raise ValueError(f"predictions {predictions.shape} and labels {labels.shape} must have the same shape")
+        raise ValueError(
+            f"predictions {predictions.shape} and labels {labels.shape} must have the same shape"
+        )
     labeled = labels != IGNORE_INDEX
     truth, predicted = labels[labeled].astype(np.int64), predictions[labeled].astype(np.int64)
     for name, ids in (("label", truth), ("prediction", predicted)):
         if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
-            raise ValueError(f"a {name} lies outside 0 to {num_classes - 1}: {ids.min()} to {ids.max()}")
-    return np.bincount(truth * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+            raise ValueError(
+                f"a {name} lies outside 0 to {num_classes - 1}: {ids.min()} to {ids.max()}"
+            )
+    return np.bincount(truth * num_classes + predicted, minlength=num_classes**2).reshape(
+        num_classes, num_classes
+    )
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
@@ -70,12 +76,12 @@ def recall(confusion: np.ndarray) -> np.ndarray:
 
 
 def accuracy(confusion: np.ndarray) -> float:
-    """Share of all labeled pixels that are right; NaN where no pixel is labeled."""
+    """Share of all labeled pixels that are right; NaN if no pixel is labeled."""
     return float(ratio(np.trace(confusion), confusion.sum()))
 
 
 def means_of_present(scores: np.ndarray) -> np.ndarray:
-    """(...) means of (..., K) scores over the classes that have one; NaN where none has."""
+    """(...) means of (..., K) scores over the classes that have one; NaN if none has."""
     return ratio(np.nansum(scores, axis=-1), (~np.isnan(scores)).sum(-1))
 
 
@@ -97,7 +103,7 @@ def foreground_iou(confusion: np.ndarray) -> float | None:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Element-wise quotient in float64, NaN where the denominator is 0."""
+    """Element-wise quotient in float64, NaN if the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
 

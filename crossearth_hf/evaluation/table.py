@@ -6,7 +6,12 @@ from .numbers import ABSENT, percent, percent_interval
 from .report_file import METRICS, Entry, Report
 from .report_folder import SELECTIONS, means
 
-_TITLES = ("target", "images", *(metric.title for metric in METRICS.values()), "published (other harness)")
+_TITLES = (
+    "target",
+    "images",
+    *(metric.title for metric in METRICS.values()),
+    "published (other harness)",
+)
 _WITH_INTERVAL = ("mean_iou", "foreground_iou")
 
 
@@ -26,13 +31,22 @@ def terminal_table(report: Report) -> str:
     if report.selection == SELECTIONS["oracle"]:
         notes.append("The checkpoint was chosen on the target itself: an oracle, no result.")
     levels = {f"{100 * entry.level:g} %" for entry in report.entries.values()}
-    notes.append(f"In percent; in brackets the {', '.join(sorted(levels))} confidence interval over images.")
-    return "\n".join([f"{report.name}, {report.selection}, {report.dtype}", "", *_aligned(rows), "", *notes])
+    notes.append(
+        f"In percent; in brackets the {', '.join(sorted(levels))} confidence interval over images."
+    )
+    return "\n".join(
+        [f"{report.name}, {report.selection}, {report.dtype}", "", *_aligned(rows), "", *notes]
+    )
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     published = ", ".join(f"{method} {score:.1f}" for method, score in entry.published.items())
-    return entry.name, str(entry.images), *(_score(entry, key) for key in METRICS), published or ABSENT
+    return (
+        entry.name,
+        str(entry.images),
+        *(_score(entry, key) for key in METRICS),
+        published or ABSENT,
+    )
 
 
 def _score(entry: Entry, key: str) -> str:
@@ -52,9 +66,13 @@ def _notes(entry: Entry) -> list[str]:
     if entry.incomplete:
         notes.append(f"{entry.name} was scored on a part of its images.")
     if entry.assumed:
-        notes.append(f"The data of {entry.name} were built from archives whose layout is assumed, not confirmed.")
+        notes.append(
+            f"The data of {entry.name} were built from archives whose layout is assumed, not confirmed."
+        )
     if entry.mapped:
-        notes.append(f"{entry.name} has other classes than the model, whose classes count as mapped in the report.")
+        notes.append(
+            f"{entry.name} has other classes than the model, whose classes count as mapped in the report."
+        )
     if len(entry.scored_classes) < len(entry.classes):
         notes.append(
             f"{entry.name} is scored over {', '.join(entry.scored_classes)} only; the rest counts as one class."
@@ -69,8 +87,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     sides = [max(len(row[column]) for row in full if row[1] or row[2]) for column in range(width)]
     lines = []
     for row in full:
-        cells = [row[column].ljust(side) if column in (0, width - 1) else row[column].rjust(side)
-                 for column, side in enumerate(sides)]  # fmt: skip
+        cells = [text.rjust(side) for text, side in zip(row, sides, strict=True)]
+        for column in (0, width - 1):
+            cells[column] = row[column].ljust(sides[column])
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
     return lines

@@ -1,4 +1,4 @@
-"""Counts of every image of a target, on any number of processes, and the scores that they make together."""
+"""Counts for each image of a target, from any number of processes, and the scores computed from them."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -22,19 +22,19 @@ from .metrics import ConfusionMatrix
 from .targets import Task
 
 EXAMPLE_SIDE = 1024
-"""Largest height and width of a kept example in pixels; the middle of larger images is kept."""
+"""Largest height and width of a kept example in pixels; of larger images the middle is kept."""
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What an image adds to the scores.
+    """The counts of an image.
 
     Attributes:
-        index: Place among the images of its target.
-        name: Of the image.
+        index: Index among the images of its target.
+        name: Name of the image.
         digest: Hash of its name, its size and its labels.
         confusion, boundary, calibration: Counts of its pixels.
-        example: Its `image` (the first three bands), `truth` and `prediction`, if it is kept.
+        example: Its `image` (the first three bands), `truth` and `prediction`, if the image is kept.
     """
 
     index: int
@@ -55,17 +55,17 @@ def count_images(
     batch_size: int,
     examples: int,
 ) -> list[ImageCounts]:
-    """Counts of all images in their order, the same on every process; one image is in memory at a time.
+    """Counts of all images in order, the same on every process; one image is in memory at a time.
 
-    Every process takes its share of the images. What it counts of an image does not depend on the others, so that any
-    number of processes gives the same numbers.
+    Each process takes a share of the images. The counts of an image do not depend on other images, so any number of
+    processes gives the same numbers.
 
     Args:
-        model, processor: What is scored, in eval mode.
-        task: How.
-        images: Those of the task.
+        model, processor: The model to score, in eval mode.
+        task: How to score it.
+        images: Images of the task.
         batch_size: Windows per forward pass.
-        examples: How many images to keep, see `example_indices`.
+        examples: Number of images to keep, see `example_indices`.
     """
     state, kept, counted = PartialState(), set(example_indices(len(images), examples)), []
     mine = range(state.process_index, len(images), state.num_processes)
@@ -80,7 +80,7 @@ def count_images(
 
 
 def example_indices(images: int, examples: int) -> list[int]:
-    """Places of the images that are kept: evenly spread, chosen by no score, the same for every model."""
+    """Indices of the kept images: evenly spread, independent of scores, the same for every model."""
     count = min(images, examples)
     return [(2 * step + 1) * images // (2 * count) for step in range(count)]
 
@@ -92,7 +92,7 @@ def label_digest(name: str, labels: np.ndarray) -> str:
 
 
 def fingerprint(digests: Iterable[str]) -> str:
-    """SHA-256 of the `label_digest` of all images in their order: cheap, for it leaves the pixels of images out."""
+    """SHA-256 of the `label_digest` of all images in order; cheap, because it leaves out the images' pixels."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -101,8 +101,15 @@ def summarize(counts: Sequence[ImageCounts], task: Task, resamples: int) -> dict
 
     Means are over the scored classes that are labeled or predicted anywhere.
     """
-    classes, scored = len(task.label_set.classes), [task.label_set.label2id[name] for name in task.scored]
-    confusion, boundary, calibration = ConfusionMatrix(classes), BoundaryCounts(classes), CalibrationCounts()
+    classes, scored = (
+        len(task.label_set.classes),
+        [task.label_set.label2id[name] for name in task.scored],
+    )
+    confusion, boundary, calibration = (
+        ConfusionMatrix(classes),
+        BoundaryCounts(classes),
+        CalibrationCounts(),
+    )
     for each in counts:
         confusion.merge(each.confusion)
         boundary.merge(each.boundary)
@@ -120,7 +127,9 @@ def summarize(counts: Sequence[ImageCounts], task: Task, resamples: int) -> dict
             "boundary_iou": number(metrics.mean_of_present(boundary.iou()[scored])),
             "expected_calibration_error": number(calibration.error()),
         },
-        "intervals": _intervals(np.stack([each.confusion.counts for each in counts]), scored, task, resamples),
+        "intervals": _intervals(
+            np.stack([each.confusion.counts for each in counts]), scored, task, resamples
+        ),
         "reliability": {
             "confidence": [number(value) for value in certainty],
             "accuracy": [number(value) for value in hits],
@@ -130,12 +139,18 @@ def summarize(counts: Sequence[ImageCounts], task: Task, resamples: int) -> dict
     }
 
 
-def _count(task: Task, index: int, image: LabeledImage, predicted: Prediction, *, keep: bool) -> ImageCounts:
-    """What an image adds; with `keep` also its pixels."""
+def _count(
+    task: Task, index: int, image: LabeledImage, predicted: Prediction, *, keep: bool
+) -> ImageCounts:
+    """The counts of an image; with `keep` also its pixels."""
     classes, name = len(task.label_set.classes), task.image_name(image)
     truth = task.label_ids()[predicted.labels]  # (H, W)
     prediction = task.prediction_ids()[predicted.classes()]  # (H, W)
-    confusion, boundary, calibration = ConfusionMatrix(classes), BoundaryCounts(classes), CalibrationCounts()
+    confusion, boundary, calibration = (
+        ConfusionMatrix(classes),
+        BoundaryCounts(classes),
+        CalibrationCounts(),
+    )
     confusion.add(prediction, truth)
     boundary.add(prediction, truth)
     calibration.add(predicted.confidence(), prediction, truth)
@@ -144,7 +159,9 @@ def _count(task: Task, index: int, image: LabeledImage, predicted: Prediction, *
         example = {key: _middle(values) for key, values in maps.items()}
     else:
         example = None
-    return ImageCounts(index, name, label_digest(name, predicted.labels), confusion, boundary, calibration, example)
+    return ImageCounts(
+        index, name, label_digest(name, predicted.labels), confusion, boundary, calibration, example
+    )
 
 
 def _middle(values: np.ndarray) -> np.ndarray:
@@ -153,15 +170,20 @@ def _middle(values: np.ndarray) -> np.ndarray:
     return values[top : top + EXAMPLE_SIDE, left : left + EXAMPLE_SIDE].copy()
 
 
-def _intervals(confusions: np.ndarray, scored: Sequence[int], task: Task, resamples: int) -> dict[str, Any]:
+def _intervals(
+    confusions: np.ndarray, scored: Sequence[int], task: Task, resamples: int
+) -> dict[str, Any]:
     """Confidence intervals of (N, K, K) counts per image, as the report holds them."""
     bounds = bootstrap_intervals(confusions, scored, resamples=resamples, level=LEVEL, seed=SEED)
     low, high = (_of_scored(values, task) for values in bounds.iou)
+    foreground = None
+    if bounds.iou.shape[1] == 2:
+        foreground = _pair(*map(number, bounds.iou[:, 1]))
     return {
         "level": LEVEL,
         "resamples": resamples,
         "mean_iou": _pair(*map(number, bounds.mean_iou)),
-        "foreground_iou": _pair(*map(number, bounds.iou[:, 1])) if bounds.iou.shape[1] == 2 else None,
+        "foreground_iou": foreground,
         "iou": {name: _pair(low[name], high[name]) for name in low},
     }
 
@@ -178,7 +200,8 @@ def _image_scores(counts: ImageCounts, scored: Sequence[int]) -> dict[str, Any]:
 def _of_scored(values: np.ndarray, task: Task) -> dict[str, float | None]:
     """(K,) values by class name; None for a class that is not labeled."""
     named = by_class(values, task.label_set)
-    return {name: value if name in task.scored else None for name, value in named.items()}
+    unscored = dict.fromkeys(set(named) - set(task.scored))
+    return named | unscored
 
 
 def _pair(low: float | None, high: float | None) -> list[float] | None:

@@ -1,7 +1,8 @@
-"""JSON and YAML that people hand over, and headers of weight files: read within bounds, or refused in a sentence."""
+"""JSON, YAML and headers of weight files from strangers: read within limits, or refused in one sentence."""
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,30 +14,37 @@ import yaml
 from ..errors import InputError, reason_of, shown
 
 LARGEST_JSON = 16 << 20
-"""Bytes of a JSON document or a header of weights; our choice: a model of 1000 blocks has a header of 4 MiB."""
+"""Largest JSON document or header of weights, in bytes; our choice: a model of 1000 blocks has a header of 4 MiB."""
 
 LARGEST_YAML = 256 << 10
-"""Bytes of a YAML document; our choice: reading that takes some seconds."""
+"""Largest YAML document, in bytes; our choice: reading it takes some seconds."""
+
+_BARE_COLOR = re.compile(
+    r"^[^#'\"]*:[ \t]+(#[0-9a-fA-F]{6})\b", re.MULTILINE
+)  # YAML takes it for a comment
 
 
-def read_json(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
-    """The object that a JSON file holds.
+def read_json(
+    path: str | os.PathLike[str], remedy: str, largest: int = LARGEST_JSON
+) -> dict[str, Any]:
+    """The object in a JSON file.
 
     Args:
-        path: A regular file of at most `LARGEST_JSON` bytes, UTF-8.
+        path: A regular file, UTF-8.
         remedy: What to do about a wrong one; ends the sentence.
+        largest: Bytes that are read at most.
 
     Raises:
-        InputError: no such file, no regular one, too large, no text, no JSON, no object.
+        InputError: The file is missing, not regular, too large, or not a JSON object.
     """
     try:
-        return _json_object(_text(Path(path), LARGEST_JSON))
+        return _json_object(_text(Path(path), largest))
     except _Unreadable as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
 def read_yaml(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
-    """The mapping that a YAML file of at most `LARGEST_YAML` bytes holds; `InputError` as in `read_json`."""
+    """The mapping in a YAML file of at most `LARGEST_YAML` bytes; raises `InputError` as in `read_json`."""
     try:
         return _yaml_mapping(_text(Path(path), LARGEST_YAML))
     except _Unreadable as error:
@@ -44,44 +52,58 @@ def read_yaml(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
 
 
 def tensor_shapes(path: str | os.PathLike[str], remedy: str) -> dict[str, tuple[int, ...]]:
-    """Name to shape of the tensors in a .safetensors file, by its header alone; `InputError` if that is damaged."""
+    """Shapes of the tensors in a .safetensors file by their names, from its header; `InputError` if it is damaged."""
     try:
         with _opened(Path(path)) as file:
             size = int.from_bytes(file.read(8), "little")
             if size > LARGEST_JSON:
-                raise _Unreadable(f"it gives its header {size} bytes, of which at most {LARGEST_JSON} are read")
+                raise _Unreadable(
+                    f"its header would have {size} bytes, and the limit is {LARGEST_JSON}"
+                )
             header = _json_object(file.read(size))
         header.pop("__metadata__", None)
         return {name: _shape(name, entry) for name, entry in header.items()}
     except _Unreadable as error:
-        raise InputError(f"{path} is not a weight file or is incomplete ({error}); {remedy}") from error
+        raise InputError(
+            f"{path} is not a weight file or is incomplete ({error}); {remedy}"
+        ) from error
 
 
 class _Unreadable(Exception):
-    """Why a file is not what it should be."""
+    """The reason why a file is refused."""
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except RecursionError:
-        raise _Unreadable("it is no JSON: it is nested too deeply") from None
+        raise _Unreadable("its JSON is nested too deeply") from None
     except ValueError as error:
-        raise _Unreadable(f"it is no JSON: {reason_of(error)}") from error
+        raise _Unreadable(f"it is not JSON: {reason_of(error)}") from error
     if not isinstance(value, dict):
-        raise _Unreadable("it holds no JSON object")
+        raise _Unreadable("it is not a JSON object")
     return value
 
 
 def _yaml_mapping(text: str) -> dict[str, Any]:
+    color = _BARE_COLOR.search(text)
+    if color is not None:
+        raise _Unreadable(
+            f"the color {color[1]} is not in quotes, and what follows a # is a comment"
+        )
     try:
         value = yaml.load(text, _PlainLoader)
     except RecursionError:
         raise _Unreadable("it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # invalid dates, lists as keys
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as error:  # invalid dates, lists as keys
         raise _Unreadable(reason_of(error)) from error
     if not isinstance(value, dict):
-        raise _Unreadable("it holds no fields, is not a list of 'name: value' lines")
+        raise _Unreadable("it does not consist of 'name: value' lines")
     return value
 
 
@@ -96,12 +118,22 @@ def _shape(name: str, entry: Any) -> tuple[int, ...]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Without references to other places of the document: a few lines of them make billions of values."""
+    """Raises an error for references within the document, because a few lines can expand to billions of values.
+
+    It also refuses a name that stands twice, of which YAML's own reader would keep the last value alone.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("references such as *name are not read")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"it has {shown(name)} twice")
+        return super().construct_mapping(node, deep=deep)
 
 
 def _text(path: Path, limit: int) -> str:
@@ -118,7 +150,7 @@ def _text(path: Path, limit: int) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A regular file: a pipe would never end."""
+    """Opens a regular file; a pipe might never end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _Unreadable("it is not a regular file")

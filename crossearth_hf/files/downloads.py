@@ -1,4 +1,4 @@
-"""Files of models on the Hub: the newest where it answers in time, else those that were kept from before."""
+"""Files of models on the Hub: the newest if it answers in time, else those in the cache."""
 
 import threading
 from functools import cache
@@ -19,7 +19,7 @@ from ..errors import LONGEST_FOREIGN_TEXT, InputError, on_one_line, reason_of
 from .documents import read_json
 
 ANSWER_SECONDS = 4.0
-"""How long the Hub may take to answer at all before it counts as out of reach; our choice."""
+"""Seconds without any answer after which the Hub counts as out of reach; our choice."""
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -27,7 +27,7 @@ _EXTRAS = (PROCESSOR, "processor_config.json", "earth_style.safetensors", "train
 
 
 def check_repository(repo_id: str) -> None:
-    """Raises `InputError` for what is not a name of a repository on the Hub."""
+    """Raises `InputError` for anything but a name of a repository on the Hub."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -40,13 +40,20 @@ def hub_file(repo_id: str, name: str, *, revision: str | None = None) -> Path:
     """A file of a model repository, in the Hub's cache on this machine.
 
     Raises:
-        InputError: no name of a repository; no such repository or file; no answer within `ANSWER_SECONDS`, and the file
-            was not loaded before.
+        InputError: The repository is invalid or unknown, the file is missing in it, or the Hub does not answer within
+            `ANSWER_SECONDS` for a file that is not in the cache.
     """
     path = _fetched(repo_id, name, revision)
     if path is None:
-        raise InputError(f"'{repo_id}' on the Hub holds no file {on_one_line(name, LONGEST_FOREIGN_TEXT)}; check it")
+        raise InputError(
+            f"'{repo_id}' on the Hub has no file {on_one_line(name, LONGEST_FOREIGN_TEXT)}; check the name"
+        )
     return path
+
+
+def hub_dataset_file(repo_id: str, name: str) -> Path | None:
+    """A file of a repository of data, see `hub_file`; None if it has none of that name."""
+    return _fetched(repo_id, name, None, repo_type="dataset")
 
 
 def hub_model(repo_id: str) -> Path:
@@ -63,7 +70,7 @@ def hub_model(repo_id: str) -> Path:
 
 
 def weight_parts(index: Path) -> list[str]:
-    """Names of the files over which a model.safetensors.index.json spreads the weights."""
+    """Names of the weight files that a model.safetensors.index.json lists."""
     remedy = "save the model again"
     names = read_json(index, remedy).get("weight_map")
     if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()):
@@ -71,24 +78,26 @@ def weight_parts(index: Path) -> list[str]:
     else:
         files = set()
     if not files or any(Path(name).name != name for name in files):
-        raise InputError(f"{index} names no files of weights beside it (weight_map); {remedy}")
+        raise InputError(f"{index} does not list weight files beside it (weight_map); {remedy}")
     return sorted(files)
 
 
 def is_online() -> bool:
-    """Whether the Hub answers; asked once a process."""
+    """Whether the Hub answers; checked once per process."""
     return not constants.is_offline_mode() and _answers()
 
 
 def require_online(what: str) -> None:
-    """Raises `InputError` where the Hub does not answer: `what` is what cannot be done."""
+    """Raises `InputError` if the Hub does not answer; `what` says what cannot be done."""
     if not is_online():
-        raise InputError(f"{what}: the Hub ({constants.ENDPOINT}) does not answer; check the network")
+        raise InputError(
+            f"{what}: the Hub ({constants.ENDPOINT}) does not answer; check the network"
+        )
 
 
 @cache
 def _answers() -> bool:
-    """Whether anything answers at the Hub's address. In a thread: looking up a name cannot be given a limit."""
+    """Whether anything answers at the Hub's address. In a thread, because looking up a name has no time limit."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -104,17 +113,25 @@ def _answers() -> bool:
     return answered.is_set()
 
 
-def _fetched(repo_id: str, name: str, revision: str | None) -> Path | None:
-    """A file of a repository; None where the repository has none of that name."""
+def _fetched(
+    repo_id: str, name: str, revision: str | None, repo_type: str | None = None
+) -> Path | None:
+    """A file of a repository; None if the repository does not have it."""
     check_repository(repo_id)
     online = is_online()
     try:
         path = hf_hub_download(
-            repo_id, name, revision=revision, local_files_only=not online, etag_timeout=ANSWER_SECONDS
+            repo_id,
+            name,
+            repo_type=repo_type,
+            revision=revision,
+            local_files_only=not online,
+            etag_timeout=ANSWER_SECONDS,
         )
         return Path(path)
     except LocalEntryNotFoundError as error:
-        if revision is not None and not online:  # of a repository that was loaded before, perhaps without this file
+        # of a repository that was loaded before, perhaps without this file
+        if revision is not None and not online:
             return None
         raise InputError(
             f"'{repo_id}' is not a path on this machine and cannot be downloaded from the Hub ({constants.ENDPOINT} "
@@ -123,7 +140,9 @@ def _fetched(repo_id: str, name: str, revision: str | None) -> Path | None:
     except EntryNotFoundError:
         return None
     except GatedRepoError as error:
-        raise InputError(f"'{repo_id}' on the Hub is open to accepted users only; ask for access and log in") from error
+        raise InputError(
+            f"'{repo_id}' on the Hub is open to accepted users only; ask for access and log in"
+        ) from error
     except RepositoryNotFoundError as error:
         raise InputError(
             f"'{repo_id}' is neither a path on this machine nor a public repository of the Hub; check the spelling, or "

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-_IN_A_WHEEL = _PACKAGE / "hub_cards"
 
-HUB_CARDS = _IN_A_WHEEL if _IN_A_WHEEL.is_dir() else _PACKAGE.parent / "hub_cards"
+HUB_CARDS = _PACKAGE / "hub_cards"
+if not HUB_CARDS.is_dir():
+    HUB_CARDS = _PACKAGE.parent / "hub_cards"

@@ -7,21 +7,29 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import InputError
-from .working_folders import clear_abandoned, move_into_place, remove_folder, side_files, working_folder
+from .working_folders import (
+    clear_abandoned,
+    is_own_side_file,
+    move_into_place,
+    remove_folder,
+    side_files,
+    working_folder,
+)
 
 _PROBE_BYTES = 4 * 2**20  # more than GDAL writes at once
 
 
 def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], *, overwrite: bool) -> Path:
-    """Where a result will be written, symbolic links followed.
+    """The path of a result, with symbolic links resolved.
 
     Args:
-        path: As a person typed it.
+        path: The path as a person typed it.
         suffixes: Allowed endings in lower case, such as ".tif".
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        InputError: for another ending, a missing or unwritable folder, a folder in the file's place, an existing file.
+        InputError: The path has another ending, its folder is missing or not writable, or a folder or an existing file
+            is in its place.
     """
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder; name the file to write in it")
@@ -31,50 +39,57 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], *, overw
 
 
 def check_place(path: str | os.PathLike[str], *, overwrite: bool, parents: bool = False) -> Path:
-    """Where a file or folder will be written, symbolic links followed; with `parents` missing folders above are made.
+    """The path of a file or folder to write, with symbolic links resolved; `parents` makes missing folders above it.
 
-    What killed processes left beside it is cleared away.
+    Working folders that killed processes left beside it are removed.
 
     Raises:
-        InputError: for a missing or unwritable parent folder, something that exists there, side files of nothing.
+        InputError: The parent folder is missing or not writable, the file exists already, or side files exist without
+            their raster.
     """
     target = Path(os.path.realpath(path))
     if parents:
-        with suppress(OSError):  # what is wrong with the folder is said below
+        with suppress(OSError):  # the checks below report the reason
             target.parent.mkdir(parents=True, exist_ok=True)
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist; create it first")
     check_writable(target.parent)
     clear_abandoned(target.parent)
     if target.exists() and not overwrite:
-        raise InputError(f"{path} exists already; add --overwrite to replace it or choose another name")
+        raise InputError(
+            f"{path} exists already; add --overwrite to replace it or choose another name"
+        )
     _check_side_files(target)
     return target
 
 
 def check_writable(folder: Path) -> None:
-    """Raises `InputError` unless files can be made in a folder: permissions alone do not say so everywhere."""
+    """Raises `InputError` unless files can be made in a folder; on some systems permissions do not show that."""
     try:
         may_write = os.access(folder, os.W_OK | os.X_OK)
         if may_write:
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f"the folder {folder} is not writable ({error.strerror}); choose another one") from error
+        raise InputError(
+            f"the folder {folder} is not writable ({error.strerror}); choose another one"
+        ) from error
     if not may_write:
         raise InputError(f"the folder {folder} is not writable; choose another one")
 
 
 def check_distinct(inputs: Iterable[str | os.PathLike[str]], outputs: Iterable[Path]) -> None:
-    """Raises `InputError` if an output, or a side file that goes with it, is an input or another output.
+    """Raises `InputError` if an output, or one of its side files, is an input or another output.
 
-    Links and other spellings of a path count. Of rasters the inputs are all files that GDAL reads (`files_of`).
+    Links and other spellings of a path count too. Inputs of a raster are all files that GDAL reads (`files_of`).
     """
     known = {key: path for path in inputs for key in _identity(path)}
     for output in outputs:
         for place in (output, *side_files(output)):
             other = next((known[key] for key in _identity(place) if key in known), None)
             if other is not None:
-                raise InputError(f"the output {output} is the same file as {other}; choose another name for it")
+                raise InputError(
+                    f"the output {output} is the same file as {other}; choose another name for it"
+                )
         known |= dict.fromkeys(_identity(output), output)
 
 
@@ -82,24 +97,35 @@ def check_outside(inputs: Iterable[str | os.PathLike[str]], folder: Path) -> Non
     """Raises `InputError` if an input lies in a folder that is to be replaced or removed."""
     place = Path(os.path.realpath(folder))
     for path in inputs:
-        if place in Path(os.path.realpath(path)).parents or place in Path(os.path.abspath(path)).parents:
-            raise InputError(f"{path} lies inside {folder}, which would be replaced; choose another name")
+        if (
+            place in Path(os.path.realpath(path)).parents
+            or place in Path(os.path.abspath(path)).parents
+        ):
+            raise InputError(
+                f"{path} lies inside {folder}, which would be replaced; choose another name"
+            )
 
 
 def check_apart(inputs: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:
-    """Raises `InputError` if a folder that is written to is an input, lies inside one or holds one; links count."""
+    """Raises `InputError` if an output folder is an input, lies inside one or contains one; links count too."""
     place = Path(os.path.realpath(folder))
     for path in inputs:
         source = Path(os.path.realpath(path))
         if place == source or source in place.parents:
-            raise InputError(f"{folder} lies in {path}, which is only read; choose a folder outside of it")
+            raise InputError(
+                f"{folder} lies in {path}, which is an input; choose a folder outside of it"
+            )
         if place in source.parents:
-            raise InputError(f"{path} lies inside {folder}, where results go; choose another folder for them")
+            raise InputError(
+                f"{path} lies inside {folder}, the folder of the results; choose another folder for them"
+            )
 
 
 def check_replaced(target: Path, replacement: Path) -> None:
-    """Raises `InputError` if a folder that is to be replaced holds something that its replacement does not."""
-    strangers = {path.name for path in target.glob("*")} - {path.name for path in replacement.iterdir()}
+    """Raises `InputError` if a folder to be replaced contains something that its replacement lacks."""
+    strangers = {path.name for path in target.glob("*")} - {
+        path.name for path in replacement.iterdir()
+    }
     if strangers:
         raise InputError(
             f"{target / min(strangers)} would be lost: {target} is replaced as a whole; move it away or choose "
@@ -108,20 +134,21 @@ def check_replaced(target: Path, replacement: Path) -> None:
 
 
 def _identity(path: str | os.PathLike[str]) -> list[object]:
-    """What two names of one file share: their path without links; where the file exists, its number."""
+    """Keys that all names of a file share: its path without links and, if it exists, its inode."""
     keys: list[object] = [os.path.realpath(path)]
     with suppress(OSError, ValueError):
         status = os.stat(path)
-        keys += [(status.st_dev, status.st_ino)] if status.st_ino else []
+        if status.st_ino:
+            keys.append((status.st_dev, status.st_ino))
     return keys
 
 
 def _check_side_files(target: Path) -> None:
-    """Raises `InputError` for what lies where GDAL looks for side files of `target` and may not be removed with it."""
+    """Raises `InputError` for side files of `target` that must not be removed with it."""
     for path in filter(os.path.lexists, side_files(target)):
-        if not os.path.lexists(target):
+        if not os.path.lexists(target) and not is_own_side_file(path):
             raise InputError(
-                f"{path} exists without {target.name} and would be taken for a part of it; move it away or choose "
+                f"{path} exists without {target.name} and would be read as a part of it; move it away or choose "
                 "another name"
             )
         if path.is_dir() and not path.is_symlink():
@@ -135,21 +162,23 @@ def _check_side_files(target: Path) -> None:
 def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
     """Yields a temporary path for each target, in a hidden folder beside it; moves all of them at a regular end.
 
-    A folder made at such a path takes the place of the whole target; side files that GDAL writes beside one move with
-    it, those of the file that it replaces go. After an exception, Ctrl-C included, nothing is left behind and the
-    targets are as they were; what a kill leaves behind, the next call beside it clears away. More working files may be
-    put into the folders of the yielded paths; targets in one folder share one.
+    A folder made at such a path replaces the whole target. Side files that GDAL writes beside a path move with it, and
+    those of a replaced file are removed. After an exception, Ctrl-C included, nothing is left behind and the targets
+    are unchanged; the next call beside it removes what a kill leaves behind. The folders of the yielded paths may hold
+    other working files; targets in one folder share one such folder.
 
     Raises:
-        InputError: where the folder or the disk refuses (permissions, no space), or side files of nothing are in the
-            way.
+        InputError: The file system refuses (permissions, no space), or side files without their raster are in the way.
     """
     moved: list[Path] = []
     try:
         with ExitStack() as stack:
             parents = {target.parent: [other.name for other in targets if other.parent == target.parent]
                        for target in targets}  # fmt: skip
-            folders = {parent: stack.enter_context(working_folder(parent, names)) for parent, names in parents.items()}
+            folders = {
+                parent: stack.enter_context(working_folder(parent, names))
+                for parent, names in parents.items()
+            }
             stages = [folders[target.parent] / target.name for target in targets]
             yield stages
             for target in targets:
@@ -161,17 +190,19 @@ def staged(targets: Sequence[Path]) -> Iterator[list[Path]]:
         reason = error.strerror or str(error)
         names = " and ".join(map(str, targets[len(moved) :]))
         if moved:
-            state = f"{' and '.join(map(str, moved))} was written before"
+            state = f"{' and '.join(map(str, moved))} was already written"
         else:
             state = "nothing was changed"
         raise InputError(f"{names} cannot be written: {reason}; {state}") from error
 
 
-def replace_folder(stage: Path, target: Path, aside: Path, *, remove: Callable[[Path], None] = remove_folder) -> None:
-    """Puts the folder `stage` in the place of `target`, which need not exist; the former content goes.
+def replace_folder(
+    stage: Path, target: Path, aside: Path, *, remove: Callable[[Path], None] = remove_folder
+) -> None:
+    """Moves the folder `stage` to `target` and removes the former content of `target`, if there is any.
 
-    Where the move fails, the former content is put back. A kill between the two moves leaves it in `aside`, a path on
-    the same file system that is emptied first, by `remove`.
+    If the move fails, the former content is put back. A kill between the two moves leaves it in `aside`, a path on the
+    same file system that `remove` empties first.
     """
     remove(aside)
     try:
@@ -186,7 +217,7 @@ def replace_folder(stage: Path, target: Path, aside: Path, *, remove: Callable[[
 
 
 def refusal_of_disk(folder: Path) -> str | None:
-    """Why nothing can be written into a folder, in the system's words, which GDAL does not pass on; else None."""
+    """The system's reason why nothing can be written into a folder, which GDAL does not pass on; else None."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))

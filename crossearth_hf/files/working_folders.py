@@ -1,7 +1,7 @@
 """Hidden folders for work in progress, and the moves from there into place.
 
-A folder is this package's own by the note in it, never by its name: nothing else is ever removed. What killed processes
-leave in such a folder, the next call beside it clears away or puts back.
+Only the note in a folder, never its name, marks it as this package's own; nothing else is ever removed. After a kill,
+the next call beside such a folder removes its content or puts it back.
 """
 
 import json
@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,36 +23,68 @@ if sys.platform != "win32":
 
 NOTE = ".made-by-crossearth.json"
 """Name of the note that marks a folder."""
+NOTES = (NOTE, f"{NOTE}.new")
+"""The note, and a fresh one that is about to take its place."""
 
 _PREFIX = ".crossearth-"
 _MAKER = {"made by": "crossearth"}
-_LEAVING, _REPLACED = ".leaving", ".replaced"  # a former result: its files move there one by one; all of them are there
+_LEAVING, _REPLACED = (
+    ".leaving",
+    ".replaced",
+)  # a former result: while its files move there; once all have
 _PAUSE = 0.1  # seconds between two looks at a lock
 _RASTERS = (".tif", ".tiff", ".png")
 _SIDE_ENDINGS = (".aux.xml", ".ovr", ".msk", ".OVR", ".MSK")
-_WORLD_FILES = (".tfw", ".tifw", ".wld")  # they place a map that has no place of its own
+_WORLD_FILES = (
+    ".tfw",
+    ".tifw",
+    ".wld",
+)  # these georeference a map that has no georeference of its own
+_STYLE = ".qml"  # of QGIS
+_MOST_BYTES = 2**20  # of a side file that is searched for the note
+
+OWN_SIDE_FILE = "made by crossearth"
+"""Note in the side files that this package writes itself."""
 
 
 def side_files(raster: Path) -> list[Path]:
-    """Where GDAL looks for statistics, place, overviews and mask of a raster; none for files of other kinds."""
+    """Files in which GDAL looks for statistics, georeference, overviews and mask of a raster; [] for other files.
+
+    Of GeoTIFFs also the style that QGIS loads with them, unless somebody else has made one: that belongs to its author.
+    """
     kind = raster.suffix.lower()
     if kind not in _RASTERS:
         return []
     beside = [Path(f"{raster}{ending}") for ending in _SIDE_ENDINGS]
     if kind == ".png":
         return beside
-    return beside + [raster.with_suffix(ending) for ending in _WORLD_FILES]
+    beside += [raster.with_suffix(ending) for ending in _WORLD_FILES]
+    style = raster.with_suffix(_STYLE)
+    if os.path.lexists(style) and not is_own_side_file(style):
+        return beside
+    return [*beside, style]
+
+
+def is_own_side_file(path: Path) -> bool:
+    """Whether a file has this package's note, as the names and colors beside maps do."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with open(path, "rb") as file:
+            return OWN_SIDE_FILE.encode() in file.read(_MOST_BYTES)
+    except OSError:
+        return False
 
 
 def mark(folder: Path, **facts: Any) -> None:
-    """Notes in a folder that this package made it, with facts for a later call; an earlier note is replaced at once."""
-    fresh = folder / f"{NOTE}.new"
+    """Writes a note into a folder that this package made, with facts for a later call; replaces an earlier note."""
+    fresh = folder / NOTES[1]
     fresh.write_text(json.dumps(_MAKER | facts, sort_keys=True), encoding="utf-8")
     os.replace(fresh, folder / NOTE)
 
 
 def marked(folder: Path) -> dict[str, Any] | None:
-    """The note in a folder that this package made for this user; None for anything else, links to folders included."""
+    """The note in a folder that this package made for this user; None for anything else, also for links."""
     note = folder / NOTE
     try:
         if not (is_own_folder(folder) and stat.S_ISREG(note.lstat().st_mode)):
@@ -66,32 +98,33 @@ def marked(folder: Path) -> dict[str, Any] | None:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Whether a path is a folder, no link to one, of the user whom this process's files belong to there."""
+    """Whether a path is a folder (not a link) of the user who owns the files that this process makes there."""
     try:
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode):
             return False
-        with tempfile.TemporaryFile(dir=path.parent) as file:  # some file systems give files to another user
+        # some file systems give files to another user
+        with tempfile.TemporaryFile(dir=path.parent) as file:
             return os.fstat(file.fileno()).st_uid == status.st_uid
     except OSError:
         return False
 
 
 def is_unmarked(folder: Path) -> bool:
-    """Whether a folder holds nothing that could be lost: a kill came before its note was written or after it went."""
-    return all(path.name == f"{NOTE}.new" for path in folder.iterdir())
+    """Whether a folder is empty except for a fresh note, as a kill before the note or after its removal leaves it."""
+    return all(path.name == NOTES[1] for path in folder.iterdir())
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a folder has the permissions that working folders are made with."""
+    """Whether a folder has the permissions of working folders."""
     return stat.S_IMODE(folder.lstat().st_mode) == stat.S_IRWXU
 
 
 @contextmanager
 def working_folder(parent: Path, results: Sequence[str]) -> Iterator[Path]:
-    """A hidden folder in `parent`, locked until it goes, from which results of these names move to `parent`.
+    """A hidden, locked folder in `parent`, from which results with these names move to `parent`.
 
-    Those that killed processes left there are cleared away.
+    It is removed at the end, and working folders of killed processes are removed at the start.
     """
     clear_abandoned(parent)
     folder, lock = _locked_folder(parent)
@@ -111,12 +144,12 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
         lock = _lock(folder, wait=True)
         if folder.exists():
             return folder, lock
-        if lock is not None:  # another process took it for abandoned before it was locked
+        if lock is not None:  # another process removed it as abandoned before it was locked
             os.close(lock)
 
 
 def clear_abandoned(parent: Path) -> None:
-    """Removes working folders that killed processes left in `parent`; what was moved aside in them returns."""
+    """Removes working folders that killed processes left in `parent`; files moved aside in them are put back."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if not _is_working_folder(folder):
@@ -134,7 +167,7 @@ def clear_abandoned(parent: Path) -> None:
 
 
 def _is_working_folder(folder: Path) -> bool:
-    """Whether a folder of our prefix is ours: by its permissions, and by a note that names it or by being empty."""
+    """Whether a folder with our prefix is ours: by its permissions and its note, or because it is empty."""
     if not (is_own_folder(folder) and is_private(folder)):
         return False
     note = marked(folder)
@@ -144,13 +177,16 @@ def _is_working_folder(folder: Path) -> bool:
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """A file descriptor that holds the folder's lock, which ends with the process, or None."""
+    """A file descriptor that holds the folder's lock until the process ends, or None."""
     if sys.platform == "win32":
         return None
+    operation = fcntl.LOCK_EX
+    if not wait:
+        operation |= fcntl.LOCK_NB
     with suppress(OSError):  # held by a living process, or a file system without locks
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, operation)
             return descriptor
         except BaseException:
             os.close(descriptor)
@@ -160,10 +196,10 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
 
 @contextmanager
 def alone_in(folder: Path, refusal: str, *, seconds: float = 0) -> Iterator[None]:
-    """Holds any folder, which a killed process gives back; file systems without locks do without.
+    """Locks any folder; a killed process releases it, and file systems without locks ignore it.
 
     Raises:
-        InputError: with the sentence `refusal`, where another process still holds it after so many seconds.
+        InputError: Another process still holds the lock after `seconds` seconds. The message is `refusal`.
     """
     until = time.monotonic() + seconds
     lock = _lock(folder, wait=False)
@@ -180,7 +216,7 @@ def alone_in(folder: Path, refusal: str, *, seconds: float = 0) -> Iterator[None
 
 
 def _is_held(folder: Path) -> bool:
-    """Whether another process has the lock of a folder, on a file system that knows locks."""
+    """Whether another process holds the lock of a folder, on a file system with locks."""
     if sys.platform == "win32":
         return False
     descriptor = os.open(folder, os.O_RDONLY)
@@ -192,31 +228,43 @@ def _is_held(folder: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
-    return True  # it has become free: to be taken now
+    return True  # it has become free: try again
 
 
-def remove_marked(folder: Path) -> None:
-    """Removes a working folder, its note last, so that a kill leaves one that is known; also if Ctrl-C comes then."""
+def remove_marked(folder: Path, owns: Callable[[Path], bool] = os.path.lexists) -> None:
+    """Removes a marked folder, also after Ctrl-C; its note goes last, so that a kill leaves a folder with a note.
+
+    Args:
+        folder: The folder.
+        owns: Whether a file or folder in it may be removed, by default all; the folder stays if anything else is left.
+    """
     try:
-        _remove_content(folder)
+        _remove_content(folder, owns)
     except KeyboardInterrupt:
-        _remove_content(folder)
+        _remove_content(folder, owns)
         raise
 
 
-def _remove_content(folder: Path) -> None:
+def _remove_content(folder: Path, owns: Callable[[Path], bool]) -> None:
     with suppress(OSError):
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != NOTE:
-                path.unlink(missing_ok=True)
-        (folder / NOTE).unlink(missing_ok=True)
+        for path in filter(owns, list(folder.iterdir())):
+            if path.name not in NOTES:
+                remove(path)
+        for name in reversed(NOTES):
+            (folder / name).unlink(missing_ok=True)
         folder.rmdir()
 
 
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_folder(folder: Path) -> None:
-    """Removes a folder, also if Ctrl-C comes meanwhile."""
+    """Removes a folder, also if Ctrl-C interrupts."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
     except KeyboardInterrupt:
@@ -225,12 +273,15 @@ def remove_folder(folder: Path) -> None:
 
 
 def move_into_place(stage: Path, target: Path) -> None:
-    """Moves a result from its working folder to `target`, together with the side files that GDAL wrote for it.
+    """Moves a result from its working folder to `target`, together with its side files.
 
-    Former side files go with the former file. Where a move fails, the former state is put back; a kill leaves it in
-    the working folder, from where `clear_abandoned` puts it back: at no moment is one map beside another's side files.
+    Side files of a replaced file are removed with it. A style that somebody else has made stays in place of ours. If a
+    move fails, the former files are put back; after a kill, `clear_abandoned` does that. A map is never beside the side
+    files of another one.
     """
-    old, new = ([path for path in side_files(raster) if os.path.lexists(path)] for raster in (target, stage))
+    old, new = (
+        [path for path in side_files(raster) if os.path.lexists(path)] for raster in (target, stage)
+    )
     replaces_folder = stage.is_dir() and os.path.lexists(target)
     if not (old or new or replaces_folder):
         os.replace(stage, target)  # at once
@@ -241,8 +292,9 @@ def move_into_place(stage: Path, target: Path) -> None:
         for path in filter(os.path.lexists, [target, *old]):
             os.replace(path, leaving / path.name)
         os.rename(leaving, replaced)
-        for path in filter(os.path.lexists, new):
-            os.replace(path, target.with_name(path.name))
+        for path in new:
+            if target.with_name(path.name) in side_files(target):
+                os.replace(path, target.with_name(path.name))
         os.replace(stage, target)
     except BaseException:
         put_back(stage.parent, target)
@@ -251,16 +303,17 @@ def move_into_place(stage: Path, target: Path) -> None:
 
 
 def put_back(folder: Path, target: Path) -> None:
-    """Undoes a `move_into_place` that did not come to its end."""
+    """Undoes an interrupted `move_into_place`."""
     leaving, replaced = _asides(folder, target)
     if os.path.lexists(target):
         return
     if replaced.is_dir():
-        for path in side_files(target):  # those of the new file, for which it was too early
+        for path in side_files(target):  # those of the new file, which came too early
             if os.path.lexists(path):
                 os.replace(path, folder / path.name)
     for aside in filter(Path.is_dir, (leaving, replaced)):
-        for path in sorted(aside.iterdir(), key=lambda path: path.name == target.name):  # the file itself last
+        # the file itself last
+        for path in sorted(aside.iterdir(), key=lambda path: path.name == target.name):
             if not os.path.lexists(target.with_name(path.name)):
                 os.replace(path, target.with_name(path.name))
 

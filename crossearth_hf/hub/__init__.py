@@ -1,1 +1,1 @@
-"""What a model folder gets before it goes to the Hub: its card, its checks, the upload."""
+"""Steps from a model folder to the Hub: its card, its checks, the upload."""

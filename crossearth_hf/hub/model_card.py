@@ -1,18 +1,20 @@
 """Model cards for the Hub: generated parts between marks, from a model's folder and its reports; the rest is by hand.
 
-A card's scores are what the reports say of this model's weights, with the spread over runs of other seeds beside them.
+A card's scores come from the reports on this model's weights, with the spread over runs with other seeds.
 """
 
 import os
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from ..errors import InputError, reason_of
+from ..errors import InputError, on_one_line, reason_of
 from ..evaluation.report_file import METRICS, Entry, Report, class_key, read_report
 from ..files.digests import file_sha256
 from ..files.hub_cards import HUB_CARDS
@@ -24,13 +26,16 @@ from ..scenarios.source_datasets import DATASETS
 from ..training.recipe import with_new_names
 from ..training.run_folder import HARMLESS_ON_RESUME
 from .card_sections import CardFacts, card_sections, dataset_of
+from .licenses import LICENSES
 
 TEMPLATE = HUB_CARDS / "model_card_template.md"
-"""Where the card of a model that has none begins."""
+"""Template of new cards."""
 
 _WEIGHTS = "model.safetensors"
 _OPENING = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
-_GENERATED = re.compile(r"^<!-- generated: (\w+) -->\n.*?^<!-- end: \1 -->$", flags=re.MULTILINE | re.DOTALL)
+_GENERATED = re.compile(
+    r"^<!-- generated: (\w+) -->\n.*?^<!-- end: \1 -->$", flags=re.MULTILINE | re.DOTALL
+)
 
 
 def write_model_card(
@@ -42,33 +47,39 @@ def write_model_card(
     license: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a model's card, or anew the generated parts of the card that is there.
+    """Writes a model's card, or rewrites the generated parts of an existing card.
 
     Args:
         model: Folder with config.json and model.safetensors.
-        reports: Folders that `crossearth evaluate` wrote: one of this model, others of runs that differ in their seed.
-        out: Card to write; README.md in the model's folder if not given.
-        template: Markdown with marks, for a new card; `TEMPLATE` if not given.
-        license: Identifier of the weights' license on the Hub, such as "cc-by-4.0"; that of the card if not given.
+        reports: Report folders of `crossearth evaluate`: one on this model, others on runs with other seeds.
+        out: Card to write; by default README.md in the model's folder.
+        template: Markdown with marks, for a new card; by default `TEMPLATE`.
+        license: The Hub's identifier of the weights' license, such as "cc-by-4.0"; by default that of the card.
         overwrite: Whether a card without marks, written by hand, may be replaced.
 
     Returns:
         The card's path.
 
     Raises:
-        InputError: a folder without a model; no report of it, a report of another model or of other scenarios; a card
-            whose marks are damaged.
+        InputError: The folder has no model, there is no report on it, a report is on another model or other scenarios,
+            the license is unknown, or the marks of the card are damaged.
     """
     folder = Path(model)
     config = _read_config(folder)
-    place = folder / "README.md" if out is None else out
+    place = out or folder / "README.md"
     check_distinct([template or TEMPLATE], [Path(os.path.realpath(place))])
     target = check_output(place, (".md",), overwrite=True)
     card = _existing_card(target, overwrite) or _new_card(folder.resolve().name, template)
     data = cast(ModelCardData, card.data)
     name = data.model_name = data.model_name or folder.resolve().name
+    if license is not None:
+        _check_license(license)
     if license and license != data.license:
-        data.license, data.license_name, data.license_link = license, None, None  # the latter two told of the former
+        data.license, data.license_name, data.license_link = (
+            license,
+            None,
+            None,
+        )  # name and link belonged to the former license
     report, seeds = gather(folder, reports, name)
     facts = CardFacts(
         name=name,
@@ -86,12 +97,14 @@ def write_model_card(
     return target
 
 
-def gather(folder: Path, reports: Sequence[str | os.PathLike[str]], name: str) -> tuple[Report, Comparison]:
+def gather(
+    folder: Path, reports: Sequence[str | os.PathLike[str]], name: str
+) -> tuple[Report, Comparison]:
     """The report on the model in `folder`, and all reports as the seeds of one model called `name`.
 
     Raises:
-        InputError: not exactly one report of this model; one of a model that differs in more than its seed, or that was
-            scored on other data or with other windows.
+        InputError: There is no report or more than one on this model, or a report on a model that differs in more than
+            its seed, or that was scored with other data or windows.
     """
     digest = file_sha256(folder / _WEIGHTS)
     found = [read_report(report) for report in reports]
@@ -100,7 +113,8 @@ def gather(folder: Path, reports: Sequence[str | os.PathLike[str]], name: str) -
     if len(own) != 1:
         names = ", ".join(map(str, reports)) or "no report"
         raise InputError(
-            f"{names}: {len(own)} are about the weights in {folder}; give its one report, evaluate it first"
+            f"{names}: {len(own)} of these are on the weights in {folder}; give exactly one, or evaluate the model "
+            "first"
         )
     for report in others:
         _check_seed_run(report, own[0], folder)
@@ -108,33 +122,35 @@ def gather(folder: Path, reports: Sequence[str | os.PathLike[str]], name: str) -
     for entry in own[0].entries:
         if {"data", "windows"} & set(seeds.notes[entry]):
             raise InputError(
-                f"the runs were scored on {entry} with other images, labels, windows or scales, so there is no spread; "
-                "evaluate all of them alike, or leave the others out"
+                f"the runs were scored on {entry} with other images, labels, windows or scales, so a spread makes no "
+                "sense; evaluate all of them alike, or leave the others out"
             )
     return own[0], seeds
 
 
 def _check_seed_run(report: Report, own: Report, folder: Path) -> None:
-    """Raises `InputError` unless `report` is about a run of the same configuration and recipe as `own`."""
+    """Raises `InputError` unless `report` is on a run with the same configuration and recipe as `own`."""
     recipe, expected = _recipe(report.training), _recipe(own.training)
     if not expected or recipe != expected or report.config_sha256 != own.config_sha256:
         raise InputError(
-            f"{report.place} is about another model than {folder}: beside its own report a card takes those of runs "
-            "that differ in their seed alone, by the training that their folders state"
+            f"{report.place} is on another model than {folder}; besides its own report, a card takes reports on "
+            "runs that differ only in their seed, according to their recipes"
         )
 
 
 def _recipe(training: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A run's settings but for its seed and for what decides no step."""
+    """A run's settings without its seed and without those that affect no step."""
     return {
-        key: value for key, value in with_new_names(training or {}).items() if key not in HARMLESS_ON_RESUME | {"seed"}
+        key: value
+        for key, value in with_new_names(training or {}).items()
+        if key not in HARMLESS_ON_RESUME | {"seed"}
     }
 
 
 def eval_results(facts: CardFacts) -> list[EvalResult]:
     """The Hub's model-index: one result per target, with mean IoU, foreground IoU, accuracy and the IoU of each class.
 
-    Two scenarios with one target are one result: the model and its images are the same.
+    Two scenarios with one target give one result, because model and images are the same.
     """
     results: dict[tuple[Any, ...], list[EvalResult]] = {}
     for entry in facts.entries:
@@ -159,7 +175,11 @@ def _metrics(entry: Entry, oracle: bool) -> list[EvalResult]:
             "dataset_name": name,
         }
     values = [
-        *((metric.hub_type, metric.title, entry.scores[key]) for key, metric in METRICS.items() if metric.hub_type),
+        *(
+            (metric.hub_type, metric.title, entry.scores[key])
+            for key, metric in METRICS.items()
+            if metric.hub_type
+        ),
         *(("iou", f"IoU {name}", entry.scores[class_key(name)]) for name in entry.scored_classes),
     ]
     return [
@@ -178,10 +198,10 @@ def _metrics(entry: Entry, oracle: bool) -> list[EvalResult]:
 
 
 def fill(text: str, sections: Mapping[str, str]) -> str:
-    """`text` with `sections` between its marks; a part whose marks a person took out stays out.
+    """`text` with `sections` between its marks; a part stays out if a person removed its marks.
 
     Raises:
-        InputError: a mark that is not closed, or that names no section.
+        InputError: A mark is not closed or has an unknown name.
     """
     opened = _OPENING.findall(text)
     if opened != _GENERATED.findall(text):
@@ -190,24 +210,33 @@ def fill(text: str, sections: Mapping[str, str]) -> str:
         )
     unknown = sorted(set(opened) - set(sections))
     if unknown:
-        raise InputError(f"the card's generated part '{unknown[0]}' is unknown; there are {', '.join(sections)}")
+        raise InputError(
+            f"the card's generated part '{unknown[0]}' is unknown; the known parts are {', '.join(sections)}"
+        )
     return _GENERATED.sub(
-        lambda match: f"<!-- generated: {match[1]} -->\n{sections[match[1]]}\n<!-- end: {match[1]} -->", text
+        lambda match: (
+            f"<!-- generated: {match[1]} -->\n{sections[match[1]]}\n<!-- end: {match[1]} -->"
+        ),
+        text,
     )
 
 
 def _existing_card(target: Path, overwrite: bool) -> ModelCard | None:
-    """The card to keep the hand-written text of, or None if there is nothing to keep."""
+    """The existing card whose handwritten text is kept, or None."""
     if not target.exists():
         return None
     try:
         text = target.read_text(encoding="utf-8")
         if _OPENING.search(text):
-            return ModelCard(text)
+            return ModelCard(_with_metadata(text))
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise InputError(f"the card {target} cannot be read ({reason_of(error)}); repair or remove it") from error
+        raise InputError(
+            f"the card {target} cannot be read ({reason_of(error)}); repair or remove it"
+        ) from error
     if not overwrite:
-        raise InputError(f"{target} has no generated parts: replace it with --overwrite or name another with --out")
+        raise InputError(
+            f"{target} has no generated parts; replace it with --overwrite or name another file with --out"
+        )
     return None
 
 
@@ -216,17 +245,41 @@ def _new_card(name: str, template: str | os.PathLike[str] | None) -> ModelCard:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the template {path} cannot be read; name another with --template") from error
+        raise InputError(
+            f"the template {path} cannot be read; name another with --template"
+        ) from error
     data = ModelCardData(
         model_name=name,
         library_name="transformers",
         pipeline_tag="image-segmentation",
         tags=["crossearth", "remote-sensing", "semantic-segmentation"],
     )
-    return ModelCard.from_template(data, template_str=text)
+    return ModelCard.from_template(data, template_str=_with_metadata(text, "{{ card_data }}"))
+
+
+def _with_metadata(text: str, metadata: str = "{}") -> str:
+    """A card's text, with `metadata` before it if it has none; the library would print a warning."""
+    if REGEX_YAML_BLOCK.search(text):
+        return text
+    return f"---\n{metadata}\n---\n{text}"
+
+
+def _check_license(license: str) -> None:
+    if license not in LICENSES:
+        near = get_close_matches(license, LICENSES, n=1)
+        if near:
+            hint = f"did you mean {near[0]}?"
+        else:
+            hint = "use 'other' for any other license."
+        raise InputError(
+            f"the Hub knows no license '{on_one_line(license, 80)}'; {hint} See "
+            "https://huggingface.co/docs/hub/repositories-licenses"
+        )
 
 
 def _read_config(folder: Path) -> CrossEarthConfig:
     if not (folder / "config.json").is_file() or not (folder / _WEIGHTS).is_file():
-        raise InputError(f"{folder} holds no config.json with {_WEIGHTS}; name a folder that save_pretrained wrote")
+        raise InputError(
+            f"{folder} does not hold config.json and {_WEIGHTS}; name a folder that save_pretrained wrote"
+        )
     return load_config(folder)

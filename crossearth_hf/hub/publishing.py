@@ -1,6 +1,6 @@
-"""From a folder to a repository on the Hub: what would go there is listed and checked before anything does.
+"""From a folder to a repository on the Hub: the files are listed and checked before anything is sent.
 
-Weights travel as safetensors only; pickles, files from outside of the folder and a run's own files stay where they are.
+Weights are sent as safetensors only; pickles, files from outside the folder and a run's own files are left out.
 """
 
 import os
@@ -13,15 +13,16 @@ import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ..conversion.backbones import family_of
 from ..errors import InputError, reason_of
 from ..files.documents import read_json
 from ..files.downloads import check_repository, require_online
-from ..inference.loading import load_model
+from ..inference.loading import load_config, load_model
 from ..scenarios.source_datasets import DATASETS
 
 CARD = "README.md"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
-"""Endings of files that may run code when they are read."""
+"""Endings of files that may run code when they are loaded."""
 
 _MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", CARD)
 _RUN_FOLDERS = ("checkpoint", "tensorboard", "runs", "__pycache__")
@@ -31,13 +32,13 @@ _RUN_ENDINGS = (".log", ".out", ".tmp", ".lock", ".pyc")
 
 @dataclass(frozen=True)
 class Upload:
-    """What goes to the Hub.
+    """Files for the Hub.
 
     Attributes:
         folder: The folder that is published.
         files: Paths in it, sorted.
-        left_out: Why a path stays, by its name; a folder's ends in "/".
-        notes: What whoever publishes should know.
+        left_out: Reasons why paths are left out, by their names; names of folders end in "/".
+        notes: Remarks for the person who publishes.
     """
 
     folder: Path
@@ -46,7 +47,7 @@ class Upload:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """The files with their sizes, what stays and what to know, for a terminal."""
+        """The files with their sizes, what is left out and the notes, for a terminal."""
         sizes = {file.as_posix(): (self.folder / file).stat().st_size for file in self.files}
         lines = [f"{_size(size):>10}  {name}" for name, size in sizes.items()]
         lines.append(f"{_size(sum(sizes.values())):>10}  in {len(sizes)} files")
@@ -63,35 +64,35 @@ def publish(
     really: bool = False,
     api: HfApi | None = None,
 ) -> Upload:
-    """Lists and checks a folder and, if `really`, pushes it in one commit; other files of the repository stay there.
+    """Lists and checks a folder and, if `really`, pushes it in one commit; other files of the repository stay.
 
     Args:
         folder: A model with its card and code, or, if `dataset`, a data set as `crossearth build-dataset` writes it.
         repo_id: "organization/name" on the Hub.
         dataset: Whether `folder` is a data set.
-        private: Whether the repository is, or will be, for its owners alone.
-        really: Whether to push; otherwise nothing leaves this machine and the network is not used.
-        api: The Hub's client; that of `huggingface_hub` with the person's own login if not given.
+        private: Whether the repository is, or will be, private.
+        really: Whether to push; otherwise nothing is sent and the network is not used.
+        api: The Hub's client; by default that of `huggingface_hub` with the person's own login.
 
     Raises:
-        InputError: a folder that does not load or has no card, a data set whose license forbids publishing, a
-            repository that is public although `private`, a refusal of the Hub.
+        InputError: The folder does not load or has no card, the license of a data set forbids publishing, the
+            repository is public although `private` is set, or the Hub refuses.
     """
     check_repository(repo_id)
     upload = plan_upload(folder)
     if dataset:
-        notes = _check_dataset(upload, private)
+        kind, notes = "dataset", _check_dataset(upload, private)
     else:
-        notes = _check_model(upload)
+        kind, notes = "model", _check_model(upload)
     if really:
         if api is None:
             require_online(f"{repo_id} cannot be pushed")
-        _push(upload, repo_id, "dataset" if dataset else "model", private, api or HfApi())
+        _push(upload, repo_id, kind, private, api or HfApi())
     return Upload(upload.folder, upload.files, upload.left_out, tuple(notes))
 
 
 def plan_upload(folder: str | os.PathLike[str]) -> Upload:
-    """Sorts the files of a folder into those that may go to the Hub and those that stay; `InputError` if none may."""
+    """Sorts the files of a folder into those for the Hub and those to leave out; `InputError` if none are left."""
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{folder} is not a folder; name the folder of a model or of a data set")
@@ -106,12 +107,14 @@ def plan_upload(folder: str | os.PathLike[str]) -> Upload:
         elif not path.is_dir():
             files.append(path.relative_to(root))
     if not files:
-        raise InputError(f"{folder} holds no file that may be published; name the folder of a model or of a data set")
+        raise InputError(
+            f"{folder} holds no file that may be published; name the folder of a model or of a data set"
+        )
     return Upload(root, tuple(files), left_out)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and folders below `folder`, sorted; nothing below a folder that stays."""
+    """Files and folders below `folder`, sorted, without the content of folders that are left out."""
     for path in sorted(folder.iterdir()):
         yield path
         if path.is_dir() and _folder_stays(path) is None:
@@ -119,7 +122,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _folder_stays(path: Path) -> str | None:
-    """Why a folder is not published; None if it is."""
+    """The reason why a folder is left out, or None."""
     if path.name.startswith("."):
         return "hidden"
     if path.is_symlink():
@@ -131,12 +134,13 @@ def _folder_stays(path: Path) -> str | None:
 
 
 def _file_stays(path: Path, root: Path) -> str | None:
-    """Why a file of the folder `root` is not published; None if it is."""
+    """The reason why a file of the folder `root` is left out, or None."""
     name, ending = path.name.lower(), path.suffix.lower()
     reasons = {
         "hidden": name.startswith("."),
-        "a link out of the folder": path.is_symlink() and root.resolve() not in path.resolve().parents,
-        "no regular file": not path.is_file(),
+        "a link out of the folder": path.is_symlink()
+        and root.resolve() not in path.resolve().parents,
+        "not a regular file": not path.is_file(),
         "a pickle, which may run code when it is read; save safetensors": ending in PICKLES,
         "part of a run": name in _RUN_FILES or ending in _RUN_ENDINGS or "tfevents" in name,
     }
@@ -144,12 +148,12 @@ def _file_stays(path: Path, root: Path) -> str | None:
 
 
 def _check_model(upload: Upload) -> list[str]:
-    """Notes on a model's folder; `InputError` unless it holds all that a stranger needs, and loads."""
+    """Notes on a model's folder; raises `InputError` unless it is complete and loads."""
     names = {file.as_posix() for file in upload.files}
     for name in _MODEL_FILES:
         if name not in names:
             if name in upload.left_out:
-                reason = f", for {name} is {upload.left_out[name]}"
+                reason = f", because {name} is {upload.left_out[name]}"
             else:
                 reason = ""
             if name == CARD:
@@ -160,20 +164,44 @@ def _check_model(upload: Upload) -> list[str]:
     for name in ("config.json", "preprocessor_config.json"):
         _check_code(upload, name, names)
     metadata = _read_card(upload.folder / CARD)
+    _check_backbone(upload)
     load_model(upload.folder, device="cpu")
     if metadata.get("license"):
         return []
     return [f"{CARD} states no license; add one with `crossearth card --license`"]
 
 
+def _check_backbone(upload: Upload) -> None:
+    """Raises `InputError` if the license of a model's ViT requires its text and a notice, and one is missing."""
+    family = family_of(load_config(upload.folder))
+    if family is None or family.notice is None:
+        return
+    licenses = [
+        upload.folder / file for file in upload.files if file.name.upper().startswith("LICENSE")
+    ]
+    if not any(
+        family.title in path.read_text(encoding="utf-8", errors="replace") for path in licenses
+    ):
+        raise InputError(
+            f"{upload.folder} holds a derivative of {family.title} without the {family.title} License, which goes with "
+            f"it; put a copy beside the weights as LICENSE.md, from {family.license_source}"
+        )
+    if family.notice not in (upload.folder / CARD).read_text(encoding="utf-8"):
+        raise InputError(
+            f"{upload.folder / CARD} does not say '{family.notice}', as the {family.title} License asks; add the "
+            "sentence, or let `crossearth card` write the section on licenses"
+        )
+
+
 def _check_code(upload: Upload, name: str, names: set[str]) -> None:
     """Raises `InputError` unless the modules that a JSON file's auto_map names are published, with what they import."""
     auto_map = read_json(upload.folder / name, "save the model again").get("auto_map")
-    references = auto_map.values() if isinstance(auto_map, dict) else ()
-    modules = {str(reference).partition(".")[0] for reference in references}
+    modules = set()
+    if isinstance(auto_map, dict):
+        modules = {str(reference).partition(".")[0] for reference in auto_map.values()}
     if not modules:
         raise InputError(
-            f"{upload.folder / name} names no code (auto_map), so nobody without this package could load the model; "
+            f"{upload.folder / name} names no code (auto_map), so the model could not be loaded without this package; "
             "save it with save_pretrained of crossearth_hf's classes"
         )
     for module in sorted(modules):
@@ -184,11 +212,13 @@ def _check_code(upload: Upload, name: str, names: set[str]) -> None:
             needed = {Path(error.filename).name}
         missing = sorted(needed - names)
         if missing:
-            raise InputError(f"{upload.folder} lacks the code {missing[0]} that {name} needs; save the model again")
+            raise InputError(
+                f"{upload.folder} lacks the module {missing[0]} that {name} needs; save the model again"
+            )
 
 
 def _check_dataset(upload: Upload, private: bool) -> list[str]:
-    """Notes on a data set's folder; `InputError` unless every split of every configuration can be read."""
+    """Notes on a data set's folder; raises `InputError` unless every split of every configuration can be read."""
     if Path(CARD) not in upload.files:
         raise InputError(f"{upload.folder} has no {CARD}; `crossearth build-dataset` writes it")
     metadata = _read_card(upload.folder / CARD)
@@ -204,12 +234,14 @@ def _check_dataset(upload: Upload, private: bool) -> list[str]:
 
 
 def _check_build(path: Path, private: bool) -> list[str]:
-    """Notes on a built domain; `InputError` if its license forbids to publish it."""
+    """Notes on a built domain; raises `InputError` if its license forbids publishing it."""
     build = read_json(path, "build the data set again")
     try:
         dataset, incomplete = DATASETS.get(build["dataset"]), build["incomplete"]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({reason_of(error)}); build the data set again") from error
+        raise InputError(
+            f"{path} cannot be read ({reason_of(error)}); build the data set again"
+        ) from error
     if dataset is not None and dataset.may_be_shared is False and not private:
         raise InputError(
             f"the license of {dataset.title} does not let others publish it ({dataset.license_source}); add --private"
@@ -221,26 +253,34 @@ def _check_loads(folder: Path) -> None:
     try:
         import datasets  # noqa: PLC0415
     except ImportError as error:
-        raise InputError("a data set is checked with the package 'datasets'; pip install datasets") from error
+        raise InputError(
+            "checking a data set needs the package 'datasets'; run: pip install datasets"
+        ) from error
     try:
         for config in datasets.get_dataset_config_names(str(folder)):
             for name, split in datasets.load_dataset(str(folder), config, streaming=True).items():
                 if not list(split.decode(False).take(1)):
-                    raise InputError(f"the split {name}, configuration {config}, holds no record; build {folder} again")
+                    raise InputError(
+                        f"the split {name}, configuration {config}, is empty; build {folder} again"
+                    )
     except InputError:
         raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"{folder} does not load as a data set ({reason_of(error)}); build it again") from error
+        raise InputError(
+            f"{folder} does not load as a data set ({reason_of(error)}); build it again"
+        ) from error
 
 
 def _read_card(path: Path) -> dict[str, Any]:
-    """The YAML of a card; `InputError` if there is none or it is damaged."""
+    """The YAML of a card; raises `InputError` if it is missing or damaged."""
     try:
         metadata = RepoCard(path.read_text(encoding="utf-8")).data.to_dict()
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read ({reason_of(error)}); repair its YAML") from error
     if not metadata:
-        raise InputError(f"{path} has no YAML block, which the Hub needs; `crossearth card` writes one")
+        raise InputError(
+            f"{path} has no YAML block, which the Hub needs; `crossearth card` writes one"
+        )
     return metadata
 
 
@@ -249,14 +289,20 @@ def _push(upload: Upload, repo_id: str, kind: str, private: bool, api: HfApi) ->
         api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
         exposed = private and not api.repo_info(repo_id, repo_type=kind).private
         if not exposed:
-            files = [CommitOperationAdd(file.as_posix(), upload.folder / file) for file in upload.files]
-            api.create_commit(repo_id, files, commit_message=f"{upload.folder.resolve().name}", repo_type=kind)
+            files = [
+                CommitOperationAdd(file.as_posix(), upload.folder / file) for file in upload.files
+            ]
+            api.create_commit(
+                repo_id, files, commit_message=f"{upload.folder.resolve().name}", repo_type=kind
+            )
     except Exception as error:  # the client, its HTTP library and the network fail in many ways
         raise InputError(
             f"the Hub refused {repo_id}: {reason_of(error)}; check its name, your login and the network"
         ) from error
     if exposed:
-        raise InputError(f"{repo_id} exists and is public; make it private there first, or choose another name")
+        raise InputError(
+            f"{repo_id} exists and is public; make it private there first, or choose another name"
+        )
 
 
 def _size(count: int) -> str:

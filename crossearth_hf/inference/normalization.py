@@ -1,4 +1,4 @@
-"""From 8-bit pixels to what the network reads: one function, so that training and maps see the same numbers."""
+"""From 8-bit pixels to the network's input, in one function, so that training and maps use the same numbers."""
 
 from collections.abc import Sequence
 
@@ -20,22 +20,24 @@ def normalize_pixels(
 
     Args:
         pixels: (..., C, H, W) in 0..255, any type.
-        valid: (..., H, W) bool, False where there is no data; None where all pixels have data.
-        mean, std: C numbers each, per channel, of the rescaled pixels.
-        rescale_factor: What the pixels are multiplied by first.
+        valid: (..., H, W) bool, False where there is no data; None if all pixels have data.
+        mean, std: C numbers each, for the rescaled pixels of each channel.
+        rescale_factor: Factor that is applied to the pixels first.
 
     Returns:
         (..., C, H, W) float32 on the device of `pixels`.
 
     Raises:
-        InputError: images of other channels than the mean's.
+        InputError: The images have another number of channels than the mean.
     """
     if pixels.shape[-3] != len(mean):
         raise InputError(
-            f"the image has {pixels.shape[-3]} channels and the model takes {len(mean)}; choose {len(mean)} bands"
+            f"the image has {pixels.shape[-3]} channels, but the model takes {len(mean)}; choose {len(mean)} bands"
         )
     channels = [torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (mean, std)]
-    normalized = pixels.to(torch.float32, copy=True).mul_(rescale_factor).sub_(channels[0]).div_(channels[1])
+    normalized = (
+        pixels.to(torch.float32, copy=True).mul_(rescale_factor).sub_(channels[0]).div_(channels[1])
+    )
     if valid is None:
         return normalized
     return normalized.mul_(valid.unsqueeze(-3))

@@ -1,13 +1,14 @@
-"""Windows and batches: the one way in which evaluation, command line and app run a model over an image.
+"""Windows and batches, by which evaluation, command line and app run a model over an image.
 
-All windows of an image lie on one grid: they start at multiples of the stride, the last one is shifted back inside.
+All windows of an image lie on one grid: they start at multiples of the stride, and the last one is shifted back inside.
 Evaluation averages overlapping scores uniformly, as the original does (`sliding_window_scores`); maps of whole scenes
 blend them with weights that fall off towards the window's edge (`prediction.sweep`), which hides the seams.
 """
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,52 +16,82 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..model.configuration_crossearth import CrossEarthConfig
-from ..model.image_processing_crossearth import CrossEarthImageProcessor, semantic_scores
+from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
+from ..model.semantic_scores import semantic_scores
 from ..raster.scene import Raster
 from .normalization import normalize_pixels
 
 PATCH = 16
-"""Sides of windows are multiples of it, in pixels."""
+"""Sides of windows are multiples of this number of pixels."""
 
 FAST_STEP = 7 / 8
-"""Stride of fast maps over the window's side."""
+"""Ratio of stride to window in fast maps."""
 
 WindowCounter = Callable[[int, int], None]
-"""Called with the windows done so far and their total; what it raises ends the job."""
+"""Called with the number of finished windows and their total; an exception in it ends the job."""
+
+
+class Network(Protocol):
+    """What scores windows: a `CrossEarthForSemanticSegmentation` in eval mode, or an engine in its place.
+
+    Attributes:
+        config, device, dtype: As in the model.
+    """
+
+    config: CrossEarthConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where its input lies."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its input."""
+
+    def __call__(self, *, pixel_values: Tensor) -> Any:
+        """`class_queries_logits` and `masks_queries_logits` of (B, C, H, W) normalized windows."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Weights of the model."""
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     """Starts of the windows along an axis of `size` pixels: ceil((size - window) / stride) + 1, the last inside."""
-    return [window_start(index, size, window, stride) for index in range(window_count(size, window, stride))]
+    return [
+        window_start(index, size, window, stride)
+        for index in range(window_count(size, window, stride))
+    ]
 
 
 def window_count(size: int, window: int, stride: int) -> int:
-    """How many windows an axis of `size` pixels has."""
+    """Number of windows along an axis of `size` pixels."""
     return max(0, math.ceil((size - window) / stride)) + 1
 
 
 def window_start(index: int, size: int, window: int, stride: int) -> int:
-    """Where one of them starts."""
+    """Start of the window with this index."""
     return max(0, min(index * stride, size - window))
 
 
 def resolve_window(
     config: CrossEarthConfig, window: int | None, stride: int | None, *, fast: bool = False
 ) -> tuple[int, int]:
-    """Side of the window and stride in pixels for what a person asked for.
+    """Side of the window and stride in pixels, from what a person asked for.
 
     Args:
-        config: Gives the least side and the defaults: `image_size`, and the ratio of `window_stride` to it.
+        config: Has the least side and the defaults: `image_size` and its ratio to `window_stride`.
         window: Side of the window, rounded up to a multiple of 16 and to the model's least side; None for the default.
         stride: Step between windows; None for the default.
-        fast: Whether the default is `FAST_STEP` of the window, where that is more.
+        fast: Whether the default stride is `FAST_STEP` of the window, if that is more.
 
     Raises:
-        InputError: for a window or stride below 1, or a stride larger than the window.
+        InputError: The window or the stride is below 1, or the stride is larger than the window.
     """
     if window is not None and window < 1:
-        raise InputError(f"window {window} must be at least 1 pixel; leave it out for the model's {config.image_size}")
+        raise InputError(
+            f"window {window} must be at least 1 pixel; leave it out to use the model's {config.image_size}"
+        )
     side = max(config.least_side, math.ceil((window or config.image_size) / PATCH) * PATCH)
     default_stride = max(1, round(side * config.window_stride / config.image_size))
     if fast:
@@ -70,13 +101,19 @@ def resolve_window(
     else:
         step = stride
     if not 1 <= step <= side:
-        raise InputError(f"stride {step} must lie between 1 and the window of {side}; {default_stride} suits it")
+        raise InputError(
+            f"stride {step} must be between 1 and the window of {side}; the default is {default_stride}"
+        )
     return side, step
 
 
 @torch.inference_mode()
 def sliding_window_scores(
-    model: CrossEarthForSemanticSegmentation, pixel_values: Tensor, window: int, stride: int, batch_size: int = 4
+    model: CrossEarthForSemanticSegmentation,
+    pixel_values: Tensor,
+    window: int,
+    stride: int,
+    batch_size: int = 4,
 ) -> Tensor:
     """Scores of whole images, averaged uniformly over overlapping windows as the original inference does.
 
@@ -116,26 +153,30 @@ def sliding_window_scores(
 
 
 def normalize(raster: Raster, processor: CrossEarthImageProcessor) -> Tensor:
-    """(C, H, W) float32 as the processor normalizes; 0, the image mean, where the raster holds no data."""
-    return normalize_windows(torch.from_numpy(raster.pixels), torch.from_numpy(raster.valid), processor)
+    """(C, H, W) float32, normalized like in the processor; pixels without data are 0, the image mean."""
+    return normalize_windows(
+        torch.from_numpy(raster.pixels), torch.from_numpy(raster.valid), processor
+    )
 
 
-def normalize_windows(pixels: Tensor, valid: Tensor | None, processor: CrossEarthImageProcessor) -> Tensor:
-    """(..., C, H, W) float32 likewise, of (..., C, H, W) uint8 pixels; (..., H, W) validity, None for all."""
+def normalize_windows(
+    pixels: Tensor, valid: Tensor | None, processor: CrossEarthImageProcessor
+) -> Tensor:
+    """The same for (..., C, H, W) uint8 pixels and their (..., H, W) validity; None if all are valid."""
     mean, std, factor = processor.image_mean, processor.image_std, processor.rescale_factor
     return normalize_pixels(pixels, valid, mean=mean, std=std, rescale_factor=factor)
 
 
 class WindowScorer:
-    """Scores of batches of windows; a batch that does not fit into memory is tried once more, in halves.
+    """Scores of batches of windows; a batch that does not fit into memory is retried once, in halves.
 
     Args:
-        model: A `CrossEarthForSemanticSegmentation`, in eval mode.
-        tta: Test-time augmentation: whether the scores are averaged over the windows as they are, mirrored left to
-            right, top to bottom, and both, each mirrored back; four times the work.
+        model: What scores windows.
+        tta: Whether to average scores over each window and its mirror images (left to right, top to bottom, both), at
+            four times the work: test-time augmentation.
     """
 
-    def __init__(self, model: CrossEarthForSemanticSegmentation, *, tta: bool = False) -> None:
+    def __init__(self, model: Network, *, tta: bool = False) -> None:
         self._model, self._tta = model, tta
         self._largest: int | None = None  # windows per forward pass, once more did not fit
 
@@ -143,7 +184,7 @@ class WindowScorer:
         """(b, K, H, W) float32 scores of (b, 3, H, W) normalized windows, in memory of their own.
 
         Raises:
-            InputError: where half a batch does not fit into memory either; for scores that are not numbers.
+            InputError: Half a batch does not fit into memory either, or scores are NaN or infinite.
         """
         scores = self._averaged(crops)
         if not bool(torch.isfinite(scores.sum())):
@@ -152,30 +193,35 @@ class WindowScorer:
                 remedy = "convert or train it again"
             else:
                 remedy = "compute in float32 (--dtype float32)"
-            raise InputError(f"the scores of the model are not numbers (NaN) in {dtype}; {remedy}")
+            raise InputError(f"the model's scores are not numbers (NaN) in {dtype}; {remedy}")
         return scores
 
     def _averaged(self, crops: Tensor) -> Tensor:
-        """Scores of a batch, averaged over its flips on request."""
+        """Scores of a batch, averaged over its mirror images if requested."""
         plain = self._fitting(crops)
         if not self._tta:
             return plain
-        across, down, both = (self._fitting(crops.flip(dims)).flip(dims) for dims in ((-1,), (-2,), (-2, -1)))
+        across, down, both = (
+            self._fitting(crops.flip(dims)).flip(dims) for dims in ((-1,), (-2,), (-2, -1))
+        )
         # In pairs: the mean of four equal scores is that score to the last bit.
         return plain.add_(across).add_(down.add_(both)).div_(4)
 
     def _fitting(self, crops: Tensor) -> Tensor:
-        """Scores of a batch, in as many forward passes as memory demands."""
+        """Scores of a batch, in as many forward passes as memory requires."""
         if self._largest is None:
             try:
                 return _scores(self._model, crops)
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-            # Outside the handler, for the error holds on to the tensors of the failed pass.
+            # Outside the handler, because the error keeps the tensors of the failed pass alive.
             self._largest = math.ceil(len(crops) / 2)
             if len(crops) > 1:
-                print(f"{_does_not_fit(crops)}: going on with {self._largest} at a time", file=sys.stderr)
+                print(
+                    f"{_does_not_fit(crops)}: continuing with {self._largest} at a time",
+                    file=sys.stderr,
+                )
             if crops.device.type == "cuda":
                 torch.cuda.empty_cache()
         try:
@@ -188,25 +234,20 @@ class WindowScorer:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short: torch has a class of errors for accelerators only."""
+    """Whether memory was exhausted; torch has its own class of errors for accelerators only."""
     said = "allocate memory" in str(error) or "out of memory" in str(error)
     return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def _does_not_fit(crops: Tensor) -> str:
     count, height, width = len(crops), *crops.shape[-2:]
+    size = f"{height} x {width} pixels"
     if count == 1:
-        windows = "a window"
-    else:
-        windows = f"{count} windows"
-    if count == 1:
-        does = "does"
-    else:
-        does = "do"
-    return f"{windows} of {height} x {width} pixels {does} not fit into the memory of {crops.device}"
+        return f"a window of {size} does not fit into the memory of {crops.device}"
+    return f"{count} windows of {size} do not fit into the memory of {crops.device}"
 
 
-def _scores(model: CrossEarthForSemanticSegmentation, crops: Tensor) -> Tensor:
+def _scores(model: Network, crops: Tensor) -> Tensor:
     """(b, K, H, W) float32 scores of (b, 3, H, W) crops in the model's own precision."""
     outputs = model(pixel_values=crops.to(model.dtype))
     size = (crops.shape[-2], crops.shape[-1])
@@ -214,6 +255,6 @@ def _scores(model: CrossEarthForSemanticSegmentation, crops: Tensor) -> Tensor:
 
 
 def window_sides(height: int, width: int, window: int) -> tuple[int, int]:
-    """Height and width of the windows: `window`, or the axis rounded up to a multiple of 16 where that is shorter."""
+    """Height and width of the windows: `window`, or the shorter axis rounded up to a multiple of 16."""
     side_y, side_x = (min(window, math.ceil(size / PATCH) * PATCH) for size in (height, width))
     return side_y, side_x

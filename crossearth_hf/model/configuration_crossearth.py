@@ -1,21 +1,22 @@
 """CrossEarth's configuration: sizes of the backbone, of the Rein adapters and of the Mask2Former head."""
 
+import difflib
 import math
+from dataclasses import fields
 from typing import Any
 
 from transformers import AutoConfig, Mask2FormerConfig
 from transformers.configuration_utils import SubConfigSpec
 
-# DINOv2-L with the patch kernel resampled from 14 to 16 pixels, as all published checkpoints use it.
-VIT_LARGE: dict[str, Any] = {
-    "model_type": "dinov2",
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 512,
-    "patch_size": 16,
-    "use_mask_token": False,
-}
+from .configuration_checks import (
+    HEAD_LIMITS,
+    check_backbone_sizes,
+    check_channels,
+    check_colors,
+    check_head_sizes,
+    check_types,
+)
+from .presets import PRESETS, VIT_LARGE
 
 AUTO_MAP = {
     "AutoConfig": "configuration_crossearth.CrossEarthConfig",
@@ -25,25 +26,13 @@ AUTO_MAP = {
 }
 
 
-MOST_LAYERS, LARGEST_WIDTH, LARGEST_SIDE, MOST_TOKENS, MOST_CLASSES = 256, 65_536, 16_384, 10_000, 255
-"""Our choice: beyond any published ViT, and few enough for objects of the configuration to be made at once. Maps and
-label maps hold ids of 8 bits, of which 255 means "ignored"."""
+_OF_A_WHOLE_VIT = (
+    "stage_names", "out_features", "out_indices", "architectures", "transformers_version", "_name_or_path",
+)  # fmt: skip
+"""Fields of a saved ViT that do not apply to a part of it."""
 
-MOST_CHANNELS = 1024
-"""Our choice: hyperspectral sensors have some hundred bands."""
 
-_HEAD_LIMITS = {
-    "encoder_layers": MOST_LAYERS, "decoder_layers": MOST_LAYERS,
-    "hidden_dim": LARGEST_WIDTH, "feature_size": LARGEST_WIDTH, "mask_feature_size": LARGEST_WIDTH,
-    "encoder_feedforward_dim": LARGEST_WIDTH, "dim_feedforward": LARGEST_WIDTH, "num_attention_heads": LARGEST_WIDTH,
-    "group_norm_groups": LARGEST_WIDTH, "mim_reconstruction_width": LARGEST_WIDTH,
-    "num_queries": MOST_TOKENS, "rein_num_tokens": MOST_TOKENS, "rein_rank": MOST_TOKENS,
-    "num_labels": MOST_CLASSES,
-}  # fmt: skip
-_BACKBONE_LIMITS = {
-    "num_hidden_layers": MOST_LAYERS, "hidden_size": LARGEST_WIDTH, "num_attention_heads": LARGEST_WIDTH,
-    "mlp_ratio": MOST_LAYERS, "image_size": LARGEST_SIDE, "num_register_tokens": MOST_TOKENS,
-}  # fmt: skip
+_NEAR = 0.87  # similarity of an unknown name that counts as a misspelled field
 
 
 class CrossEarthConfig(Mask2FormerConfig):
@@ -54,7 +43,9 @@ class CrossEarthConfig(Mask2FormerConfig):
 
     Args:
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            A DINOv2 (or DINOv2-with-registers) configuration with 16-pixel patches. Default: ViT-L/16 at 512.
+            Configuration of a DINOv2, DINOv2-with-registers or DINOv3 ViT with 16-pixel patches. Default: ViT-L/16 at
+            512. DINOv3 moves its positions at random in its own training (`pos_embed_shift`, `pos_embed_jitter`,
+            `pos_embed_rescale`); here they stay where they are.
         num_channels (`int`, *optional*, defaults to 3):
             Input channels, 3 or more, the first three red, green and blue. Kept in `backbone_config`. A trained RGB
             model gets more by `training.adaptation.extend_channels`.
@@ -70,33 +61,49 @@ class CrossEarthConfig(Mask2FormerConfig):
             Whether the tokens refine the patches after every block; otherwise the features are the ViT's own, and the
             tokens only make the queries (`link_queries`).
         link_queries (`bool`, *optional*, defaults to `True`):
-            Whether the decoder's queries are computed from the Rein tokens; otherwise they are embeddings of their
-            own, as in Mask2Former.
+            Whether the decoder's queries are computed from the Rein tokens; otherwise they are learned embeddings.
         group_norm_groups (`int`, *optional*, defaults to 32):
             Groups of the pixel decoder's GroupNorm layers.
         convolutional_stem (`bool`, *optional*, defaults to `False`):
-            Whether EfficientNet-Lite0 stands in for the patch kernel: its maps at strides 16 and 32 become the
-            patches, those at strides 4 to 32 are added to the pyramid. A hybrid ViT (Dosovitskiy et al., ICLR 2021,
-            section 3.1); our choice for small models, for which no pretrained ViT exists.
+            Whether EfficientNet-Lite0 replaces the patch kernel: its maps at strides 16 and 32 become the patches, and
+            its maps at strides 4 to 32 are added to the pyramid. This is a hybrid ViT (Dosovitskiy et al., ICLR 2021,
+            section 3.1), our choice for small models, which have no pretrained ViT.
+        stem_makes_patches (`bool`, *optional*, defaults to `True`):
+            Whether the stem's maps become the patches. Otherwise the ViT keeps its own, maybe pretrained, patch kernel,
+            and the stem adds detail to the pyramid. Only with `convolutional_stem`.
+        pretrained_backbone (`str`, *optional*):
+            Name of the pretrained ViT at the start of training, for the model's card.
         freeze_backbone (`bool`, *optional*, defaults to `True`):
-            Whether the ViT is built without gradients; adapters and head are always trained, and so are, with more
-            than three channels, the kernels that read the pixels: no pretrained ones know the other bands.
+            Whether the ViT is built without gradients. Adapters, head and a stem beside the ViT are always trained, and
+            with more than three channels also the kernels that read the pixels.
         ignore_unlabelled_pixels (`bool`, *optional*, defaults to `False`):
-            Whether pixels with the label 255 are left out of the mask losses. `False` is the original's way: they
-            count as background of every class.
+            Whether the mask losses ignore pixels with the label 255. `False`, as in the original code, counts them as
+            background of every class.
         semantic_weight (`float`, *optional*, defaults to 0.0):
-            Weight of a pixel-wise cross-entropy of the class scores beside Mask2Former's losses. Our choice for
-            small models, which have few steps to learn in; the published models do without.
+            Weight of an additional pixel-wise cross-entropy of the class scores. Our choice for small models, which are
+            trained for few steps; the published models do not use it.
+        class_factors (`list[float]`, *optional*):
+            A factor in (0, 1] for the score of each class; `None` for 1. A class that is often missed gets a larger
+            factor than the others. Our choice, because sums of query scores are not calibrated on imagery that differs
+            from the training data. `crossearth calibrate` chooses the factors. They do not change the loss.
+        confidence_temperature (`float`, *optional*):
+            Above 1 for an overconfident model, below 1 for an underconfident one; `None` for 1. It changes confidences
+            and probabilities of maps, not their classes. `crossearth calibrate` chooses it.
         window_stride (`int`, *optional*, defaults to 341):
             Step between sliding windows in pixels; the window is `image_size`.
         ground_sampling_distance (`float`, *optional*):
             Meters per pixel of the training imagery, where it is known.
+        class_colors (`list[list[int]]`, *optional*):
+            Red, green and blue (0 to 255) of every class, in which maps show it. Default: colors of the package.
         mim_mask_ratio (`float`, *optional*, defaults to 0.7):
             Multi-Task Training: probability that a block of an image is hidden.
         mim_block_size (`int`, *optional*, defaults to 64):
             Multi-Task Training: side of a block in pixels.
         mim_weight (`float`, *optional*, defaults to 1.0):
             Multi-Task Training: weight of each reconstruction loss beside the segmentation loss.
+        mim_hidden_only (`bool`, *optional*, defaults to `False`):
+            Multi-Task Training: whether the reconstruction loss of a masked image uses only its hidden pixels, because
+            copying visible pixels teaches nothing. Our choice.
         mim_extractor_channels (`list[int]`, *optional*):
             Multi-Task Training: widths of the extractor's first four convolutions; the fifth has the backbone's.
             Default: a sixteenth, an eighth, a quarter and a half of that.
@@ -107,10 +114,15 @@ class CrossEarthConfig(Mask2FormerConfig):
 
     model_type = "crossearth"
     sub_configs_defaults = {
-        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="dinov2", init_kwargs=VIT_LARGE)
+        "backbone_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="dinov2", init_kwargs=VIT_LARGE
+        )
     }
-    backbones_supported = ["dinov2", "dinov2_with_registers"]
-    keys_to_ignore_at_inference = ["loss_dict", "hidden_states"]
+    backbones_supported = ["dinov2", "dinov2_with_registers", "dinov3_vit"]
+    # `Trainer` would gather these for every image, but masks of all queries are a hundred times larger than scores.
+    keys_to_ignore_at_inference = [
+        "loss_dict", "hidden_states", "attentions", "class_queries_logits", "masks_queries_logits",
+    ]  # fmt: skip
 
     out_indices: list[int] | tuple[int, ...] = (7, 11, 15, 23)
     rein_num_tokens: int = 100
@@ -120,27 +132,45 @@ class CrossEarthConfig(Mask2FormerConfig):
     link_queries: bool = True
     group_norm_groups: int = 32
     convolutional_stem: bool = False
+    stem_makes_patches: bool = True
+    pretrained_backbone: str | None = None
     freeze_backbone: bool = True
     ignore_unlabelled_pixels: bool = False
     semantic_weight: float = 0.0
+    class_factors: list[float] | tuple[float, ...] | None = None
+    confidence_temperature: float | None = None
     window_stride: int = 341
     ground_sampling_distance: float | None = None
+    class_colors: list[list[int]] | None = None
     mim_mask_ratio: float = 0.7
     mim_block_size: int = 64
     mim_weight: float = 1.0
+    mim_hidden_only: bool = False
     mim_extractor_channels: list[int] | tuple[int, ...] | None = None
     mim_reconstruction_width: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         # Before transformers makes a list of all layers or names for all classes.
-        _check_sizes({name: getattr(self, name, None) for name in _HEAD_LIMITS} | kwargs, _HEAD_LIMITS)
+        check_head_sizes({name: getattr(self, name, None) for name in HEAD_LIMITS} | kwargs)
         backbone = self.backbone_config
         if isinstance(backbone, dict):
-            _check_sizes(backbone, _BACKBONE_LIMITS)
+            check_backbone_sizes(backbone)
         if self.id2label is None:
-            kwargs.setdefault("num_labels", 6)  # the ISPRS classes, which most published checkpoints have
+            # the ISPRS classes, which most published checkpoints have
+            kwargs.setdefault("num_labels", 6)
+        self._check_names(kwargs)
         super().__post_init__(**kwargs)
         self.auto_map = {**(getattr(self, "auto_map", None) or {}), **AUTO_MAP}
+        self._check()
+        self._check_multitask()
+
+    def validate(self) -> None:
+        """Checks all fields; transformers calls it when a configuration is made, loaded or saved.
+
+        Raises:
+            ValueError: A field has the wrong type or is outside its range, or two fields contradict each other.
+        """
+        super().validate()
         self._check()
         self._check_multitask()
 
@@ -152,6 +182,13 @@ class CrossEarthConfig(Mask2FormerConfig):
     def image_size(self) -> int:
         """Side of the crop that the model was built for, in pixels: the position table's size and the window."""
         return int(self.backbone_config.image_size)
+
+    @image_size.setter
+    def image_size(self, pixels: int) -> None:
+        check_backbone_sizes({"image_size": pixels})
+        if pixels % 16:
+            raise ValueError(f"image_size {pixels} is not a multiple of 16; choose one that is")
+        self.backbone_config.image_size = pixels
 
     @property
     def least_side(self) -> int:
@@ -165,23 +202,78 @@ class CrossEarthConfig(Mask2FormerConfig):
 
     @num_channels.setter
     def num_channels(self, number: int) -> None:
-        _check_channels(number)
+        check_channels(number)
         self.backbone_config.num_channels = number
 
-    def _check(self) -> None:
-        backbone = self.backbone_config
-        if backbone.model_type not in self.backbones_supported:
+    def for_backbone(self, vit: Any, num_blocks: int | None = None) -> "CrossEarthConfig":
+        """This configuration with a ViT's sizes in `backbone_config`, with patches of 16 pixels and the same crops.
+
+        If the depth changes, the pyramid uses the blocks at a third, a half, two thirds and the end, like ViT-L's.
+
+        Args:
+            vit: The configuration of a pretrained ViT.
+            num_blocks: Number of its blocks to use, from the first; all if not given.
+
+        Raises:
+            ValueError: The ViT's family is not supported, it has fewer blocks, or a stem makes the patches.
+        """
+        check_family(vit)
+        if self.convolutional_stem and self.stem_makes_patches:
             raise ValueError(
-                f"backbone '{backbone.model_type}' is not supported; use one of {', '.join(self.backbones_supported)}"
+                "a stem that makes the patches leaves a pretrained ViT without its own; set stem_makes_patches=False, "
+                "as the preset 'small' does, or convolutional_stem=False"
             )
-        _check_channels(backbone.num_channels)
+        depth = vit.num_hidden_layers
+        if num_blocks is not None:
+            depth = num_blocks
+        if not 4 <= depth <= vit.num_hidden_layers:
+            raise ValueError(
+                f"{depth} blocks are not 4 to {vit.num_hidden_layers}, the backbone's own number; choose one of these"
+            )
+        fields = self.to_dict()
+        sizes = {"patch_size": 16, "image_size": self.image_size, "num_hidden_layers": depth}
+        own = {name: value for name, value in vit.to_dict().items() if name not in _OF_A_WHOLE_VIT}
+        fields["backbone_config"] = own | sizes
+        if vit.model_type == "dinov2":
+            fields["backbone_config"]["use_mask_token"] = False
+        if depth != self.backbone_config.num_hidden_layers:
+            third = max(2 * depth // 3 - 1, depth // 2)
+            fields["out_indices"] = (depth // 3 - 1, depth // 2 - 1, third, depth - 1)
+        return type(self)(**fields)
+
+    def _check_names(self, given: dict[str, Any]) -> None:
+        """Raises `TypeError` for a name that is all but a field; transformers takes others for notes of the user's."""
+        known = {field.name for field in fields(self)}
+        for name in given:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+            if near and not hasattr(type(self), name):
+                raise TypeError(
+                    f"CrossEarthConfig has no field '{name}'; did you mean '{near[0]}'?"
+                )
+
+    def _check(self) -> None:
+        check_types(self)
+        backbone = self.backbone_config
+        check_family(backbone)
+        check_channels(backbone.num_channels)
         if backbone.patch_size != 16:
             raise ValueError(
                 f"patch_size {backbone.patch_size} is not 16; resample the patch kernel (`crossearth convert` does)"
             )
+        if backbone.model_type == "dinov3_vit" and backbone.hidden_size % (
+            4 * backbone.num_attention_heads
+        ):
+            raise ValueError(
+                f"hidden_size {backbone.hidden_size} over {backbone.num_attention_heads} heads is no multiple of 4, as "
+                "rotary positions need it; choose other heads"
+            )
         if backbone.image_size % 16:
-            raise ValueError(f"image_size {backbone.image_size} is not a multiple of 16; choose one that is")
-        if len(self.out_indices) != 4 or not all(0 <= i < backbone.num_hidden_layers for i in self.out_indices):
+            raise ValueError(
+                f"image_size {backbone.image_size} is not a multiple of 16; choose one that is"
+            )
+        if len(self.out_indices) != 4 or not all(
+            0 <= i < backbone.num_hidden_layers for i in self.out_indices
+        ):
             raise ValueError(
                 f"out_indices {tuple(self.out_indices)} must name four of the backbone's blocks "
                 f"0..{backbone.num_hidden_layers - 1}"
@@ -192,7 +284,9 @@ class CrossEarthConfig(Mask2FormerConfig):
                 "are computed from the tokens: make them equal or set link_queries=False"
             )
         if self.feature_size != self.hidden_dim:
-            raise ValueError(f"feature_size {self.feature_size} must equal hidden_dim {self.hidden_dim}")
+            raise ValueError(
+                f"feature_size {self.feature_size} must equal hidden_dim {self.hidden_dim}"
+            )
         if self.feature_size % self.group_norm_groups:
             raise ValueError(
                 f"group_norm_groups {self.group_norm_groups} does not divide feature_size {self.feature_size}"
@@ -202,26 +296,46 @@ class CrossEarthConfig(Mask2FormerConfig):
                 f"feature_strides {self.feature_strides} and common_stride {self.common_stride} are not those of the "
                 "pyramid; leave them at [4, 8, 16, 32] and 4"
             )
+        self._check_read_out()
         if not all(isinstance(name, str) for name in self.id2label.values()):
             raise ValueError(f"id2label {self.id2label} must map ids to names")
         if type(self.window_stride) is not int or self.window_stride < 1:
-            raise ValueError(f"window_stride {self.window_stride!r} must be a whole number of pixels, 1 or more")
+            raise ValueError(
+                f"window_stride {self.window_stride!r} must be a whole number of pixels, 1 or more"
+            )
         meters = self.ground_sampling_distance
         if meters is not None and not (type(meters) in (int, float) and 0 < meters < math.inf):
-            raise ValueError(f"ground_sampling_distance {meters!r} must be a positive number of meters, or None")
+            raise ValueError(
+                f"ground_sampling_distance {meters!r} must be a positive number of meters, or None"
+            )
+        check_colors(self.class_colors)
+
+    def _check_read_out(self) -> None:
+        factors = self.class_factors
+        if factors is not None and (
+            len(factors) != self.num_labels or not all(0 < factor <= 1 for factor in factors)
+        ):
+            raise ValueError(
+                f"class_factors {list(factors)} must be {self.num_labels} numbers above 0, at most 1"
+            )
+        temperature = self.confidence_temperature
+        if temperature is not None and not (
+            type(temperature) in (int, float) and 0 < temperature < math.inf
+        ):
+            raise ValueError(
+                f"confidence_temperature {temperature!r} must be a positive number, or None"
+            )
 
     def _check_multitask(self) -> None:
         if not 0 <= self.mim_mask_ratio <= 1:
             raise ValueError(
                 f"mim_mask_ratio {self.mim_mask_ratio} is not a probability; choose one from 0 to 1, as 0.7"
             )
-        if self.mim_block_size < 1:
-            raise ValueError(f"mim_block_size {self.mim_block_size} must be positive; 64 pixels is the default")
-        if not 0 <= self.mim_weight < math.inf:
-            raise ValueError(f"mim_weight {self.mim_weight} must be a finite number, 0 or more; 1 is the default")
         channels, width = self.mim_extractor_channels, self.mim_reconstruction_width
         if channels is not None and (len(channels) != 4 or min(channels) < 1):
-            raise ValueError(f"mim_extractor_channels {tuple(channels)} must be four positive widths, or None")
+            raise ValueError(
+                f"mim_extractor_channels {tuple(channels)} must be four positive widths, or None"
+            )
         if width is not None and (width < 1 or width % 4):
             raise ValueError(
                 f"mim_reconstruction_width {width} is not a positive multiple of 4, as its four branches need; "
@@ -236,46 +350,13 @@ class CrossEarthConfig(Mask2FormerConfig):
         return cls(**(PRESETS[name] | overrides))
 
 
-def _check_sizes(values: dict[str, Any], limits: dict[str, int]) -> None:
-    for name, most in limits.items():
-        value = values.get(name)
-        if value is not None and (type(value) is not int or not 1 <= value <= most):
-            raise ValueError(f"{name} {str(value)[:40]} must be a whole number from 1 to {most}")
-
-
-def _check_channels(number: Any) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 3:
+def check_family(vit: Any) -> None:
+    """Raises `ValueError` unless a configuration is that of a ViT which CrossEarth can stand on."""
+    families = CrossEarthConfig.backbones_supported
+    if vit.model_type not in families:
         raise ValueError(
-            f"num_channels {number!r} must be a whole number, 3 or more; repeat gray images as red, green and blue"
+            f"backbone '{vit.model_type}' is not supported; use one of {', '.join(families)}"
         )
-    if number > MOST_CHANNELS:
-        raise ValueError(f"num_channels {number} must be at most {MOST_CHANNELS}; correct it")
 
-
-# The small model (our choice; the paper has ViT-L only): six blocks on an ImageNet stem. They start near the identity,
-# and the head's larger initial weights and pixel-wise loss make it learn in hundreds of steps instead of thousands.
-VIT_TINY = VIT_LARGE | {
-    "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "image_size": 256, "layerscale_value": 0.1,
-}  # fmt: skip
-HEAD_TINY = {"hidden_dim": 128, "feature_size": 128, "mask_feature_size": 128, "num_attention_heads": 4}
-DEPTH_TINY = {"encoder_layers": 1, "decoder_layers": 4, "encoder_feedforward_dim": 512, "dim_feedforward": 512}
-REIN_TINY = {"rein_num_tokens": 32, "num_queries": 32, "rein_rank": 8, "out_indices": (2, 3, 4, 5)}
-TRAINING_TINY = {
-    "train_num_points": 2048, "ignore_unlabelled_pixels": True, "semantic_weight": 5.0, "init_std": 0.06,
-}  # fmt: skip
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "large-512": {},
-    "large-1024": {"backbone_config": VIT_LARGE | {"image_size": 1024}, "window_stride": 683},
-    "tiny": {
-        "backbone_config": VIT_TINY,
-        "convolutional_stem": True,
-        "window_stride": 171,
-        **HEAD_TINY,
-        **DEPTH_TINY,
-        **REIN_TINY,
-        **TRAINING_TINY,
-    },
-}
 
 __all__ = ["PRESETS", "CrossEarthConfig"]

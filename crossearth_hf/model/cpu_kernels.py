@@ -1,7 +1,7 @@
-"""What the network computes differently on a CPU, to the same result: products, attention, deformable sampling.
+"""Faster operations for CPUs with the same results: products, attention, deformable sampling.
 
-Each of them is a public operation of PyTorch that reaches a faster kernel than the obvious one does; the figures are
-in docs/performance.md. Elsewhere (CUDA, MPS, other processors) the obvious operation runs.
+Each uses a public operation of PyTorch that has a faster kernel than the obvious one; docs/performance.md gives the
+figures. Other devices (CUDA, MPS, other processors) use the obvious operation.
 """
 
 from typing import Any
@@ -14,25 +14,29 @@ from transformers import AttentionInterface
 BLOCK_ATTENTION = "cpu_blocks"
 """Name of [`block_attention`] for `attn_implementation`."""
 
-# Only on x86 has the route through a convolution been measured.
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-_FEWEST_ROWS = 64  # below, the detour costs more than it saves
+# The route through a convolution has been measured only on x86.
+_HAS_ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+)
+_FEWEST_ROWS = 64  # with fewer rows the convolution costs more than it saves
 _BLOCK = 512  # query rows whose scores stay in a core's cache
-_BORDER = 2  # of zeros around the maps: sampling points further out are moved there
+_BORDER = 2  # width of the zeros around the maps; sampling points beyond are moved there
 
 
 class CpuLinear(nn.Linear):
-    """A linear layer that computes in oneDNN on x86, where PyTorch's own float32 product is MKL's.
+    """A linear layer that computes in oneDNN on x86; PyTorch's own float32 product uses MKL.
 
-    A 1 x 1 convolution over rows laid out as channels-last pixels is the same product. On AMD processors MKL does
-    without AVX-512; on Intel's the two are alike.
+    A 1 x 1 convolution over rows as channels-last pixels is the same product. On AMD processors MKL does not use
+    AVX-512; on Intel processors both are equally fast.
     """
 
     def forward(self, rows: Tensor) -> Tensor:
         """(..., D) to (..., D')."""
         if not (_HAS_ONEDNN and self._pays_for(rows)):
             return super().forward(rows)
-        pixels = rows.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)  # (1, D, N, 1), channels last
+        # (1, D, N, 1), channels last
+        pixels = rows.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)
         product = F.conv2d(pixels, self.weight[:, :, None, None], self.bias)
         return product.permute(0, 2, 3, 1).reshape(*rows.shape[:-1], self.out_features)
 
@@ -43,9 +47,9 @@ class CpuLinear(nn.Linear):
 
 
 def computes_in_float32(images: Tensor, weight: Tensor) -> bool:
-    """Whether a depthwise convolution is to leave autocast: for a gradient on a CPU.
+    """Whether a depthwise convolution should leave autocast: if it needs a gradient on a CPU.
 
-    There bfloat16 gains nothing forward and takes three to six times as long backward.
+    On CPUs bfloat16 is not faster forward, and three to six times slower backward.
     """
     trained = torch.is_grad_enabled() and (images.requires_grad or weight.requires_grad)
     return trained and images.device.type == "cpu" and torch.is_autocast_enabled("cpu")
@@ -58,6 +62,13 @@ def use_cpu_linears(module: nn.Module) -> None:
             child.__class__ = CpuLinear
 
 
+def use_plain_linears(module: nn.Module) -> None:
+    """Turns every [`CpuLinear`] of a module back, for tools that know linear layers by their exact type."""
+    for child in module.modules():
+        if type(child) is CpuLinear:
+            child.__class__ = nn.Linear  # type: ignore[assignment]
+
+
 def block_attention(
     module: nn.Module,
     query: Tensor,
@@ -67,9 +78,9 @@ def block_attention(
     scaling: float,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention head by head in blocks of queries, for bfloat16 on CPUs without matrix units (AMX).
+    """Attention for each head in blocks of queries, for bfloat16 on CPUs without matrix units (AMX).
 
-    There PyTorch's fused kernel converts every product to float32; products of a head's own size run in bfloat16.
+    PyTorch's fused kernel converts every product to float32 there; products of the size of a head run in bfloat16.
 
     Args:
         module: The calling layer.
@@ -94,15 +105,17 @@ def block_attention(
 AttentionInterface.register(BLOCK_ATTENTION, block_attention)
 
 
-def sample_levels(value: Tensor, sizes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+def sample_levels(
+    value: Tensor, sizes: list[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
     """Sums of bilinear samples of several maps: multi-scale deformable attention (Zhu et al., ICLR 2021).
 
     Every sample is four rows of one table; an embedding bag gathers and weights all rows of a query at once.
 
     Args:
-        value: (B, N, heads, C) float32; N positions of all levels, one after the other.
+        value: (B, N, heads, C) float32; the N positions of all levels, one level after the other.
         sizes: Height and width of every level.
-        locations: (B, Q, heads, levels, points, 2), x and y in [0, 1] inside a level; outside the maps are 0.
+        locations: (B, Q, heads, levels, points, 2), x and y in [0, 1] inside a level; the maps are 0 outside.
         weights: (B, Q, heads, levels, points).
 
     Returns:
@@ -112,7 +125,8 @@ def sample_levels(value: Tensor, sizes: list[tuple[int, int]], locations: Tensor
     table, starts = _bordered(value, sizes)  # (B, M, heads, C)
 
     def each_point(numbers: list[int], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(numbers, dtype=dtype, device=value.device).repeat_interleave(points)  # (levels * points,)
+        # (levels * points,)
+        return torch.tensor(numbers, dtype=dtype, device=value.device).repeat_interleave(points)
 
     heights, widths = (each_point(list(side), torch.float32) for side in zip(*sizes, strict=True))
     strides = each_point([width + 2 * _BORDER for _, width in sizes], torch.int32)
@@ -120,18 +134,23 @@ def sample_levels(value: Tensor, sizes: list[tuple[int, int]], locations: Tensor
     x, y = x * widths - 0.5, y * heights - 0.5
     left, top = x.floor(), y.floor()
     right_share, low_share = x - left, y - top
-    left, top = (torch.minimum(a.clamp_(min=-_BORDER), b) for a, b in ((left, widths), (top, heights)))
+    left = torch.minimum(left.clamp_(min=-_BORDER), widths)
+    top = torch.minimum(top.clamp_(min=-_BORDER), heights)
     cells = top.to(torch.int32) * strides + left.to(torch.int32) + each_point(starts, torch.int32)
     images = torch.arange(batch, dtype=torch.int32, device=value.device)[:, None, None, None]
     rows = (images * table.shape[1] + cells) * heads
     rows += torch.arange(heads, dtype=torch.int32, device=value.device)[:, None]
+    below = rows + strides * heads
+    # (B, Q, heads, 4 * levels * points)
+    corners = torch.cat([rows, rows + heads, below, below + heads], dim=-1)
     low = weights.flatten(3) * low_share
     high = weights.flatten(3) - low
     high_right, low_right = high * right_share, low * right_share
+    shares = torch.cat([high - high_right, high_right, low - low_right, low_right], dim=-1)
     sampled = F.embedding_bag(
-        torch.cat([rows, rows + heads, rows + strides * heads, rows + (strides + 1) * heads], dim=-1).flatten(0, 2),
+        corners.flatten(0, 2),
         table.flatten(0, 2),
-        per_sample_weights=torch.cat([high - high_right, high_right, low - low_right, low_right], -1).flatten(0, 2),
+        per_sample_weights=shares.flatten(0, 2),
         mode="sum",
     )
     return sampled.view(batch, queries, -1)
@@ -140,7 +159,9 @@ def sample_levels(value: Tensor, sizes: list[tuple[int, int]], locations: Tensor
 def _bordered(value: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, list[int]]:
     """(B, M, heads, C) maps with a border of zeros; in it, the place of each level's first position."""
     padded, starts, count = [], [], 0
-    for level, (height, width) in zip(value.split([h * w for h, w in sizes], dim=1), sizes, strict=True):
+    for level, (height, width) in zip(
+        value.split([h * w for h, w in sizes], dim=1), sizes, strict=True
+    ):
         grid = F.pad(level.unflatten(1, (height, width)), (0, 0, 0, 0, *(_BORDER,) * 4))
         padded.append(grid.flatten(1, 2))
         starts.append(count + _BORDER * (width + 2 * _BORDER) + _BORDER)

@@ -1,8 +1,7 @@
-"""What the image processor is given: pictures, arrays and tensors as arrays, label maps as ids, settings that exist."""
+"""Inputs of the image processor: converts pictures and tensors to arrays and label maps to ids."""
 
-import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,56 +17,16 @@ OVERSHOOT = 25.5
 LARGEST_UNIT = 10
 """Rescaled pixels beyond it are none, whatever the sensor: reflectances of clouds are below 3. Our choice."""
 
-_SERVICE_NAMES = ("auto_map", "feature_extractor_type", "image_processor_type", "processor_class")
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_NEAR = 0.8  # of `difflib`: a typing error, not another word
-_UNSUPPORTED = {
-    "do_center_crop": "crop the images first",
-    "crop_size": "crop the images first",
-    "pad_size": "images are padded to multiples of size_divisor",
-    "image_seq_length": "leave it out",
-}
-
-
-def check_names(given: Iterable[str], known: Collection[str], owner: str) -> None:
-    """Raises `TypeError` for a setting that is neither known nor written by transformers beside the settings."""
-    for name in given:
-        if name in known or name in _SERVICE_NAMES or name.startswith("_"):
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        if near:
-            hint = f"did you mean '{near[0]}'?"
-        else:
-            hint = f"the known ones are {', '.join(sorted(known))}"
-        raise TypeError(f"{owner} has no setting '{name}'; {hint}")
-
-
-def check_spelling(given: Iterable[str], known: Collection[str], owner: str) -> None:
-    """Raises `TypeError` for a name that is all but a setting; others may be meant for whoever else loads."""
-    for name in given:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
-        if near and name not in known:
-            raise TypeError(f"{owner} has no setting '{name}'; did you mean '{near[0]}'?")
-
-
-def check_values(settings: Mapping[str, Any]) -> None:
-    """Raises `ValueError` for settings that transformers knows and this processor does not honor, or that are none."""
-    for name, remedy in _UNSUPPORTED.items():
-        if settings.get(name):
-            raise ValueError(f"{name}={settings[name]} is not supported; {remedy}")
-    if settings.get("data_format") not in (None, ChannelDimension.FIRST, ChannelDimension.FIRST.value):
-        raise ValueError(f"data_format={settings['data_format']} is not supported; images come out channels first")
-    if settings.get("size_divisor") is not None and settings["size_divisor"] < 1:
-        raise ValueError(f"size_divisor {settings['size_divisor']} is not 1 or more; 1 pads to the largest image alone")
-    deviation = settings.get("image_std")
-    if deviation is not None and not np.all(np.asarray(deviation) > 0):
-        raise ValueError(f"image_std {deviation} is not above 0; 1 leaves the deviation as it is")
 
 
 def image_array(
-    image: Any, channels: int, do_convert_rgb: bool | None, input_data_format: str | ChannelDimension | None
+    image: Any,
+    channels: int,
+    do_convert_rgb: bool | None,
+    input_data_format: str | ChannelDimension | None,
 ) -> np.ndarray:
-    """An image as (C, H, W) of its own number type.
+    """An image as (C, H, W) in its own number type.
 
     Args:
         image: A PIL image, or an array or tensor (H, W, C) or (C, H, W).
@@ -76,8 +35,8 @@ def image_array(
         input_data_format: Where an array has its channels; by default where their number tells.
 
     Raises:
-        ValueError: it is not an image; its numbers of rows and channels could be exchanged; a fourth channel of an
-            array that is not a mask.
+        ValueError: The value is not an image, its numbers of rows and channels could be exchanged, or the fourth
+            channel of an array is not a mask.
     """
     if isinstance(image, Image.Image):
         return _picture_array(image, bool(do_convert_rgb))
@@ -114,7 +73,7 @@ def plain_array(value: Any) -> np.ndarray:
 
 
 def check_pixels(images: Sequence[np.ndarray], rescale_factor: float | None, unit: bool) -> None:
-    """Refuses pixels that would be normalized to garbage.
+    """Raises `ValueError` for pixels whose normalization would be meaningless.
 
     Args:
         images: Of any shapes, before they are rescaled.
@@ -122,15 +81,19 @@ def check_pixels(images: Sequence[np.ndarray], rescale_factor: float | None, uni
         unit: Whether pixels must lie in about 0..1 afterwards, as mean and deviation are those of such pixels.
 
     Raises:
-        ValueError: no numbers; NaN; with the factor 1/255, pixels of 16 bits, outside 0..255 or already in 0..1; with
-            another factor, pixels that are far from 0..1 after it.
+        ValueError: Pixels are not numbers, or NaN or infinite. With the factor 1/255: pixels have 16 bits, lie outside
+            of 0..255 or already in 0..1. With another factor: pixels are far from 0..1 after it.
     """
     for image in images:
         if not image.size or image.dtype.kind not in "biuf":
-            raise ValueError(f"an array of shape {image.shape} and type {image.dtype} is not an image; give numbers")
+            raise ValueError(
+                f"an array of shape {image.shape} and type {image.dtype} is not an image; give numbers"
+            )
         low, high = float(image.min()), float(image.max())
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError("an image holds NaN or infinity; fill such pixels, and label them 255 in training")
+            raise ValueError(
+                "an image holds NaN or infinity; fill such pixels, and label them 255 in training"
+            )
         if rescale_factor is None:
             factor = 1.0
         else:
@@ -144,6 +107,17 @@ def check_pixels(images: Sequence[np.ndarray], rescale_factor: float | None, uni
             )
 
 
+def check_styleable(images: Sequence[np.ndarray]) -> None:
+    """Raises `ValueError` for images, after rescaling, with pixels outside [0, 1]: no style is known for those."""
+    for image in images:
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"pixels from {low:g} to {high:g} cannot be styled; they must lie in [0, 1] after rescaling: leave "
+                "do_rescale=True for pixels in 0..255, or set rescale_factor"
+            )
+
+
 def label_maps(maps: Any, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
     """The segmentation maps of images as (H, W) arrays of their own number type.
 
@@ -152,11 +126,13 @@ def label_maps(maps: Any, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         sizes: (height, width) of every image.
 
     Raises:
-        ValueError: another number of maps or other sizes; maps in color.
+        ValueError: The number of maps or a size differs from that of the images, or a map is in color.
     """
     listed = _listed(maps, sizes)
     if len(listed) != len(sizes):
-        raise ValueError(f"{len(sizes)} images but {len(listed)} segmentation maps; give one map for each image")
+        raise ValueError(
+            f"{len(sizes)} images but {len(listed)} segmentation maps; give one map for each image"
+        )
     return [_label_map(each, size) for each, size in zip(listed, sizes, strict=True)]
 
 
@@ -169,15 +145,23 @@ def label_ids(values: np.ndarray, do_reduce_labels: bool, ignore_index: int | No
         ignore_index: Number, after that, that means ignored too (Mask2Former).
 
     Raises:
-        ValueError: fractions; numbers outside 0..255 that are not `ignore_index`.
+        ValueError: The map holds fractions, or numbers outside 0..255 that are not `ignore_index`.
     """
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.array_equal(values, np.round(values))):
-        raise ValueError("a segmentation map holds fractions; give whole class ids, resized without interpolation")
+    if values.dtype.kind == "f" and not (
+        np.isfinite(values).all() and np.array_equal(values, np.round(values))
+    ):
+        raise ValueError(
+            "a segmentation map holds fractions; give whole class ids, resized without interpolation"
+        )
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"a segmentation map of type {values.dtype} holds no class ids; give whole numbers")
+        raise ValueError(
+            f"a segmentation map of type {values.dtype} holds no class ids; give whole numbers"
+        )
     ids = values.astype(np.float64)  # which holds every id, and other numbers
     if do_reduce_labels:
-        ids = np.where(ids == 0, IGNORE_INDEX, np.where((ids > 0) & (ids < IGNORE_INDEX), ids - 1, ids))
+        ids = np.where(
+            ids == 0, IGNORE_INDEX, np.where((ids > 0) & (ids < IGNORE_INDEX), ids - 1, ids)
+        )
     if ignore_index is not None:
         ids = np.where(ids == ignore_index, IGNORE_INDEX, ids)
     wrong = np.unique(values[(ids < 0) | (ids > IGNORE_INDEX)])
@@ -194,7 +178,7 @@ def label_ids(values: np.ndarray, do_reduce_labels: bool, ignore_index: int | No
 
 
 def _check_eight_bits(dtype: "np.dtype[Any]", low: float, high: float) -> None:
-    """Refuses what a factor of 1/255 does not bring to 0..1."""
+    """Raises `ValueError` for pixels that a factor of 1/255 does not scale to 0..1."""
     if dtype.kind in "iu" and dtype.itemsize == 2:
         raise ValueError(
             f"pixels of 16 bits, from {low:g} to {high:g}, are not the 0..255 that rescale_factor is for; stretch them "
@@ -235,7 +219,9 @@ def _picture_array(image: Image.Image, do_convert_rgb: bool) -> np.ndarray:
     return np.moveaxis(values, -1, 0)
 
 
-def _channel_axis(shape: tuple[int, ...], channels: int, input_data_format: str | ChannelDimension | None) -> int:
+def _channel_axis(
+    shape: tuple[int, ...], channels: int, input_data_format: str | ChannelDimension | None
+) -> int:
     """0 or -1: the axis that is said to hold the channels, else the one of the model's number, else of 1 or 4."""
     if input_data_format is not None:
         if ChannelDimension(input_data_format) == ChannelDimension.FIRST:
@@ -265,10 +251,9 @@ def _rgb(values: np.ndarray) -> np.ndarray:
     if len(values) != 4:
         return values
     color, alpha = values[:3], values[3]
+    opaque = 255
     if alpha.dtype.kind == "f" and alpha.max(initial=0) == 1:
         opaque = 1
-    else:
-        opaque = 255
     if not alpha.any() or not np.isin(alpha, (0, opaque)).all():
         raise ValueError(
             "the fourth channel of an array is not a mask of 0 and 255 and may be a band; give the first three "
@@ -280,7 +265,12 @@ def _rgb(values: np.ndarray) -> np.ndarray:
 def _listed(maps: Any, sizes: Sequence[tuple[int, int]]) -> list[Any]:
     """Maps one by one."""
     if isinstance(maps, list | tuple):
-        flat = [each for part in maps for each in (part if isinstance(part, list | tuple) else [part])]
+        flat: list[Any] = []
+        for part in maps:
+            if isinstance(part, list | tuple):
+                flat += part
+            else:
+                flat.append(part)
         if len(flat) != 1 or len(sizes) == 1:
             return flat
         maps = flat[0]
@@ -293,8 +283,13 @@ def _listed(maps: Any, sizes: Sequence[tuple[int, int]]) -> list[Any]:
     return list(values)
 
 
+def is_of_unit(mean: float | Sequence[float]) -> bool:
+    """Whether a mean belongs to pixels in 0..1."""
+    return bool(np.min(mean) >= 0 and np.max(mean) <= 1)
+
+
 def padding_mask(sizes: Sequence[tuple[int, int]], divisor: int) -> np.ndarray | None:
-    """(B, H, W) int64, 0 where images are padded to the size of a larger one; None where none is.
+    """(B, H, W) int64, 0 where images are padded to the size of a larger one; None without padding.
 
     Args:
         sizes: (height, width) of each image.
@@ -312,18 +307,19 @@ def padding_mask(sizes: Sequence[tuple[int, int]], divisor: int) -> np.ndarray |
 def _label_map(given: Any, size: tuple[int, int]) -> np.ndarray:
     """(H, W) of a map that belongs to an image of `size`."""
     if isinstance(given, str) or (isinstance(given, Image.Image) and len(given.getbands()) > 1):
+        what = "a path or address"
         if isinstance(given, Image.Image):
             what = f"mode {given.mode}"
-        else:
-            what = "a path or address"
-        raise ValueError(f"a segmentation map of {what} is read as color; give one (H, W) map of class ids per image")
+        raise ValueError(
+            f"a segmentation map of {what} is read as color; give one (H, W) map of class ids per image"
+        )
     values = plain_array(given)
     if values.ndim == 3:
+        flat = []
         if len(values) == 1:
-            flat = [values[0]]
-        else:
-            flat = []
-        flat += [values[..., 0]] if values.shape[-1] == 1 else []
+            flat.append(values[0])
+        if values.shape[-1] == 1:
+            flat.append(values[..., 0])
         if not flat:
             raise ValueError(
                 f"a segmentation map of shape {values.shape} holds colors or scores; give one (H, W) map of class ids "
@@ -331,7 +327,9 @@ def _label_map(given: Any, size: tuple[int, int]) -> np.ndarray:
             )
         values = next((each for each in flat if each.shape == size), flat[0])
     if values.ndim != 2:
-        raise ValueError(f"a segmentation map of shape {values.shape} is none; give one (H, W) map of class ids")
+        raise ValueError(
+            f"a segmentation map of shape {values.shape} is none; give one (H, W) map of class ids"
+        )
     if values.shape != size:
         raise ValueError(
             f"an image of {size[0]} x {size[1]} pixels has a segmentation map of "
@@ -353,10 +351,7 @@ def check_channels(images: Sequence[np.ndarray], mean: float | Sequence[float]) 
 __all__ = [
     "check_channels",
     "check_images",
-    "check_names",
     "check_pixels",
-    "check_spelling",
-    "check_values",
     "image_array",
     "label_ids",
     "label_maps",

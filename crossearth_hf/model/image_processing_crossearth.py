@@ -1,7 +1,6 @@
 """CrossEarth's image processor: resize, rescale, style on request, normalize, pad; labels; scores and label maps."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, ImageInput, PILImageResampling, SizeDict
-from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.processing_utils import Unpack
 from transformers.utils import cached_file
 
 from .earth_style import STYLE_FILE, EarthStyle, StyleSettings, image_seed
@@ -20,93 +19,26 @@ from .image_inputs import (
     IGNORE_INDEX,
     check_channels,
     check_images,
-    check_names,
     check_pixels,
-    check_spelling,
-    check_values,
+    check_styleable,
     image_array,
+    is_of_unit,
     label_ids,
     label_maps,
     padding_mask,
 )
+from .processor_settings import (
+    CrossEarthImageProcessorKwargs,
+    check_names,
+    check_spelling,
+    check_values,
+)
+from .semantic_scores import semantic_scores
 
 IMAGENET_MEAN = [123.675 / 255, 116.28 / 255, 103.53 / 255]
 IMAGENET_STD = [58.395 / 255, 57.12 / 255, 57.375 / 255]
 
-_QUERY_GROUP = 4
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-
-def semantic_scores(class_queries_logits: Tensor, masks_queries_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scores of every class at every pixel: the one way from query logits to scores in this package.
-
-    Masks are resized bilinearly first and pass the sigmoid afterwards; classes pass a softmax whose last entry, "no
-    object", is dropped; queries are summed (Mask2Former, Cheng et al., CVPR 2022).
-
-    Args:
-        class_queries_logits: (B, Q, K+1).
-        masks_queries_logits: (B, Q, h, w).
-        size: Height and width (H, W) of the crop in pixels.
-
-    Returns:
-        (B, K, H, W) float32 in [0, Q]: sums over queries, neither log-odds nor probabilities.
-    """
-    with torch.autocast(class_queries_logits.device.type, enabled=False):
-        classes = class_queries_logits.float().softmax(dim=-1)[..., :-1]  # (B, Q, K)
-        if torch.is_grad_enabled():
-            masks = F.interpolate(masks_queries_logits.float(), size=size, mode="bilinear", align_corners=False)
-            return torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())
-        return _summed_in_groups(classes, masks_queries_logits, size)
-
-
-def _summed_in_groups(classes: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, K, H, W): the same sum, a few queries at a time, since all masks at full size are larger than any cache."""
-    batch, queries, count = classes.shape
-    scores = classes.new_zeros((batch, count, size[0] * size[1]))
-    for start in range(0, queries, _QUERY_GROUP):
-        group = logits[:, start : start + _QUERY_GROUP].float()
-        masks = F.interpolate(group, size=size, mode="bilinear", align_corners=False).sigmoid_().flatten(2)
-        scores.baddbmm_(classes[:, start : start + _QUERY_GROUP].transpose(1, 2), masks)
-    return scores.unflatten(2, size)
-
-
-class CrossEarthImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    r"""
-    size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
-        Height and width are padded, right and bottom, to multiples of it.
-    do_reduce_labels (`bool`, *optional*, defaults to `self.do_reduce_labels`):
-        Whether id 0 of the maps becomes 255 and every other one less, but for 255, as in SegFormer and BEiT.
-    ignore_index (`int`, *optional*, defaults to `self.ignore_index`):
-        An id, of the reduced maps where they are reduced, that means ignored beside 255; it becomes 255 in the labels.
-    do_earth_style_injection (`bool`, *optional*, defaults to `self.do_earth_style_injection`):
-        Whether images are styled in training: see `StyleSettings` for what the four numbers mean.
-    style_probability (`float`, *optional*, defaults to `self.style_probability`):
-        Share of the images that are styled.
-    style_alpha (`float`, *optional*, defaults to `self.style_alpha`):
-        Weight of the Earth style against the image's own.
-    style_mask_ratio (`float`, *optional*, defaults to `self.style_mask_ratio`):
-        Share of the blocks that show the styled image.
-    style_block_size (`int`, *optional*, defaults to `self.style_block_size`):
-        Side of a block in pixels.
-    style_residual (`bool`, *optional*, defaults to `self.style_residual`):
-        Whether what the style changes is added to the image, which keeps its finest detail.
-    style_seed (`int`, *optional*, defaults to `self.style_seed`):
-        Makes a call repeatable: image i draws from (style_seed, i). Without it torch's global generator decides.
-    return_clean_pixel_values (`bool`, *optional*, defaults to `self.return_clean_pixel_values`):
-        Whether injection also returns the images without style and which of them were styled.
-    """
-
-    size_divisor: int
-    do_reduce_labels: bool
-    ignore_index: int | None
-    do_earth_style_injection: bool
-    style_probability: float
-    style_alpha: float
-    style_mask_ratio: float
-    style_block_size: int
-    style_residual: bool
-    style_seed: int | None
-    return_clean_pixel_values: bool
 
 
 class CrossEarthImageProcessor(PilBackend):
@@ -143,6 +75,7 @@ class CrossEarthImageProcessor(PilBackend):
     style_mask_ratio = StyleSettings.mask_ratio
     style_block_size = StyleSettings.block_size
     style_residual = StyleSettings.residual
+    style_low_pass = StyleSettings.low_pass
     style_seed = None
     return_clean_pixel_values = False
 
@@ -153,44 +86,57 @@ class CrossEarthImageProcessor(PilBackend):
         check_values(kwargs)
         super().__init__(**kwargs)
         if self.do_resize and self.size is None:
-            raise ValueError("do_resize=True without a size; give size={'height': ..., 'width': ...}")
-        StyleSettings(self.style_probability, self.style_alpha, self.style_mask_ratio, self.style_block_size)
+            raise ValueError(
+                "do_resize=True without a size; give size={'height': ..., 'width': ...}"
+            )
+        StyleSettings(
+            self.style_probability, self.style_alpha, self.style_mask_ratio, self.style_block_size
+        )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; the processor remembers where its style networks and bank may lie.
+        """As in transformers; the processor also remembers the folder of its style networks and bank.
 
-        Raises `TypeError` for a name that is all but a setting, unless `return_unused_kwargs` hands it back.
+        Raises `TypeError` for a misspelled setting, unless `return_unused_kwargs` returns it.
         """
         if not kwargs.get("return_unused_kwargs"):
             check_spelling(kwargs, cls.valid_kwargs.__annotations__, cls.__name__)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        processor = loaded
+        loaded = processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if isinstance(loaded, tuple):
             processor = loaded[0]
-        place = Path(pretrained_model_name_or_path)
-        source = str(place.parent if place.is_file() else pretrained_model_name_or_path)
-        processor._style_source = source, {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+        source = pretrained_model_name_or_path
+        if Path(source).is_file():
+            source = Path(source).parent
+        processor._style_source = (
+            str(source),
+            {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs},
+        )
         return loaded
 
     @property
     def earth_style(self) -> EarthStyle:
-        """Networks and style bank, loaded when first needed: from where the processor came, else the package's own."""
+        """Networks and style bank, loaded on first use from the processor's folder, else the package's own."""
         if self._earth_style is None:
             path = None
             if self._style_source is not None:
                 name, options = self._style_source
-                path = cached_file(name, STYLE_FILE, _raise_exceptions_for_missing_entries=False, **options)
+                path = cached_file(
+                    name, STYLE_FILE, _raise_exceptions_for_missing_entries=False, **options
+                )
             self._earth_style = EarthStyle.from_file(path)
         return self._earth_style
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings alone."""
+        """The settings without loaded networks."""
         settings = super().to_dict()
-        return {name: value for name, value in settings.items() if name not in ("_earth_style", "_style_source")}
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in ("_earth_style", "_style_source")
+        }
 
     def to_json_file(self, json_file_path: Any) -> None:
-        """Writes the settings and, where injection is on, the style networks and bank beside them."""
+        """Writes the settings and, if injection is on, the style networks and bank beside them."""
         # Here and not in `save_pretrained`, which uploads only what is written after it has begun.
         if self.do_earth_style_injection:
             self.earth_style.save(Path(json_file_path).with_name(STYLE_FILE))
@@ -205,8 +151,7 @@ class CrossEarthImageProcessor(PilBackend):
         """Prepares a batch.
 
         Args:
-            images: one or several RGB images: PIL, or arrays (H, W, C) or (C, H, W) in 0..255; with do_rescale=False,
-                or a `rescale_factor` of their own, in other units.
+            images: one or several RGB images: PIL, or arrays (H, W, C) or (C, H, W); in 0..255 for the default factor.
             segmentation_maps: one (H, W) map of class ids per image, 255 ignored; also (1, H, W) or (H, W, 1).
 
         Returns:
@@ -216,11 +161,11 @@ class CrossEarthImageProcessor(PilBackend):
             with `return_clean_pixel_values` there are also `clean_pixel_values` (B, C, H', W') and `styled` (B,) bool.
 
         Raises:
-            TypeError: a keyword that is not a setting.
-            ValueError: numbers of images and maps differ, or the sizes of a pair do; images of other channels than the
-                processor's; pixels that are not in the range that is rescaled, see `image_inputs.check_pixels`; maps in
-                color, with fractions or with numbers that are not ids; for injection, numbers out of their range, a
-                block larger than an image, pixels outside [0, 1] after rescaling, more channels than RGB.
+            TypeError: A keyword is not a setting.
+            ValueError: The numbers of images and maps differ, or the sizes of a pair; an image has other channels than
+                the processor; a pixel is out of range, see `image_inputs.check_pixels`; a map holds colors, fractions
+                or numbers that are not ids; or injection has a setting out of range, a block larger than an image,
+                pixels outside [0, 1], or more channels than RGB.
         """
         check_names(kwargs, self.valid_kwargs.__annotations__, type(self).__name__)
         check_values(kwargs)
@@ -242,11 +187,11 @@ class CrossEarthImageProcessor(PilBackend):
         )
         if kwargs["do_normalize"]:
             check_channels(prepared, kwargs["image_mean"])
-        check_pixels(
-            prepared,
-            kwargs["rescale_factor"] if kwargs["do_rescale"] else None,
-            unit=kwargs["do_normalize"] and not kwargs["do_earth_style_injection"] and _of_unit(kwargs["image_mean"]),
-        )
+        factor = kwargs["rescale_factor"]
+        if not kwargs["do_rescale"]:
+            factor = None
+        plain = kwargs["do_normalize"] and not kwargs["do_earth_style_injection"]
+        check_pixels(prepared, factor, unit=plain and is_of_unit(kwargs["image_mean"]))
         clean = self._scaled(prepared, **kwargs)
         data: dict[str, Any] = {}
         if kwargs["do_earth_style_injection"]:
@@ -260,7 +205,9 @@ class CrossEarthImageProcessor(PilBackend):
         if kwargs["do_pad"] and mask is not None:
             data["pixel_mask"] = mask
         if segmentation_maps is not None:
-            maps = label_maps(segmentation_maps, [(image.shape[1], image.shape[2]) for image in prepared])
+            maps = label_maps(
+                segmentation_maps, [(image.shape[1], image.shape[2]) for image in prepared]
+            )
             data["labels"] = self._preprocess_labels(maps, **kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
@@ -285,7 +232,9 @@ class CrossEarthImageProcessor(PilBackend):
         """An image as (C, H, W), see `image_inputs.image_array`."""
         return image_array(image, np.size(self.image_mean), do_convert_rgb, input_data_format)
 
-    def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
+    def resize(
+        self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any
+    ) -> np.ndarray:
         """(C, H, W) resized; more than three channels one by one: Pillow would take the fourth for transparency."""
         resize = super().resize
         if len(image) <= 3:
@@ -303,9 +252,12 @@ class CrossEarthImageProcessor(PilBackend):
         **_: Any,
     ) -> list[np.ndarray]:
         """Images resized and rescaled on request, float32."""
-        images = [self.resize(image, size, resample) if do_resize else image for image in images]
+        if do_resize:
+            images = [self.resize(image, size, resample) for image in images]
         images = [image.astype(np.float32) for image in images]
-        return [self.rescale(image, rescale_factor).astype(np.float32) if do_rescale else image for image in images]
+        if do_rescale:
+            images = [self.rescale(image, rescale_factor).astype(np.float32) for image in images]
+        return images
 
     def _inject(
         self,
@@ -315,20 +267,32 @@ class CrossEarthImageProcessor(PilBackend):
         style_mask_ratio: float,
         style_block_size: int,
         style_residual: bool,
+        style_low_pass: float,
         style_seed: int | None,
         **_: Any,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Images of any sizes, some of them styled, and (B,) bool: which; images of one size share a batch."""
-        settings = StyleSettings(style_probability, style_alpha, style_mask_ratio, style_block_size, style_residual)
+        settings = StyleSettings(
+            style_probability,
+            style_alpha,
+            style_mask_ratio,
+            style_block_size,
+            style_residual,
+            style_low_pass,
+        )
         if len(images[0]) != 3:
-            raise ValueError(f"an image of {len(images[0])} channels cannot be styled: Earth styles are those of RGB")
-        _check_pixels(images)
+            raise ValueError(
+                f"an image of {len(images[0])} channels cannot be styled: Earth styles are those of RGB"
+            )
+        check_styleable(images)
         seeds = _style_seeds(style_seed, len(images))
         mixed, styled = list(images), np.zeros(len(images), dtype=bool)
         for shape in dict.fromkeys(image.shape for image in images):
             rows = [i for i, image in enumerate(images) if image.shape == shape]
             batch = torch.from_numpy(np.stack([images[i] for i in rows]))
-            results, styled[rows] = self.earth_style.inject(batch, settings, [seeds[i] for i in rows])
+            results, styled[rows] = self.earth_style.inject(
+                batch, settings, [seeds[i] for i in rows]
+            )
             for i, result in zip(rows, results, strict=True):
                 mixed[i] = result.numpy()
         return mixed, styled
@@ -345,7 +309,9 @@ class CrossEarthImageProcessor(PilBackend):
     ) -> list[np.ndarray]:
         """Images normalized and padded on request, float32."""
         if do_normalize:
-            images = [self.normalize(image, image_mean, image_std).astype(np.float32) for image in images]
+            images = [
+                self.normalize(image, image_mean, image_std).astype(np.float32) for image in images
+            ]
         if do_pad:
             return self._pad_batch(images, size_divisor, fill_value=0)
         return images
@@ -362,44 +328,71 @@ class CrossEarthImageProcessor(PilBackend):
         **_: Any,
     ) -> list[np.ndarray]:
         maps = [label_ids(each, do_reduce_labels, ignore_index)[None] for each in maps]
-        maps = [self.resize(m, size, PILImageResampling.NEAREST) if do_resize else m for m in maps]
+        if do_resize:
+            maps = [self.resize(each, size, PILImageResampling.NEAREST) for each in maps]
         if do_pad:
             maps = self._pad_batch(maps, size_divisor, fill_value=IGNORE_INDEX)
         return [m[0].astype(np.int64) for m in maps]
 
-    def _pad_batch(self, images: list[np.ndarray], size_divisor: int, fill_value: int) -> list[np.ndarray]:
+    def _pad_batch(
+        self, images: list[np.ndarray], size_divisor: int, fill_value: int
+    ) -> list[np.ndarray]:
         height, width = (
-            math.ceil(max(image.shape[axis] for image in images) / size_divisor) * size_divisor for axis in (-2, -1)
+            math.ceil(max(image.shape[axis] for image in images) / size_divisor) * size_divisor
+            for axis in (-2, -1)
         )
         return list(self.pad(images, SizeDict(height=height, width=width), fill_value=fill_value))
 
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: list[tuple[int, int]] | None = None
-    ) -> list[Tensor]:
+        self,
+        outputs: Any,
+        target_sizes: list[tuple[int, int]] | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[Tensor] | list[BatchFeature]:
         """Label maps from the model's outputs.
 
         Args:
             outputs: output of `CrossEarthForSemanticSegmentation` for a batch that this processor prepared.
             target_sizes: (height, width) in pixels of each image before preparation; padding is cut off. Without
                 it the maps keep the padded size.
+            return_segmentation_scores: also return what the maps were decided by.
 
         Returns:
-            One (H, W) int64 map of class ids per image.
+            One (H, W) int64 map of class ids per image; with scores a `segmentation` (H, W) and its
+            `segmentation_scores` (K, H, W), sums over queries as `semantic_scores` gives them.
 
         Raises:
-            ValueError: as many sizes as images are needed, and none larger than the prepared image unless it was
-                resized by this processor's own setting; scores that are not numbers.
+            ValueError: The number of sizes differs from that of the images, a size exceeds that of the prepared image
+                and this processor's own setting did not resize it, or scores are not numbers.
         """
         masks = outputs.masks_queries_logits
-        padded = (4 * masks.shape[-2], 4 * masks.shape[-1])  # masks have a quarter of the crop's resolution
+        padded = (
+            4 * masks.shape[-2],
+            4 * masks.shape[-1],
+        )  # masks have a quarter of the crop's resolution
         scores = semantic_scores(outputs.class_queries_logits, masks, padded)  # (B, K, H', W')
         if not bool(torch.isfinite(scores.sum())):
-            raise ValueError("the model's scores are not numbers (NaN); load it in float32, or convert it again")
-        if target_sizes is None:
-            return list(scores.argmax(dim=1))
-        if len(target_sizes) != len(scores):
-            raise ValueError(f"{len(target_sizes)} target_sizes for {len(scores)} images; give one for each")
-        return [self._to_size(score, *size).argmax(dim=0) for score, size in zip(scores, target_sizes, strict=True)]
+            raise ValueError(
+                "the model's scores are not numbers (NaN); load it in float32, or convert it again"
+            )
+        sized = list(scores)
+        if target_sizes is not None:
+            if len(target_sizes) != len(scores):
+                raise ValueError(
+                    f"{len(target_sizes)} target_sizes for {len(scores)} images; give one for each"
+                )
+            sized = [
+                self._to_size(score, *size)
+                for score, size in zip(scores, target_sizes, strict=True)
+            ]
+        maps = [score.argmax(dim=0) for score in sized]
+        if not return_segmentation_scores:
+            return maps
+        pairs = zip(maps, sized, strict=True)
+        return [
+            BatchFeature({"segmentation": ids, "segmentation_scores": score})
+            for ids, score in pairs
+        ]
 
     def _to_size(self, scores: Tensor, height: int, width: int) -> Tensor:
         """(K, H', W') scores of a prepared image brought to its original size (H, W)."""
@@ -411,7 +404,9 @@ class CrossEarthImageProcessor(PilBackend):
                     "the processor itself, not in one call"
                 )
             return scores[:, :height, :width]
-        resized = self.resize(np.zeros((1, height, width), np.uint8), self.size, self.resample).shape
+        resized = self.resize(
+            np.zeros((1, height, width), np.uint8), self.size, self.resample
+        ).shape
         cropped = scores[None, :, : resized[-2], : resized[-1]]
         return F.interpolate(cropped, size=(height, width), mode="bilinear", align_corners=False)[0]
 
@@ -425,19 +420,4 @@ def _style_seeds(style_seed: int | None, count: int) -> list[int]:
     return [image_seed(style_seed, i) for i in range(count)]
 
 
-def _check_pixels(images: Sequence[np.ndarray]) -> None:
-    for image in images:
-        low, high = float(image.min()), float(image.max())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"pixels from {low:g} to {high:g} cannot be styled; they must lie in [0, 1] after rescaling: leave "
-                "do_rescale=True for pixels in 0..255, or set rescale_factor"
-            )
-
-
-def _of_unit(mean: float | Sequence[float]) -> bool:
-    """Whether a mean is that of pixels in 0..1."""
-    return bool(np.min(mean) >= 0 and np.max(mean) <= 1)
-
-
-__all__ = ["CrossEarthImageProcessor", "semantic_scores"]
+__all__ = ["CrossEarthImageProcessor"]

@@ -40,10 +40,16 @@ STRIDE_ENDS = {4: 1, 8: 2, 16: 4, 32: 6}
 class Convolution(nn.Conv2d):
     """A convolution with bias that pads as TensorFlow does for even sides: the odd pixel goes right and bottom."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        before, odd = divmod(kernel - stride, 2)
-        super().__init__(inputs, outputs, kernel, stride, padding=0 if odd else before, groups=groups)
-        self.odd_padding = (before, before + odd) * 2 if odd else None
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        padding, is_odd = divmod(kernel - stride, 2)
+        odd_padding = None
+        if is_odd:
+            odd_padding = (padding, padding + 1) * 2
+            padding = 0
+        super().__init__(inputs, outputs, kernel, stride, padding=padding, groups=groups)
+        self.odd_padding = odd_padding
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H // stride, W // stride); the sides are at least 2 where the stride is."""
@@ -53,25 +59,28 @@ class Convolution(nn.Conv2d):
         return self._convolved(images)
 
     def _convolved(self, images: Tensor) -> Tensor:
-        return super().forward(images if self.odd_padding is None else F.pad(images, self.odd_padding))
+        if self.odd_padding is not None:
+            images = F.pad(images, self.odd_padding)
+        return super().forward(images)
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, linear projection; added to the input where the shapes agree."""
+    """Expansion, depthwise convolution, linear projection; added to the input if the shapes agree."""
 
     def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
         super().__init__()
         hidden = inputs * stage.expansion
-        self.expand = Convolution(inputs, hidden, 1) if stage.expansion > 1 else None
+        self.expand = None
+        if stage.expansion > 1:
+            self.expand = Convolution(inputs, hidden, 1)
         self.depthwise = Convolution(hidden, hidden, stage.kernel, stride, groups=hidden)
         self.project = Convolution(hidden, stage.width, 1)
         self.residual = stride == 1 and inputs == stage.width
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        if self.expand is None:
-            hidden = maps
-        else:
+        hidden = maps
+        if self.expand is not None:
             hidden = F.relu6(self.expand(maps), inplace=True)
         hidden = self.project(F.relu6(self.depthwise(hidden), inplace=True))
         if self.residual:
@@ -88,10 +97,10 @@ class EfficientNetLite(nn.Module):
         self.stages = nn.ModuleList()
         width = FIRST_WIDTH
         for stage in STAGES:
-            blocks = [InvertedResidual(width if i == 0 else stage.width, stage, stage.stride if i == 0 else 1)
-                      for i in range(stage.blocks)]  # fmt: skip
-            self.stages.append(nn.Sequential(*blocks))
+            first = InvertedResidual(width, stage, stage.stride)
             width = stage.width
+            others = [InvertedResidual(width, stage, 1) for _ in range(stage.blocks - 1)]
+            self.stages.append(nn.Sequential(first, *others))
         self.widths = tuple(STAGES[end].width for end in STRIDE_ENDS.values())
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
@@ -114,7 +123,9 @@ class EfficientNetLite(nn.Module):
         return tuple(maps)
 
 
-def fold_batch_norm(weight: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+def fold_batch_norm(
+    weight: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, ...]:
     """Weight (C', C, k, k) and bias (C',) of a convolution without bias and the batch normalization that follows it."""
     factor = scale / torch.sqrt(variance + 1e-3)  # EfficientNet's epsilon
     return weight * factor[:, None, None, None], shift - mean * factor

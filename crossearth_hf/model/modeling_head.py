@@ -1,4 +1,4 @@
-"""CrossEarth's head: the Mask2Former decoders of transformers (Cheng et al., CVPR 2022), and where ours differ."""
+"""CrossEarth's head: the Mask2Former decoders of transformers (Cheng et al., CVPR 2022) with our changes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderLayer,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+    Mask2FormerPixelDecoderEncoderOnly,
     Mask2FormerPixelDecoderOutput,
     Mask2FormerSinePositionEmbedding,
     multi_scale_deformable_attention,
@@ -21,6 +22,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from .configuration_crossearth import CrossEarthConfig
 from .cpu_kernels import sample_levels
+from .free_sizes import is_exporting, width_and_height
 
 PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4, 8, 16, 32
 
@@ -41,8 +43,22 @@ def padded(images: Tensor, side: int) -> Tensor:
     return images
 
 
-def images_by_size(pixel_mask: Tensor | None, height: int, width: int) -> dict[tuple[int, int], list[int]]:
-    """Rows of a batch by the height and width of their images, multiples of 16; empty where all fill the batch."""
+def weighted_classes(class_logits: Tensor, factors: Sequence[float]) -> Tensor:
+    """Class logits (B, Q, K+1) whose softmax multiplies the probability of each class by `factors` (K, at most 1).
+
+    "No object" gets the rest of the probability, so the factors also multiply sums of query scores.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    probabilities = class_logits.float().softmax(dim=-1)
+    classes = probabilities[..., :-1] * probabilities.new_tensor(factors)
+    nothing = (1 - classes.sum(dim=-1, keepdim=True)).clamp_min(tiny)
+    return torch.cat([classes, nothing], dim=-1).clamp_min(tiny).log().to(class_logits.dtype)
+
+
+def images_by_size(
+    pixel_mask: Tensor | None, height: int, width: int
+) -> dict[tuple[int, int], list[int]]:
+    """Rows of a batch by the height and width of their images, multiples of 16; empty if all fill the batch."""
     if pixel_mask is None or bool(pixel_mask.all()):
         return {}
     groups: dict[tuple[int, int], list[int]] = {}
@@ -54,16 +70,21 @@ def images_by_size(pixel_mask: Tensor | None, height: int, width: int) -> dict[t
 
 
 def decoded_apart(
-    decode: Callable[[Tensor], tuple[Any, ...]], images: Tensor, groups: dict[tuple[int, int], list[int]]
+    decode: Callable[[Tensor], tuple[Any, ...]],
+    images: Tensor,
+    groups: dict[tuple[int, int], list[int]],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Class logits and mask logits of a batch whose images of each size pass `decode` apart.
+    """Class logits and mask logits of a batch; images of each size are decoded separately.
 
-    Masks go on with the values at their edges where the batch pads an image: resizing then sees nothing else there.
+    In the padding of an image the masks repeat their edges, so that resizing does not mix in other values.
     """
     order = [row for rows in groups.values() for row in rows]
     back = torch.tensor(order, device=images.device).argsort()
-    parts = [decode(images[rows, :, :height, :width])[:2] for (height, width), rows in groups.items()]
-    classes, masks = (list(zip(*kind, strict=True)) for kind in zip(*parts, strict=True))  # by output of the decoder
+    parts = [
+        decode(images[rows, :, :height, :width])[:2] for (height, width), rows in groups.items()
+    ]
+    # by output of the decoder
+    classes, masks = (list(zip(*kind, strict=True)) for kind in zip(*parts, strict=True))
     size = images.shape[-2] // 4, images.shape[-1] // 4
     return (
         [torch.cat(same)[back] for same in classes],
@@ -80,7 +101,11 @@ class CrossEarthSinePositions(Mask2FormerSinePositionEmbedding):
     """Sine positions computed in float32: bfloat16 cannot count to the sides of large maps."""
 
     def forward(
-        self, shape: torch.Size, device: torch.device | str, dtype: torch.dtype, mask: Tensor | None = None
+        self,
+        shape: torch.Size,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """(B, C, H, W) positions of a map of that `shape`."""
         return super().forward(shape, device, torch.float32, mask).to(dtype)
@@ -104,14 +129,16 @@ class CrossEarthDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDefo
         query = hidden_states + position_embeddings  # (B, N, C)
         shape = (*query.shape[:2], self.n_heads, self.n_levels, self.n_points)
         offsets = self.sampling_offsets(query).float().view(*shape, 2)
-        weights = self.attention_weights(query).float().view(*shape[:3], -1).softmax(dim=-1).view(shape)
-        sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes_list])  # (levels, 2)
+        weights = (
+            self.attention_weights(query).float().view(*shape[:3], -1).softmax(dim=-1).view(shape)
+        )
+        sizes = width_and_height(spatial_shapes_list, offsets)  # (levels, 2)
         locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
-        value = self.value_proj(hidden_states).float().unflatten(2, (self.n_heads, -1))  # (B, N, heads, C / heads)
-        if value.device.type == "cpu":
+        # (B, N, heads, C / heads)
+        value = self.value_proj(hidden_states).float().unflatten(2, (self.n_heads, -1))
+        sample = multi_scale_deformable_attention
+        if value.device.type == "cpu" and not is_exporting():
             sample = sample_levels
-        else:
-            sample = multi_scale_deformable_attention
         sampled = sample(value, spatial_shapes_list, locations, weights)
         return self.output_proj(sampled.to(query.dtype)), weights
 
@@ -120,14 +147,35 @@ class CrossEarthPixelDecoderLayer(GradientCheckpointingLayer, Mask2FormerPixelDe
     """A layer of the pixel decoder that can be computed again in the backward pass."""
 
 
+class CrossEarthPixelDecoderEncoder(Mask2FormerPixelDecoderEncoderOnly):
+    """The layers of the pixel decoder, for images that fill their maps."""
+
+    @staticmethod
+    def get_reference_points(
+        spatial_shapes_list: list[tuple[int, int]], valid_ratios: Tensor, device: torch.device
+    ) -> Tensor:
+        """(B, N, levels, 2) centers, x and y in [0, 1], of the positions of all levels, once for each level."""
+        dtype, centers = valid_ratios.dtype, []
+        for height, width in spatial_shapes_list:
+            y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
+            x = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
+            # (h, w, 2)
+            grid = torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], dim=-1)
+            centers.append(grid.flatten(0, 1))
+        return torch.cat(centers)[None, :, None] * valid_ratios[:, None]
+
+
 class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
     """Mask2Former's pixel decoder with a free number of GroupNorm groups, sampling in float32."""
 
     def __init__(self, config: CrossEarthConfig) -> None:
         super().__init__(config, [config.backbone_config.hidden_size] * 4)
         self.position_embedding = CrossEarthSinePositions(config.feature_size // 2, normalize=True)
+        self.encoder.__class__ = (
+            CrossEarthPixelDecoderEncoder  # a new one would draw other weights from a seed
+        )
         for layer in self.encoder.layers:
-            layer.__class__ = CrossEarthPixelDecoderLayer  # built anew it would draw other weights from a seed
+            layer.__class__ = CrossEarthPixelDecoderLayer  # the same
             layer.self_attn = CrossEarthDeformableAttention(
                 config.feature_size, config.num_attention_heads, n_levels=3, n_points=4
             )
@@ -139,43 +187,58 @@ class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
         """Mask features (B, C, H/4, W/4) and three maps (B, C, h, w) at strides 32, 16 and 8.
 
         Args:
-            features: Four maps (B, D, h, w), finest first, each at its own stride or still on the patch grid: a
+            features: Four maps (B, D, h, w), finest first, each at its own stride or all still on the patch grid: a
                 projection of D to C channels and bilinear resampling commute, and C is the smaller.
         """
+        on_grid = features[0].shape[-2:] == features[2].shape[-2:]
         levels = [
-            self._project(projection, features[level], level, features[2].shape[-2:])
+            self._project(projection, features[level], level, on_grid)
             for projection, level in zip(self.input_projections, (3, 2, 1), strict=True)
         ]
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        positions = [self.position_embedding(level.shape, level.device, level.dtype) for level in levels]
-        shifted = [p.flatten(2) + shift[:, None] for p, shift in zip(positions, self.level_embed, strict=True)]
+        positions = [
+            self.position_embedding(level.shape, level.device, level.dtype) for level in levels
+        ]
+        shifted = [
+            p.flatten(2) + shift[:, None]
+            for p, shift in zip(positions, self.level_embed, strict=True)
+        ]
         encoded = self.encoder(
-            inputs_embeds=torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2),  # (B, N, C)
+            # (B, N, C)
+            inputs_embeds=torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2),
             position_embeddings=torch.cat(shifted, dim=2).transpose(1, 2),
             spatial_shapes_list=sizes,
-            valid_ratios=levels[0].new_ones((levels[0].shape[0], 3, 2), dtype=torch.float32),  # nothing is padding
+            # nothing is padding
+            valid_ratios=levels[0].new_ones((levels[0].shape[0], 3, 2), dtype=torch.float32),
             return_dict=True,
         ).last_hidden_state
         memories = [
             part.transpose(1, 2).unflatten(2, size)
-            for part, size in zip(encoded.split([h * w for h, w in sizes], dim=1), sizes, strict=True)
+            for part, size in zip(
+                encoded.split([h * w for h, w in sizes], dim=1), sizes, strict=True
+            )
         ]
-        finest = self._project(self.adapter_1, features[0], 0, features[2].shape[-2:])
-        rest = F.interpolate(memories[-1], size=finest.shape[-2:], mode="bilinear", align_corners=False)
+        finest = self._project(self.adapter_1, features[0], 0, on_grid)
+        rest = F.interpolate(
+            memories[-1], size=finest.shape[-2:], mode="bilinear", align_corners=False
+        )
         mask_features = self.mask_projection(self.layer_1(finest + rest))
-        return Mask2FormerPixelDecoderOutput(mask_features=mask_features, multi_scale_features=tuple(memories))
+        return Mask2FormerPixelDecoderOutput(
+            mask_features=mask_features, multi_scale_features=tuple(memories)
+        )
 
     @staticmethod
-    def _project(projection: nn.Sequential, maps: Tensor, level: int, grid: torch.Size) -> Tensor:
-        """Projected, resampled where they are on the patch grid, and normalized."""
+    def _project(projection: nn.Sequential, maps: Tensor, level: int, on_grid: bool) -> Tensor:
+        """Projects maps, resamples those on the patch grid, and normalizes."""
         convolution, norm = projection
-        on_grid = maps.shape[-2:] == grid
         projected = convolution(maps)
-        return norm(resample(projected, PYRAMID_SCALES[level]) if on_grid else projected)
+        if on_grid:
+            projected = resample(projected, PYRAMID_SCALES[level])
+        return norm(projected)
 
 
 class CrossEarthMaskPredictor(Mask2FormerMaskPredictor):
-    """Mask embeddings, and where the next layer may not attend; the masks themselves are left to the caller.
+    """Mask embeddings and attention masks of the next layer; the caller computes the masks themselves.
 
     Resampling pixel embeddings once to each memory's size gives the same attention masks as resampling all queries'
     masks after every layer.
@@ -184,15 +247,66 @@ class CrossEarthMaskPredictor(Mask2FormerMaskPredictor):
     def forward(
         self,
         outputs: Tensor,
-        pixel_embeddings: dict[tuple[int, int], Tensor],
-        attention_mask_target_size: tuple[int, int],
+        pixel_embeddings: None,
+        attention_mask_target_size: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, Q, C) of normed queries (Q, B, C), and (B * heads, Q, h * w), true where blocked."""
+        """Embeddings (B, Q, C) of normed queries (Q, B, C), and blocked positions (B * heads, Q, h * w) bool.
+
+        Args:
+            outputs: The queries.
+            pixel_embeddings: Not used.
+            attention_mask_target_size: In place of a size the pixel embeddings (B, C, h, w) of that size.
+        """
         embeddings = self.mask_embedder(outputs.transpose(0, 1))
         with torch.no_grad():
-            pixels = pixel_embeddings[attention_mask_target_size].flatten(2)  # (B, C, h * w)
+            pixels = attention_mask_target_size.flatten(2)  # (B, C, h * w)
             blocked = (embeddings @ pixels).sigmoid() < 0.5
         return embeddings, blocked[:, None].expand(-1, self.num_heads, -1, -1).flatten(0, 1)
+
+
+class CrossEarthCrossAttention(nn.MultiheadAttention):
+    """Masked cross-attention with the same numbers as its parent; it calls the output projection as a module.
+
+    PyTorch's version reads the projection's weight directly, which fails for offloaded parameters.
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        **unused: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Queries (Q, B, C) that attend to keys and values (N, B, C) where (B * heads, Q, N) `attn_mask` is not true.
+
+        Also returns the weights (B, Q, N), their mean over the heads.
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        rows = [
+            F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)
+        ]
+        length, batch, width = query.shape
+        q, k, v = (
+            x.view(x.shape[0], batch * self.num_heads, self.head_dim).transpose(0, 1) for x in rows
+        )
+        q = q * math.sqrt(1.0 / self.head_dim)
+        if attn_mask is None:
+            scores = torch.bmm(q, k.transpose(1, 2))
+        else:
+            blocked = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill_(
+                attn_mask, float("-inf")
+            )
+            scores = torch.baddbmm(blocked, q, k.transpose(1, 2))
+        shares = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)  # (B * heads, Q, N)
+        found = torch.bmm(shares, v).transpose(0, 1).reshape(length * batch, width)
+        attended = self.out_proj(found).view(length, batch, width)
+        return attended, shares.unflatten(0, (batch, self.num_heads)).mean(dim=1)
+
+
+def _rows(embedding: nn.Embedding, device: torch.device) -> Tensor:
+    """The table of an embedding by a lookup: offloaded weights are loaded only during one."""
+    return embedding(torch.arange(embedding.num_embeddings, device=device))
 
 
 class CrossEarthTransformerModule(nn.Module):
@@ -203,6 +317,10 @@ class CrossEarthTransformerModule(nn.Module):
         self.position_embedder = CrossEarthSinePositions(config.hidden_dim // 2, normalize=True)
         self.level_embed = nn.Embedding(3, config.hidden_dim)
         self.decoder = Mask2FormerMaskedAttentionDecoder(config)
+        for layer in self.decoder.layers:
+            layer.cross_attn.__class__ = (
+                CrossEarthCrossAttention  # a new one would draw other weights from a seed
+            )
         self.decoder.mask_predictor = CrossEarthMaskPredictor(
             config.hidden_dim, config.num_attention_heads, config.mask_feature_size
         )
@@ -230,31 +348,40 @@ class CrossEarthTransformerModule(nn.Module):
         Returns:
             Normed queries (Q, B, C) and mask logits (B, Q, H/4, W/4) before the first layer and after each.
         """
+        device = mask_features.device
         if query_positions is None:
-            query_positions, content = self.queries_embedder.weight, self.queries_features.weight
+            query_positions, content = (
+                _rows(each, device) for each in (self.queries_embedder, self.queries_features)
+            )
         else:
             content = self.query_features(query_positions)
         batch = mask_features.shape[0]
-        positions = [self.position_embedder(m.shape, m.device, m.dtype).flatten(2).permute(2, 0, 1) for m in memories]
-        levels = self.level_embed.weight[:, None, None]  # (3, 1, 1, C)
-        keys = [m.flatten(2).permute(2, 0, 1) + level for m, level in zip(memories, levels, strict=True)]  # (hw, B, C)
-        sizes = [(m.shape[-2], m.shape[-1]) for m in memories]
+        positions = [
+            self.position_embedder(m.shape, m.device, m.dtype).flatten(2).permute(2, 0, 1)
+            for m in memories
+        ]
+        levels = _rows(self.level_embed, device)[:, None, None]  # (3, 1, 1, C)
+        keys = [
+            m.flatten(2).permute(2, 0, 1) + level for m, level in zip(memories, levels, strict=True)
+        ]  # (hw, B, C)
         with torch.no_grad():  # for attention masks, which have no gradient
-            pixels = {
-                size: F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False) for size in sizes
-            }
+            pixels = [
+                F.interpolate(
+                    mask_features, size=m.shape[-2:], mode="bilinear", align_corners=False
+                )
+                for m in memories
+            ]
         decoded = self.decoder(
             inputs_embeds=content[:, None].expand(-1, batch, -1),  # (Q, B, C)
             multi_stage_positional_embeddings=positions,
-            pixel_embeddings=pixels,
             encoder_hidden_states=keys,
             query_position_embeddings=query_positions[:, None].expand(-1, batch, -1),
-            feature_size_list=sizes,
+            feature_size_list=pixels,  # the decoder hands one after the other to the mask predictor
             return_dict=True,
         )
+        queries, embeddings = decoded.intermediate_hidden_states, decoded.masks_queries_logits
         if only_last:
-            first = -1
-        else:
-            first = 0
-        queries, embeddings = decoded.intermediate_hidden_states[first:], decoded.masks_queries_logits[first:]
-        return queries, tuple(torch.einsum("bqc,bchw->bqhw", embedding, mask_features) for embedding in embeddings)
+            queries, embeddings = queries[-1:], embeddings[-1:]
+        return queries, tuple(
+            torch.einsum("bqc,bchw->bqhw", embedding, mask_features) for embedding in embeddings
+        )

@@ -29,17 +29,16 @@ class CrossEarthRein(GradientCheckpointingLayer):
             self.transform = nn.Linear(width, config.hidden_dim)
             self.merge = nn.Linear(3 * config.hidden_dim, config.hidden_dim)
 
-    def all_tokens(self) -> Tensor:
-        """Tokens of every layer, (L, T, D)."""
-        if self.rank is None:
-            return self.tokens
-        return self.tokens_a @ self.tokens_b
+    def forward(self, patches: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+        """Refined patches (B, N, D) from patches (B, N, D) and the layer's tokens (T, D); else all tokens (L, T, D).
 
-    def forward(self, patches: Tensor, tokens: Tensor) -> Tensor:
-        """Refined patches (B, N, D) from patches (B, N, D) and the layer's tokens (T, D).
-
-        The softmax runs over all tokens; the first one's share is then dropped, so that a patch can choose none.
+        The softmax runs over all tokens; the first one's share is then dropped, so that a patch can choose none. Both
+        results are this method's because offloaded parameters are there only while a module's `forward` runs.
         """
+        if patches is None or tokens is None:
+            if self.rank is None:
+                return self.tokens
+            return self.tokens_a @ self.tokens_b
         # Tokens are scaled before the product: its sums could leave float16's range.
         attention = (patches @ (tokens.T * patches.shape[-1] ** -0.5)).softmax(dim=-1)  # (B, N, T)
         delta = attention[..., 1:] @ self.token2feat(tokens[1:])  # (B, N, D)
@@ -48,5 +47,6 @@ class CrossEarthRein(GradientCheckpointingLayer):
     def queries(self, tokens: Tensor) -> Tensor:
         """Query position embeddings (T, C) from the tokens of all layers (L, T, D): maximum, mean and last."""
         tokens = self.transform(tokens)  # (L, T, C)
-        summary = torch.stack([tokens.amax(dim=0), tokens.mean(dim=0), tokens[-1]], dim=-1)  # (T, C, 3)
+        # (T, C, 3)
+        summary = torch.stack([tokens.amax(dim=0), tokens.mean(dim=0), tokens[-1]], dim=-1)
         return self.merge(summary.flatten(1))

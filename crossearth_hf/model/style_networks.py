@@ -5,6 +5,7 @@ the mobile form that Magenta published, and in the original size, of which Jacks
 workshops 2019), published weights for PyTorch.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -30,28 +31,33 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
         margins = []
-        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        for size, kernel, stride in zip(
+            x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True
+        ):
+            total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
             margins += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, margins) if any(margins) else x)
+        if any(margins):
+            x = F.pad(x, margins)
+        return super().forward(x)
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block: widen, filter each channel, narrow; added to its input where the shapes agree."""
+    """MobileNetV2's block: widen, filter each channel, narrow; added to its input if the shapes agree."""
 
     def __init__(self, in_channels: int, expansion: int, out_channels: int, stride: int) -> None:
         super().__init__()
         width = in_channels * expansion
-        self.expand = nn.Conv2d(in_channels, width, 1) if expansion > 1 else None
+        self.expand = None
+        if expansion > 1:
+            self.expand = nn.Conv2d(in_channels, width, 1)
         self.depthwise = SameConv2d(width, width, 3, stride, groups=width)
         self.project = nn.Conv2d(width, out_channels, 1)
         self.is_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
-        if self.expand is None:
-            hidden = x
-        else:
+        hidden = x
+        if self.expand is not None:
             hidden = F.relu6(self.expand(x))
         hidden = self.project(F.relu6(self.depthwise(hidden)))
         if self.is_residual:
@@ -63,7 +69,7 @@ class StylePredictor(nn.Module):
     """P_s: an image -> its style embedding of 100 numbers; a MobileNetV2 whose batch norms are folded into it.
 
     Attributes:
-        smallest_image: Side in pixels below which there is less than one position of the last feature map.
+        smallest_image: Smallest side in pixels that leaves one position of the last feature map.
     """
 
     smallest_image = 32
@@ -71,14 +77,13 @@ class StylePredictor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = SameConv2d(3, 32, 3, 2)
-        channels = [32, *(width for _, width, _ in _BLOCKS)]
-        self.blocks = nn.Sequential(
-            *(
-                InvertedResidual(channels[i], expansion, width, stride)
-                for i, (expansion, width, stride) in enumerate(_BLOCKS)
-            )
-        )
-        self.head = nn.Conv2d(channels[-1], 1280, 1)
+        channels = 32
+        blocks = []
+        for expansion, width, stride in _BLOCKS:
+            blocks.append(InvertedResidual(channels, expansion, width, stride))
+            channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Conv2d(channels, 1280, 1)
         self.embedding = nn.Linear(1280, STYLE_SIZE, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -90,7 +95,8 @@ class StylePredictor(nn.Module):
         Returns:
             (B, 100).
         """
-        features = F.relu6(self.head(self.blocks(F.relu6(self.stem(images)))))  # (B, 1280, H/32, W/32)
+        # (B, 1280, H/32, W/32)
+        features = F.relu6(self.head(self.blocks(F.relu6(self.stem(images)))))
         return self.embedding(features.mean(dim=(2, 3)))
 
 
@@ -108,7 +114,7 @@ class InceptionStylePredictor(nn.Sequential):
     The batch norms, and the scaling of pixels from [0, 1] to [-1, 1], are folded into the convolutions.
 
     Attributes:
-        smallest_image: Side in pixels of which its strides and unpadded borders leave one pixel.
+        smallest_image: Smallest side in pixels; its strides and unpadded borders leave one position.
     """
 
     smallest_image = 43
@@ -118,13 +124,18 @@ class InceptionStylePredictor(nn.Sequential):
             *_chain(3, (32, 3, 2, 0), (32, 3, 1, 0), (64, 3)), nn.MaxPool2d(3, 2),
             *_chain(64, (80, 1), (192, 3, 1, 0)), nn.MaxPool2d(3, 2),
         ]  # fmt: skip
-        fives = [_inception_a(192, 32), _inception_a(256, 64), _inception_a(288, 64), _inception_b(288)]
+        fives = [
+            _inception_a(192, 32),
+            _inception_a(256, 64),
+            _inception_a(288, 64),
+            _inception_b(288),
+        ]
         sixes = [_inception_c(768, width) for width in (128, 160, 160, 192)]
         pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(768, STYLE_SIZE)]
         super().__init__(*stem, *fives, *sixes, *pooled)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] -> (B, 100); `ValueError` for images of less than 43 pixels on a side."""
+        """(B, 3, H, W) RGB in [0, 1] -> (B, 100); raises `ValueError` for images of less than 43 pixels on a side."""
         if min(images.shape[-2:]) < self.smallest_image:
             height, width = images.shape[-2:]
             raise ValueError(
@@ -137,7 +148,7 @@ def _chain(channels: int, *layers: Any) -> nn.Sequential:
     """Convolutions with ReLU, each given as (channels, kernel[, stride, padding]); by default the size is kept."""
     modules: list[nn.Module] = []
     for width, kernel, *rest in layers:
-        stride, padding = rest or (1, tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2)
+        stride, padding = rest or (1, "same")
         modules += [nn.Conv2d(channels, width, kernel, stride, padding), nn.ReLU()]
         channels = width
     return nn.Sequential(*modules)
@@ -165,9 +176,9 @@ def _inception_c(channels: int, width: int) -> Branches:
 
 
 class InstanceNorm(nn.Module):
-    """Every channel of every image brought to mean 0 and variance 1.
+    """Normalizes every channel of every image to mean 0 and variance 1.
 
-    Written out: PyTorch's own (2.13, on a CPU) is slower, and its gradients are wrong in the channels-last layout.
+    PyTorch's own layer (2.13, on a CPU) is slower, and its gradients are wrong in the channels-last layout.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,7 +197,10 @@ class StyleNorm(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(B, C, H, W) normalized over H and W, scaled and shifted by (B, 100) embeddings."""
-        scale, shift = self.scale(style)[..., None, None], self.shift(style)[..., None, None]  # (B, C, 1, 1)
+        scale, shift = (
+            self.scale(style)[..., None, None],
+            self.shift(style)[..., None, None],
+        )  # (B, C, 1, 1)
         centered = x - x.mean(dim=(2, 3), keepdim=True)
         return torch.addcmul(shift, centered, scale * inverse_deviation(centered))
 
@@ -230,11 +244,16 @@ class StyleTransfer(nn.Module):
         normalize_contraction: Instance norms without style in the first three layers, as in the original size.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (8, 16, 32), *, normalize_contraction: bool = False) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int] = (8, 16, 32), *, normalize_contraction: bool = False
+    ) -> None:
         super().__init__()
         first, second, third = widths
         # The mobile form has batch norms in its first three layers, folded into them.
-        norms = [InstanceNorm() if normalize_contraction else nn.Identity() for width in widths]
+        norm: type[nn.Module] = nn.Identity
+        if normalize_contraction:
+            norm = InstanceNorm
+        norms = [norm() for _ in widths]
         self.contract = nn.Sequential(
             _mirrored_conv(3, first, 9), norms[0], nn.ReLU(),
             _mirrored_conv(first, second, 3, stride=2), norms[1], nn.ReLU(),
@@ -256,7 +275,7 @@ class StyleTransfer(nn.Module):
             (B, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: images of less than 5 pixels on a side.
+            ValueError: A side of the images is shorter than 5 pixels.
         """
         height, width = images.shape[-2:]
         if min(height, width) < _SMALLEST:
@@ -271,8 +290,18 @@ class StyleTransfer(nn.Module):
         return self.expand[2](x, styles)[..., :height, :width].sigmoid()
 
 
-def _mirrored_conv(in_channels: int, out_channels: int, size: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, padding_mode="reflect", bias=bias)
+def _mirrored_conv(
+    in_channels: int, out_channels: int, size: int, *, stride: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        size,
+        stride,
+        padding=size // 2,
+        padding_mode="reflect",
+        bias=bias,
+    )
 
 
 Predictor = StylePredictor | InceptionStylePredictor
@@ -284,7 +313,16 @@ def style_networks(architecture: str) -> tuple[Predictor, StyleTransfer]:
         return StylePredictor(), StyleTransfer()
     if architecture == "original":
         return InceptionStylePredictor(), StyleTransfer((32, 64, 128), normalize_contraction=True)
-    raise ValueError(f"style networks '{architecture}' are unknown; the known ones are mobile and original")
+    raise ValueError(
+        f"style networks '{architecture}' are unknown; the known ones are mobile and original"
+    )
 
 
-__all__ = ["STYLE_SIZE", "InceptionStylePredictor", "Predictor", "StylePredictor", "StyleTransfer", "style_networks"]
+__all__ = [
+    "STYLE_SIZE",
+    "InceptionStylePredictor",
+    "Predictor",
+    "StylePredictor",
+    "StyleTransfer",
+    "style_networks",
+]

@@ -1,4 +1,4 @@
-"""Maps of scenes of any size: parts of one, many of them, on one process or a cluster."""
+"""Maps of scenes of any size, one or many, on one process or on a cluster."""
 
 from .map_report import MapReport
 from .mapper import predict

@@ -1,4 +1,4 @@
-"""Work in another thread: read ahead of the computation, write behind it, in order and within bounds."""
+"""Work in another thread: reading ahead of the computation and writing behind it, in order and within limits."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -12,13 +12,13 @@ _AHEAD = 2  # results
 
 
 class Background:
-    """A thread that runs calls one after the other, in the order in which they were submitted.
+    """A thread that runs calls one after the other, in the order of their submission.
 
-    As a context it waits for all of them at a regular end; after an exception, Ctrl-C included, only for the one that
-    runs. What a call raises is raised by a later `submit` or at the end; the calls after it do not run.
+    As a context, it waits for all calls at a regular end; after an exception, Ctrl-C included, it waits only for the
+    running call. An exception in a call is raised by a later `submit` or at the end; the calls after it do not run.
 
     Args:
-        waiting: Calls that may be unfinished when `submit` returns; it blocks until no more are.
+        waiting: Number of calls that may be unfinished when `submit` returns; it blocks while there are more.
     """
 
     def __init__(self, waiting: int = 1) -> None:
@@ -28,7 +28,7 @@ class Background:
         self._failed = False
 
     def submit(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Runs `call(*arguments)` after the calls before it."""
+        """Runs `call(*arguments)` after the earlier calls."""
         self._calls.append(self._thread.submit(self._run, call, *arguments))
         self._wait(self._waiting)
 
@@ -45,7 +45,10 @@ class Background:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             if kind is None:
@@ -58,10 +61,12 @@ class Background:
             self._calls.popleft().result()
 
 
-def ahead(prepare: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
-    """Yields `prepare(item)` of each item in order; the next two results are prepared in another thread meanwhile.
+def ahead(
+    prepare: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Generator[_Result, None, None]:
+    """Yields `prepare(item)` of each item in order; another thread prepares the next two results.
 
-    Close the generator (`contextlib.closing`) where it may not be exhausted.
+    Close the generator (`contextlib.closing`) if it may not be exhausted.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         results: deque[Future[_Result]] = deque()

@@ -1,4 +1,4 @@
-"""Overlapping windows, blended: sums of weighted scores of a part of a scene, and what is read from them."""
+"""Blending of overlapping windows: sums of weighted scores of a part of a scene, and labels and shares from them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..inference.shares import class_shares
 from ..labels import IGNORE_INDEX
 from ..raster.writing import TILE
 from .parts import Batch, Part
@@ -19,26 +20,36 @@ BlockWriter = Callable[[int, int, np.ndarray, np.ndarray], None]
 
 
 class Blend:
-    """Sums of weighted scores of one part, in bands of 256 rows: those to which windows still add.
+    """Sums of weighted scores of one part, for the bands of 256 rows that are not complete yet.
 
     Args:
         part: Its borders in the scene.
         classes: K.
-        write: Gets the bands that are complete.
-        ignore_valid: Whether all pixels of windows with data are labeled.
+        write: Receives each complete band.
+        ignore_valid: Whether all pixels of windows with data get a label.
     """
 
     def __init__(self, part: Part, classes: int, write: BlockWriter, *, ignore_valid: bool) -> None:
-        self._part, self._classes, self._write, self._ignore_valid = part, classes, write, ignore_valid
-        self._done = part.top  # the rows above it are written
+        self._part, self._classes, self._write, self._ignore_valid = (
+            part,
+            classes,
+            write,
+            ignore_valid,
+        )
+        self._done = part.top  # the rows above this one are written
         self._scores: dict[int, Tensor] = {}  # first row of a band -> (K, rows, width of the part)
         self._valid: dict[int, np.ndarray] = {}  # likewise, (rows, width of the part)
 
     def add(self, batch: Batch, valid: np.ndarray, scores: Sequence[Tensor | None]) -> None:
-        """Adds windows: validity (b, h, w), weighted scores (K, >= h, >= w) of each. Writes what is complete."""
+        """Adds windows with their validity (b, h, w) and weighted scores (K, >= h, >= w); writes complete bands."""
         for col, valid_here, scores_here in zip(batch.cols, valid, scores, strict=True):
             if scores_here is not None:
-                self._add(batch.row, col, np.ones_like(valid_here) if self._ignore_valid else valid_here, scores_here)
+                self._add(
+                    batch.row,
+                    col,
+                    np.ones_like(valid_here) if self._ignore_valid else valid_here,
+                    scores_here,
+                )
         while self._done < batch.complete:
             self._finish()
 
@@ -56,14 +67,14 @@ class Blend:
             self._scores[band][:, rows, target] += scores[:, from_rows, source]
 
     def _open(self, band: int) -> None:
-        """Makes room for the rows from `band` on, unless they have it."""
+        """Allocates the rows from `band` on, unless they exist."""
         if band not in self._scores:
             shape = (min(band + TILE, self._part.bottom) - band, self._part.right - self._part.left)
             self._scores[band] = torch.zeros(self._classes, *shape)
             self._valid[band] = np.zeros(shape, dtype=bool)
 
     def _finish(self) -> None:
-        """Hands the first band that is not written to the writer."""
+        """Hands the first unwritten band to the writer."""
         self._open(self._done)
         scores, valid = self._scores.pop(self._done), self._valid.pop(self._done)
         self._write(self._done, self._part.left, _labels(scores, valid), scores.numpy())
@@ -80,28 +91,23 @@ def _labels(scores: Tensor, valid: np.ndarray) -> np.ndarray:
     return labels.masked_fill_(torch.from_numpy(~valid), IGNORE_INDEX).numpy()
 
 
-def confidences(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(h, w) float32 share of the top score in the sum of (K, h, w) scores; NaN without data."""
-    return _shares(scores.max(axis=0), labels, scores)
+def confidences(labels: np.ndarray, scores: np.ndarray, temperature: float | None) -> np.ndarray:
+    """(h, w) float32 share of the top score in the sum of (K, h, w) scores; NaN where there is no data."""
+    shares = class_shares(torch.from_numpy(scores), temperature).amax(0).numpy()
+    shares[labels == IGNORE_INDEX] = np.nan
+    return shares
 
 
-def probabilities(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(K, h, w) float32 shares of (K, h, w) scores in their sum, to the nearest 1/4096; NaN without data.
+def probabilities(labels: np.ndarray, scores: np.ndarray, temperature: float | None) -> np.ndarray:
+    """(K, h, w) float32 shares of (K, h, w) scores in their sum, to the nearest 1/4096; NaN where there is no data.
 
-    The rounding leaves out the digits that mean nothing and would make up most of a compressed file.
+    Rounding drops insignificant digits, which would make up most of a compressed file.
     """
-    shares = _shares(scores, labels, scores)
+    shares = class_shares(torch.from_numpy(scores), temperature).numpy()
+    shares[:, labels == IGNORE_INDEX] = np.nan
     np.multiply(shares, _PROBABILITY_STEPS, out=shares)
     np.rint(shares, out=shares)
     return np.divide(shares, _PROBABILITY_STEPS, out=shares)
-
-
-def _shares(part: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """`part` over the sum of (K, h, w) scores; NaN where (h, w) labels say that there is no data."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # without data the sum may be 0
-        shares = part / scores.sum(axis=0)
-    shares[..., labels == IGNORE_INDEX] = np.nan
-    return shares
 
 
 def taper(side: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Many scenes to folders of maps: what is finished is skipped, what fails does not stop the others."""
+"""Many scenes to folders of maps: finished maps are skipped, and failures do not stop the other scenes."""
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -15,135 +15,135 @@ from ..progress import progress_bar
 from ..raster.imagery import OwnOutput, is_own_output
 from ..raster.raw_bands import EmptyScene
 from ..raster.scene import files_behind
-from .kept_parts import has_parts, parts_folder
+from .area_tables import AreaRows, AreaTables
+from .kept_parts import unfinished_parts
 from .map_report import MapReport
 from .mapper import SceneMapper
-from .one_scene import MapOutputs
+from .one_scene import SUFFIXES, MapOutputs, asked_for
 from .scene_list import ListedScene
 from .workers import WorkersLost
 
 _MOST_THREADS = 64
-_ALL_BUT_FINISHED = 0.999  # share of a scene whose windows are done and whose files are not
+_ALL_BUT_FINISHED = 0.999  # share of a scene once its windows are finished, before its files are
 
 
 @dataclass(frozen=True)
 class MapFolders:
-    """Folders for the maps and, on request, for what goes with them; the files of a scene bear its name."""
+    """Folders for the maps and, on request, for their other files; the files of a scene have its name.
 
-    maps: Path
-    confidence: Path | None = None
-    probabilities: Path | None = None
-    preview: Path | None = None
+    Attributes:
+        paths: Folders by the content of their files, as in `MapOutputs`.
+    """
+
+    paths: dict[str, Path]
 
     @property
     def folders(self) -> list[Path]:
-        """The folders asked for."""
-        return [folder for folder in (self.maps, self.confidence, self.probabilities, self.preview) if folder]
+        """All folders."""
+        return list(self.paths.values())
 
     @classmethod
     def checked(
-        cls,
-        maps: str | os.PathLike[str],
-        *,
-        confidence: str | os.PathLike[str] | None = None,
-        probabilities: str | os.PathLike[str] | None = None,
-        preview: str | os.PathLike[str] | None = None,
+        cls, maps: str | os.PathLike[str], **extras: str | os.PathLike[str] | None
     ) -> "MapFolders":
         """Checks the folders and makes those that are missing.
 
+        Args:
+            maps: For the maps.
+            extras: For `confidence`, `probabilities`, `polygons` and `preview`.
+
         Raises:
-            InputError: for a folder that cannot be made or written to, a file in its place, one folder for two kinds
-                of GeoTIFF.
+            InputError: A folder cannot be made or written to, a file is in its place, or two kinds of GeoTIFF have the
+                same folder.
         """
-        rasters = [os.path.realpath(folder) for folder in (maps, confidence, probabilities) if folder is not None]
+        named = asked_for(maps, extras)
+        rasters = [
+            os.path.realpath(folder) for name, folder in named.items() if ".tif" in SUFFIXES[name]
+        ]
         if len(set(rasters)) < len(rasters):
             raise InputError(
-                f"the GeoTIFFs of a scene have one name: {rasters[-1]} cannot hold two kinds; name a folder for each"
+                f"all GeoTIFFs of a scene have the same name, so {rasters[-1]} cannot hold two kinds; name a folder "
+                "for each"
             )
-        return cls(
-            _made(maps),
-            confidence=None if confidence is None else _made(confidence),
-            probabilities=None if probabilities is None else _made(probabilities),
-            preview=None if preview is None else _made(preview),
-        )
+        return cls({name: _made(folder) for name, folder in named.items()})
 
     def check_inputs(self, scenes: Sequence[ListedScene]) -> None:
-        """Raises `InputError` where a file of results is one of the scenes, or a file that is read for any of them.
+        """Raises `InputError` if a result is one of the scenes, or a file that is read for one of them.
 
-        Scenes are opened only where some result is there already: nothing else can be lost.
+        Scenes are opened only if some result exists already, because nothing can be lost otherwise.
         """
-        results = [Path(os.path.realpath(file)) for scene in scenes for file in self._files(scene).files]
+        results = [
+            Path(os.path.realpath(file)) for scene in scenes for file in self._files(scene).files
+        ]
         sources = [scene.source for scene in scenes if scene.problem is None]
         check_distinct(sources, results)
-        if any(os.path.lexists(place) for result in results for place in (result, *side_files(result))):
+        if any(
+            os.path.lexists(place) for result in results for place in (result, *side_files(result))
+        ):
             check_distinct([file for source in sources for file in files_behind(source)], results)
 
     def unfinished(self, scenes: Sequence[ListedScene]) -> list[ListedScene]:
-        """The scenes of which not all files stand, or of which parts are left."""
+        """The scenes with missing files or with parts of an unfinished map."""
         return [scene for scene in scenes if not _is_finished(self._files(scene))]
 
     def outputs_of(self, scene: ListedScene, *, overwrite: bool) -> MapOutputs:
-        """The files of a scene, checked, in sub-folders made for them.
+        """The checked files of a scene; makes their sub-folders.
 
         Raises:
-            InputError: for files that cannot be written, or that already exist, as `MapOutputs.checked` says.
+            InputError: A file cannot be written or already exists, as in `MapOutputs.checked`.
         """
         files = self._files(scene)
         for path in files.files:
             check_place(path, overwrite=True, parents=True)
-        return MapOutputs.checked(
-            scene.source,
-            files.map,
-            confidence=files.confidence,
-            probabilities=files.probabilities,
-            preview=files.preview,
-            overwrite=overwrite,
-        )
+        extras = {name: path for name, path in files.paths.items() if name != "labels"}
+        return MapOutputs.checked(scene.source, files.map, overwrite=overwrite, **extras)
 
     def _files(self, scene: ListedScene) -> MapOutputs:
         """The files of a scene, unchecked."""
+        files = {
+            name: folder / f"{scene.name}{SUFFIXES[name][0]}" for name, folder in self.paths.items()
+        }
+        return MapOutputs(files)
 
-        def file(folder: Path | None, ending: str) -> Path | None:
-            if folder is None:
-                return None
-            return folder / f"{scene.name}{ending}"
-
-        extras = file(self.confidence, ".tif"), file(self.probabilities, ".tif"), file(self.preview, ".png")
-        confidence, probabilities, preview = extras
-        return MapOutputs(
-            self.maps / f"{scene.name}.tif", confidence=confidence, probabilities=probabilities, preview=preview
-        )
+    def finished_map(self, scene: ListedScene) -> Path | None:
+        """The map of a scene; None if it is not finished."""
+        files = self._files(scene)
+        if _is_finished(files):
+            return files.map
+        return None
 
 
 def _is_finished(files: MapOutputs) -> bool:
     all_exist = all(map(os.path.exists, files.files))
-    return all_exist and is_own_output(str(files.map)) and not has_parts(parts_folder(files.map))
+    return all_exist and is_own_output(str(files.map)) and not unfinished_parts(files.map).exists()
 
 
 def _made(folder: str | os.PathLike[str]) -> Path:
-    """The folder, made where it is missing; raises `InputError` where something else stands there."""
+    """The folder, made if it is missing; `InputError` if something else is in its place."""
     place = Path(os.path.realpath(folder))
     if place.is_file():
         raise InputError(f"{folder} is a file; several scenes need a folder for their results")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"the folder {folder} cannot be made: {error.strerror}; choose another one") from error
-    return check_place(place / "map.tif", overwrite=True).parent  # says if it is read-only
+        raise InputError(
+            f"the folder {folder} cannot be made: {error.strerror}; choose another one"
+        ) from error
+    return check_place(place / "map.tif", overwrite=True).parent  # raises if it is read-only
 
 
 @dataclass(frozen=True)
 class SceneResult:
-    """What became of a scene.
+    """The result of a scene.
 
     Attributes:
-        scene: Which.
-        report: Its map; None if it failed.
-        problem: Why it failed, in one sentence; else None.
+        scene: The scene.
+        report: The report on its map; None if it failed.
+        problem: Why it failed, in one sentence, or None.
         advice: What would give a better map, or None.
-        notices: What is odd about the scene.
-        skipped: Why there is nothing to map: a result of this package, no pixel with data; else None.
-        summary: How the scene was read, in one line; None where it was not.
+        notices: Oddities of the scene.
+        skipped: Why there is nothing to map (a result of this package, no pixel with data), or None.
+        summary: How the scene was read, in one line; None if it was not.
     """
 
     scene: ListedScene
@@ -163,26 +163,27 @@ def map_scenes(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Iterator[SceneResult]:
-    """Maps scenes, several at a time where there are workers; yields what became of each as soon as it is known.
+    """Maps scenes, several at a time with workers; yields each result as soon as it is known.
 
-    Where the caller stops, by Ctrl-C too, no half file is left; finished parts are, and are used again.
+    If the caller stops, also by Ctrl-C, no partial file is left; finished parts stay and are used again.
 
     Args:
-        scenes: As `MapFolders.unfinished` gives them.
-        folders: Where the results go.
+        scenes: Scenes as `MapFolders.unfinished` returns them.
+        folders: Folders for the results.
         mapper: Model, settings and workers.
-        overwrite: Whether files that exist may be replaced.
+        overwrite: Whether existing files may be replaced.
         progress: Whether to show a progress bar over all scenes.
 
     Raises:
-        WorkersLost: where nobody is left to compute any scene.
+        WorkersLost: No workers are left.
     """
     with _Bar(len(scenes), disable=not progress) as bar:
         map_one = partial(_map_one, folders=folders, mapper=mapper, overwrite=overwrite, bar=bar)
         if mapper.workers is None:
             yield from map(map_one, scenes)
             return
-        # Threads open scenes and write maps while workers compute: some more than workers, so that none is idle.
+        # Threads open scenes and write maps while workers compute. There are a few more threads than workers, so that
+        # no worker is idle.
         threads = ThreadPoolExecutor(min(mapper.workers.slots + 2, _MOST_THREADS))
         try:
             for future in as_completed([threads.submit(map_one, scene) for scene in scenes]):
@@ -194,8 +195,43 @@ def map_scenes(
             threads.shutdown(cancel_futures=True)
 
 
-def _map_one(scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overwrite: bool, bar: "_Bar") -> SceneResult:
-    """Maps a scene unless it is finished, and turns what goes wrong into a sentence."""
+def write_tables(
+    tables: AreaTables,
+    scenes: Sequence[ListedScene],
+    folders: MapFolders,
+    reports: Mapping[str, MapReport],
+) -> list[str]:
+    """Writes the tables of areas of all finished maps, also of those that an earlier job has finished.
+
+    Args:
+        tables: The tables.
+        scenes: All scenes of the job.
+        folders: Folders of the results.
+        reports: On the maps of this job, by the names of the scenes.
+
+    Returns:
+        A sentence for each map that has no place in the tables.
+
+    Raises:
+        InputError: The tables cannot be written.
+    """
+    rows, problems = AreaRows(tables), []
+    for scene in scenes:
+        path = folders.finished_map(scene)
+        if path is None:
+            continue
+        try:
+            rows.add(scene.name, path, reports.get(scene.name))
+        except InputError as error:
+            problems.append(f"{scene.source} is missing in the tables: {error}")
+    rows.write()
+    return problems
+
+
+def _map_one(
+    scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overwrite: bool, bar: "_Bar"
+) -> SceneResult:
+    """Maps a scene, and turns errors into a sentence."""
     try:
         if scene.problem is not None:
             return SceneResult(scene, problem=scene.problem)
@@ -203,8 +239,17 @@ def _map_one(scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overw
         with mapper.open(scene.source) as opened:
             opened.check_has_data()
             notices = tuple(map(str, opened.notices()))
-            report = mapper.map(opened, outputs, progress=False, on_windows=partial(bar.move, scene.name))
-            return SceneResult(scene, report, advice=mapper.advice(opened), notices=notices, summary=opened.summary())
+            report = mapper.map(
+                opened, outputs, progress=False, on_windows=partial(bar.move, scene.name)
+            )
+            notices += report.doubts
+            return SceneResult(
+                scene,
+                report,
+                advice=mapper.advice(opened),
+                notices=notices,
+                summary=opened.summary(),
+            )
     except WorkersLost:
         raise
     except (OwnOutput, EmptyScene) as error:
@@ -216,7 +261,7 @@ def _map_one(scene: ListedScene, folders: MapFolders, mapper: SceneMapper, overw
         else:
             sentence = f"{scene.source}: {error}"
         return SceneResult(scene, problem=sentence)
-    except Exception as error:  # a fault of ours with one scene must not cost the others
+    except Exception as error:  # a bug with one scene must not stop the others
         return SceneResult(scene, problem=f"{scene.source}: {type(error).__name__}: {error}")
     finally:
         bar.finish(scene.name)
@@ -226,7 +271,7 @@ class _Bar:
     """A progress bar over scenes that moves with their windows, from several threads.
 
     Args:
-        scenes: How many.
+        scenes: Number of scenes.
         disable: Whether to show nothing.
     """
 
@@ -246,12 +291,12 @@ class _Bar:
         self._bar.close()
 
     def move(self, name: str, done: int, total: int) -> None:
-        """Of the scene called `name` so many windows are done."""
+        """Sets the number of finished windows of the scene `name`."""
         with self._lock:
             self._set(name, _ALL_BUT_FINISHED * done / total)
 
     def finish(self, name: str) -> None:
-        """The scene called `name` is done with, one way or the other."""
+        """Counts the scene `name` as done, whether it succeeded or not."""
         with self._lock:
             self._finished += 1
             self._bar.set_description_str(f"{self._finished} of {self._bar.total} scenes")

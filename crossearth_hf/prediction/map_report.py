@@ -1,4 +1,4 @@
-"""What a map holds: areas by class, as a table, as a picture, and as what a notebook shows."""
+"""Reports on maps: areas by class, as a table, as a picture and for notebooks."""
 
 import html
 import io
@@ -19,17 +19,19 @@ _NOTEBOOK_WIDTH = 640  # pixels: a notebook keeps the picture in its file
 
 @dataclass(frozen=True, repr=False)
 class MapReport:
-    """What a map holds and where it was written. A notebook shows it as a table with a small picture.
+    """A report on a map and its files. A notebook shows it as a table with a small picture.
 
     Attributes:
         label_set: K classes.
         pixels: (K,) pixels of each class.
-        hectares: (K,) ground area of each class, or None where the scene's CRS does not tell.
-        without_data: Pixels without data.
+        hectares: (K,) ground area of each class; None if the scene's CRS does not define it.
+        without_data: Number of pixels without data.
         seconds: Wall-clock time.
-        files: What was written.
-        remarks: Sentences on where the files lie on Earth, if that is not in the GeoTIFFs as usual.
-        scene: The scene as it was read, open or closed; None where nobody says.
+        files: Written files.
+        remarks: Sentences about the georeference, if the GeoTIFFs do not contain it as usual.
+        scene: The scene as it was read, open or closed; None if unknown.
+        confidence: Mean share of the top score in all scores over the pixels with data; None if unknown.
+        doubts: Why the map may not be trusted, one sentence each.
     """
 
     label_set: LabelSet
@@ -40,6 +42,8 @@ class MapReport:
     files: tuple[Path, ...]
     remarks: tuple[str, ...] = ()
     scene: Scene | None = None
+    confidence: float | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def shares(self) -> np.ndarray:
@@ -50,15 +54,24 @@ class MapReport:
     def areas(self) -> dict[str, dict[str, float | None]]:
         """For each class its `pixels`, its `share` of the pixels with data (0..1), and its `hectares`.
 
-        `pandas.DataFrame.from_dict(report.areas, orient="index")` makes a table of it. Hectares are None where the
-        scene's CRS does not tell.
+        `pandas.DataFrame.from_dict(report.areas, orient="index")` makes a table of it. Hectares are None if
+        the scene's CRS does not define them.
         """
         if self.hectares is None:
             hectares = [None] * len(self.pixels)
         else:
             hectares = self.hectares.tolist()
-        columns = zip(self.label_set.classes, self.pixels.tolist(), self.shares.tolist(), hectares, strict=True)
-        return {name: {"pixels": count, "share": share, "hectares": area} for name, count, share, area in columns}
+        columns = zip(
+            self.label_set.classes,
+            self.pixels.tolist(),
+            self.shares.tolist(),
+            hectares,
+            strict=True,
+        )
+        return {
+            name: {"pixels": count, "share": share, "hectares": area}
+            for name, count, share, area in columns
+        }
 
     def table(self) -> str:
         """The report as a table for a terminal."""
@@ -70,10 +83,12 @@ class MapReport:
             lines.append("  ".join([name.ljust(widths[0]), *aligned]))
         lines.insert(1, "-" * len(lines[0]))
         written = [f"{path}  ({path.stat().st_size / 1e6:,.1f} MB)" for path in self.files]
-        return "\n".join([*lines, "", f"{self.seconds:.1f} s; written:", *written, *self.remarks])
+        return "\n".join(
+            [*lines, "", f"{self.seconds:.1f} s; written:", *written, *self.remarks, *self.doubts]
+        )
 
     def line(self) -> str:
-        """The report in one line: the map, the shares of the classes that it holds, the seconds it took."""
+        """The report in one line: the map, the shares of its classes, the seconds."""
         pairs = zip(self.label_set.classes, self.shares, strict=True)
         shares = ", ".join(f"{name} {share:.1%}" for name, share in pairs if share)
         remarks = "".join(f"; {remark}" for remark in self.remarks)
@@ -83,10 +98,10 @@ class MapReport:
         """The scene beside its map, with a legend: an RGB picture, at most 1600 pixels wide. Reads both files again.
 
         Raises:
-            InputError: the scene or the map is no longer there.
+            InputError: The scene or the map no longer exists.
         """
         if self.scene is None or not self.files[0].exists():
-            raise InputError("the scene or its map is no longer there; predict again to see them")
+            raise InputError("the scene or its map no longer exists; predict again to see them")
         with self.scene.reopened() as scene:
             return scene_beside_map(scene, self.files[0], self.label_set, self.shares.tolist())
 
@@ -94,8 +109,10 @@ class MapReport:
         return f"MapReport({self.line()})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the table, and the picture while scene and map are there."""
-        head = "".join(f"<th>{title}</th>" for title in ("", "class", "pixels", "share", "hectares"))
+        """For notebooks: the table, and the picture while scene and map exist."""
+        head = "".join(
+            f"<th>{title}</th>" for title in ("", "class", "pixels", "share", "hectares")
+        )
         swatches = [f"rgb{color}" for color in self.label_set.colors] + ["none"]
         rows = "".join(
             f"<tr><td style='background: {swatch}; width: 1em'></td>"
@@ -104,10 +121,11 @@ class MapReport:
             for swatch, row in zip(swatches, self._rows(), strict=False)
         )
         files = "".join(f"<div>{html.escape(str(path))}</div>" for path in self.files)
-        return f"<table><tr>{head}</tr>{rows}</table>{files}{self._small_picture()}"
+        doubts = "".join(f"<div>{html.escape(doubt)}</div>" for doubt in self.doubts)
+        return f"<table><tr>{head}</tr>{rows}</table>{doubts}{files}{self._small_picture()}"
 
     def _small_picture(self) -> str:
-        """The picture as HTML; nothing where it cannot be drawn: the table must show all the same."""
+        """The picture as HTML, or "" if it cannot be drawn."""
         try:
             picture = self.show()
         except InputError:
@@ -118,7 +136,7 @@ class MapReport:
         return f"<img alt='scene and map' src='data:image/png;base64,{b64encode(stream.getvalue()).decode()}'>"
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
-        """Name, pixels, share and hectares of each class, as text; pixels without data come last."""
+        """Name, pixels, share and hectares of each class as text, then the pixels without data."""
         if self.hectares is None:
             hectares = ["-"] * len(self.pixels)
         else:

@@ -22,7 +22,9 @@ def panel_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * zoom)), max(1, round(width * zoom))
 
 
-def scene_beside_map(scene: Scene, map_file: Path, label_set: LabelSet, shares: Sequence[float]) -> Image.Image:
+def scene_beside_map(
+    scene: Scene, map_file: Path, label_set: LabelSet, shares: Sequence[float]
+) -> Image.Image:
     """Draws an open scene and its map, both decimated, as `draw_preview` does."""
     grid = scene.native_grid
     shape = panel_size(grid.height, grid.width)
@@ -32,7 +34,11 @@ def scene_beside_map(scene: Scene, map_file: Path, label_set: LabelSet, shares: 
 
 
 def draw_preview(
-    pixels: np.ndarray, valid: np.ndarray, labels: np.ndarray, label_set: LabelSet, shares: Sequence[float]
+    pixels: np.ndarray,
+    valid: np.ndarray,
+    labels: np.ndarray,
+    label_set: LabelSet,
+    shares: Sequence[float],
 ) -> Image.Image:
     """Draws scene and map side by side, at most 1600 pixels wide.
 

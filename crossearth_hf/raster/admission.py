@@ -1,8 +1,8 @@
-"""Files that strangers send: checked before GDAL may guess what they are, and brought in as plain GeoTIFFs.
+"""Files from strangers: checked before GDAL may guess their format, and brought in as plain GeoTIFFs.
 
-GDAL recognizes a raster by its content, whatever its name. Some formats name other files or addresses from which the
-pixels come (VRT, WMS and others), so that an upload could show a file of the server: only three formats get in, each
-opened by its own driver, and pictures are rewritten before anything else looks at them.
+GDAL recognizes a raster by its content, not by its name. Some formats (VRT, WMS and others) refer to other files or
+addresses, so an upload could show a file of the server. Therefore only three formats are accepted, each is opened by
+its own driver, and pictures are rewritten before anything else reads them.
 """
 
 import os
@@ -22,22 +22,24 @@ from .gdal import GDAL_ERRORS
 from .scene import bounded_cache
 
 SCENE_DRIVER = "GTiff"
-"""The only GDAL driver that opens a file after it was brought in."""
+"""The only GDAL driver for accepted files."""
 
-_ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # no file beside an upload says anything about it
-_LARGEST_BLOCK = 64e6  # pixels times bands; GDAL decodes a block as a whole, and again for every window
+_ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # files beside an upload are ignored
+_LARGEST_BLOCK = (
+    64e6  # pixels times bands; GDAL decodes a block as a whole, and again for every window
+)
 
 
 def bring_in(upload: Path, target: Path, check_pixels: Callable[[int, int], None]) -> None:
-    """Checks a regular file and puts it, as a GeoTIFF, at `target`.
+    """Checks a regular file and writes it to `target` as a GeoTIFF.
 
     Args:
-        upload: The file as it came.
-        target: Where nothing is yet.
-        check_pixels: Is told height and width before any pixel is read; what it raises comes out.
+        upload: The uploaded file.
+        target: A path that does not exist yet.
+        check_pixels: Called with height and width before any pixel is read; may raise.
 
     Raises:
-        InputError: for a format that may not come in, a file that is damaged or refers to others, tiles too large.
+        InputError: The file has another format, is damaged or refers to other files, or its tiles are too large.
     """
     driver = _driver(upload)
     try:
@@ -45,17 +47,29 @@ def bring_in(upload: Path, target: Path, check_pixels: Callable[[int, int], None
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.Env(**_ALONE), rasterio.open(upload, driver=driver) as source:
                 check_pixels(source.height, source.width)
-                if source.tags(ns="OVERVIEWS"):  # may name another file as overview
-                    raise InputError("the file refers to other files; save it as a plain GeoTIFF (gdal_translate)")
+                if source.tags(ns="OVERVIEWS"):  # may refer to another file as overview
+                    raise InputError(
+                        "the file refers to other files; save it as a plain GeoTIFF (gdal_translate)"
+                    )
                 _check_blocks(upload, source)
                 if driver != SCENE_DRIVER:
-                    # Windows of a PNG or JPEG would each decode it from its top. A cut-off JPEG is only a warning.
+                    # Each window of a PNG or JPEG would decode it from its top. GDAL only warns of a cut-off JPEG.
                     with bounded_cache(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
                         rasterio.shutil.copy(
-                            source, target, driver=SCENE_DRIVER, tiled=True, compress="deflate", zlevel=1
+                            source,
+                            target,
+                            driver=SCENE_DRIVER,
+                            tiled=True,
+                            compress="deflate",
+                            zlevel=1,
                         )
-    except (*GDAL_ERRORS, SystemError) as error:  # the last: rasterio, where GDAL gives no reason
-        raise InputError("the file is not an image that can be read, or it is damaged; export it again") from error
+    except (
+        *GDAL_ERRORS,
+        SystemError,
+    ) as error:  # SystemError: from rasterio, if GDAL gives no reason
+        raise InputError(
+            "the file is not a readable image, or it is damaged; export it again"
+        ) from error
     if driver == SCENE_DRIVER:
         _link(upload, target)
 
@@ -66,13 +80,13 @@ def _driver(path: Path) -> str:
         driver = raster_driver(file.read(SIGNATURE_BYTES))
     if driver is None:
         raise InputError(
-            "the file is neither a GeoTIFF nor a JPEG nor a PNG, whatever its name; export it as one of these"
+            "the file is not a GeoTIFF, JPEG or PNG, whatever its name says; export it as one of these"
         )
     return driver
 
 
 def _check_blocks(upload: Path, source: Any) -> None:
-    """A few kilobytes may unpack to gigabytes where a GeoTIFF, or its overview, is a single tile of many bands."""
+    """Refuses huge tiles: a few kilobytes may unpack to gigabytes if a GeoTIFF is a single tile with many bands."""
     for level in (None, *range(len(source.overviews(1)))):
         with rasterio.open(upload, driver=source.driver, overview_level=level) as opened:
             height, width = opened.block_shapes[0]
@@ -84,7 +98,7 @@ def _check_blocks(upload: Path, source: Any) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name of a file, or a copy where the file system knows no links."""
+    """Links a file to a second name, or copies it if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

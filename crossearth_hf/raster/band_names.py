@@ -1,7 +1,7 @@
-"""What bands are called, and which of them are red, green and blue by that.
+"""Names of bands, and the bands that are red, green and blue by their names.
 
-Names are a person's or an agency's word. The color interpretation is weaker: GDAL marks the first three 8-bit bands of
-a new file as red, green and blue whatever they hold.
+Names come from a person or an agency. The color interpretation is less reliable, because GDAL marks the first three
+8-bit bands of a new file as red, green and blue, whatever they are.
 """
 
 import re
@@ -11,19 +11,79 @@ from typing import Any
 COLORS = ("red", "green", "blue")
 
 _NAME_TAGS = ("band_name", "bandname", "name", "common_name", "long_name")
-_WAVELENGTH_TAGS = ("central_wavelength_um", "wavelength", "center_wavelength", "central_wavelength")
-_MICROMETERS = {"blue": (0.45, 0.515), "green": (0.52, 0.59), "red": (0.62, 0.69)}  # Landsat, Sentinel-2, PlanetScope
+_WAVELENGTH_TAGS = (
+    "central_wavelength_um",
+    "wavelength",
+    "center_wavelength",
+    "central_wavelength",
+)
+_MICROMETERS = {
+    "blue": (0.45, 0.515),
+    "green": (0.52, 0.59),
+    "red": (0.62, 0.69),
+}  # Landsat, Sentinel-2, PlanetScope
 _OTHER_LIGHT = {
-    *("edge", "infra", "infrared", "near", "nir", "swir", "short", "shortwave", "mid", "far", "thermal", "coastal"),
-    *("aerosol", "yellow", "i", "index", "ratio", "mask", "cloud", "qa", "quality", "error", "uncertainty"),
+    *(
+        "edge",
+        "infra",
+        "infrared",
+        "near",
+        "nir",
+        "swir",
+        "short",
+        "shortwave",
+        "mid",
+        "far",
+        "thermal",
+        "coastal",
+    ),
+    *(
+        "aerosol",
+        "yellow",
+        "i",
+        "index",
+        "ratio",
+        "mask",
+        "cloud",
+        "qa",
+        "quality",
+        "error",
+        "uncertainty",
+    ),
 }  # words that make "red edge" or "green I" another band
 _IN_ENGLISH = {
     **dict.fromkeys(("r", "rot", "rouge", "rojo", "rosso", "vermelho"), "red"),
     **dict.fromkeys(("g", "grün", "gruen", "grun", "vert", "verde"), "green"),
     **dict.fromkeys(("b", "blau", "bleu", "azul", "blu"), "blue"),
 }  # whole names
-_NEUTRAL = {"band", "b", "ch", "channel", "nm", "sr", "toa", "boa", "reflectance", "surface", "visible", "light"}
-_GENERIC = {"band", "b", "bands", "ch", "channel", "layer", "raster", "image", "data", "dataset", "variable", "x"}
+_NEUTRAL = {
+    "band",
+    "b",
+    "ch",
+    "channel",
+    "nm",
+    "sr",
+    "toa",
+    "boa",
+    "reflectance",
+    "surface",
+    "visible",
+    "light",
+}
+_GENERIC = {
+    "band",
+    "b",
+    "bands",
+    "ch",
+    "channel",
+    "layer",
+    "raster",
+    "image",
+    "data",
+    "dataset",
+    "variable",
+    "x",
+}
 _FIXED_CODES = {
     "OLCI": re.compile(r"(?:^|[^a-z0-9])oa0?(8|6|4)(?!\d)"),
     "MODIS": re.compile(r"sur_refl_b0?(1|4|3)(?!\d)"),
@@ -34,11 +94,17 @@ _CODE = re.compile(r"(?:^|[^a-z0-9])(sr_)?b(0?)(\d{1,2})(a?)(?![a-z0-9])")
 
 
 def band_names(source: Any) -> list[str]:
-    """For each band of an open rasterio dataset its description, or a name from its tags, or ""."""
+    """For each band of an open rasterio dataset: its description, a name from its tags, or ""."""
     names = []
     for band, description in enumerate(source.descriptions, 1):
         tags = {key.lower(): value for key, value in source.tags(band).items()}
-        names.append(" ".join((description or next((tags[key] for key in _NAME_TAGS if tags.get(key)), "")).split()))
+        names.append(
+            " ".join(
+                (
+                    description or next((tags[key] for key in _NAME_TAGS if tags.get(key)), "")
+                ).split()
+            )
+        )
     return names
 
 
@@ -46,11 +112,11 @@ def rgb_by_name(source: Any) -> list[int] | None:
     """Numbers of the bands that are red, green and blue by their names, codes or wavelengths.
 
     Codes are those of Sentinel-2 and Landsat 8 and 9, where B2, B3 and B4 are blue, green and red, of Sentinel-3's
-    OLCI (Oa04, Oa06, Oa08) and of MODIS (sur_refl_b03, b04, b01). B1, B2, B3 may be these of older Landsats or numbers
-    without a meaning, and tell nothing.
+    OLCI (Oa04, Oa06, Oa08) and of MODIS (sur_refl_b03, b04, b01). B1, B2, B3 may come from older Landsats or be mere
+    numbers, so they are ignored.
 
     Returns:
-        Three numbers, counted from 1; None where no band, or more than one, can be told for a color.
+        Three numbers, counted from 1; None unless exactly one band is found for each color.
     """
     names = [_IN_ENGLISH.get(name.lower(), name) for name in band_names(source)]
     by_agency = _by_fixed_codes(names)
@@ -58,14 +124,14 @@ def rgb_by_name(source: Any) -> list[int] | None:
 
 
 def has_meaning(source: Any, bands: Sequence[int]) -> bool:
-    """Whether names of these bands say more than that they are bands and which number they have."""
+    """Whether the names of these bands say more than "band" and a number."""
     names = band_names(source)
     words = {word for band in bands for word in _letters(_words(names[band - 1]))}
     return bool(words - _GENERIC)
 
 
 def _by_color_words(names: Sequence[str]) -> list[int] | None:
-    """The bands named by one color and by no other part of the spectrum; plain names before longer ones."""
+    """The bands named by one color and no other part of the spectrum; plain names come before longer names."""
     found = []
     for color in COLORS:
         words = [_words(name) for name in names]
@@ -78,14 +144,14 @@ def _by_color_words(names: Sequence[str]) -> list[int] | None:
 
 
 def _colors_in(words: Sequence[str]) -> set[str]:
-    """The colors among words; none where they name another part of the spectrum."""
+    """The colors among words; none if the words name another part of the spectrum."""
     if _OTHER_LIGHT.intersection(words):
         return set()
     return set(COLORS).intersection(words)
 
 
 def _words(name: str) -> list[str]:
-    """Lower-case words of a name, also where they are joined as in rededge, RedEdge or red_edge."""
+    """Lower-case words of a name, also if joined as in rededge, RedEdge or red_edge."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     spaced = re.sub(r"rededge", "red edge", spaced, flags=re.IGNORECASE)
     return re.findall(r"[a-z]+|\d+", spaced.lower())
@@ -123,12 +189,16 @@ def _by_fixed_codes(names: Sequence[str]) -> list[int] | None:
 
 
 def _by_wavelengths(source: Any, names: Sequence[str]) -> list[int] | None:
-    """The bands whose central wavelengths are red, green and blue light, where one band is for each."""
+    """The bands whose central wavelengths are red, green and blue, if there is one band for each."""
     lengths = [_micrometers(source, band, name) for band, name in enumerate(names, 1)]
     found = []
     for color in COLORS:
         low, high = _MICROMETERS[color]
-        bands = [band for band, length in enumerate(lengths, 1) if length is not None and low <= length <= high]
+        bands = [
+            band
+            for band, length in enumerate(lengths, 1)
+            if length is not None and low <= length <= high
+        ]
         if len(bands) != 1:
             return None
         found += bands
@@ -136,7 +206,7 @@ def _by_wavelengths(source: Any, names: Sequence[str]) -> list[int] | None:
 
 
 def _micrometers(source: Any, band: int, name: str) -> float | None:
-    """Central wavelength of a band from its tags, or its name such as "490 nm"."""
+    """Central wavelength of a band from its tags, or from a name such as "490 nm"."""
     tags = {**source.tags(band), **source.tags(band, ns="IMAGERY")}
     for key, value in tags.items():
         number = re.match(r"\s*(\d+(?:\.\d+)?)", str(value))

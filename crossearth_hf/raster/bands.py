@@ -1,4 +1,4 @@
-"""Which bands of a raster become a model's channels, and what the others say: transparency, palettes."""
+"""The bands of a raster that become a model's channels; transparency and palettes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,28 +10,32 @@ from ..errors import InputError
 from .band_names import rgb_by_name
 
 
-def choose_bands(source: Any, bands: Sequence[int] | None, num_channels: int, alpha: int | None = None) -> list[int]:
+def choose_bands(
+    source: Any, bands: Sequence[int] | None, num_channels: int, alpha: int | None = None
+) -> list[int]:
     """Numbers of the bands that become a model's channels.
 
-    Those asked for, where one may stand for all of RGB. Else, for three channels, the ones that are red, green and blue
-    by their names, or by their marks, the first three, or the first alone; for more, the first ones in their order.
-    Transparency only if asked for.
+    The requested bands come first; a single one may be used as gray. Otherwise, for three channels: the bands that are
+    red, green and blue by name or else by color interpretation, or else the first three, or the first one. For more
+    channels: the first bands in order. Transparency is used only if requested.
 
     Args:
         source: An open rasterio dataset.
-        bands: Numbers asked for, counted from 1.
-        num_channels: What the model takes, 3 or more.
-        alpha: The band that holds transparency; others that are marked so are data.
+        bands: Requested numbers, counted from 1.
+        num_channels: Channels of the model, 3 or more.
+        alpha: The band with transparency; other bands that are marked as such are data.
 
     Raises:
-        InputError: numbers that do not fit, too few bands, complex numbers.
+        InputError: The band numbers do not fit, there are too few bands, or a band holds complex numbers.
     """
     colors = [band for band in range(1, source.count + 1) if band != alpha]
     if bands is not None:
         chosen = list(bands)
         _check_choice(source, chosen, num_channels)
     elif not colors:
-        raise InputError(f"{source.name} holds transparency only; give a raster with at least one color band")
+        raise InputError(
+            f"{source.name} has only transparency; give a raster with at least one color band"
+        )
     elif num_channels > 3:
         chosen = colors[:num_channels]
         _check_count(source, len(chosen), num_channels, alpha)
@@ -42,22 +46,26 @@ def choose_bands(source: Any, bands: Sequence[int] | None, num_channels: int, al
             first = colors[:1]
         chosen = rgb_by_name(source) or _rgb_by_mark(source) or first
     for band in chosen:
-        if source.dtypes[band - 1].startswith("complex"):  # "complex_int16" is not a type of numpy's
-            raise InputError(f"band {band} of {source.name} holds complex numbers; convert it to amplitudes first")
+        if source.dtypes[band - 1].startswith("complex"):  # numpy has no "complex_int16"
+            raise InputError(
+                f"band {band} of {source.name} holds complex numbers; convert it to amplitudes first"
+            )
     return chosen
 
 
 def _rgb_by_mark(source: Any) -> list[int] | None:
     """Numbers of the bands that are marked as red, green and blue, if there is one of each."""
     roles = source.colorinterp
-    marked = [role for role in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) if role in roles]
+    marked = [
+        role for role in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) if role in roles
+    ]
     if len(marked) == 3:
         return [roles.index(role) + 1 for role in marked]
     return None
 
 
 def _check_choice(source: Any, bands: list[int], num_channels: int) -> None:
-    """Refuses band numbers that do not exist or are not as many as the channels."""
+    """Refuses band numbers that do not exist, or whose count differs from the channels."""
     fits = len(bands) == num_channels or (len(bands) == 1 and num_channels == 3)
     if fits and all(1 <= band <= source.count for band in bands):
         return
@@ -67,12 +75,16 @@ def _check_choice(source: Any, bands: list[int], num_channels: int) -> None:
             example = "1,2,3"
         else:
             example = "1"
-        raise InputError(f"{refused}; give one or three numbers from 1 to {last}, such as {example}")
+        raise InputError(
+            f"{refused}; give one or three numbers from 1 to {last}, such as {example}"
+        )
     if num_channels <= last:
         remedy = f"give {num_channels} numbers from 1 to {last}"
     else:
         remedy = "give a raster with all of them"
-    raise InputError(f"{refused}, which has {last} bands, and a model of {num_channels} channels; {remedy}")
+    raise InputError(
+        f"{refused}, which has {last} bands, and a model of {num_channels} channels; {remedy}"
+    )
 
 
 def _check_count(source: Any, count: int, num_channels: int, alpha: int | None) -> None:
@@ -82,8 +94,12 @@ def _check_count(source: Any, count: int, num_channels: int, alpha: int | None) 
     remedy = f"give a raster with {num_channels} bands, or use a model of 3 channels"
     if alpha is not None and source.count >= num_channels:
         numbers = ",".join(map(str, range(1, num_channels + 1)))
-        remedy = f"band {alpha} is marked as transparency: if it holds data, choose the bands {numbers}"
-    raise InputError(f"{source.name} has {count} bands of data and the model takes {num_channels} channels; {remedy}")
+        remedy = (
+            f"band {alpha} is marked as transparency: if it holds data, choose the bands {numbers}"
+        )
+    raise InputError(
+        f"{source.name} has {count} bands of data, but the model takes {num_channels} channels; {remedy}"
+    )
 
 
 def alpha_band(source: Any) -> int | None:

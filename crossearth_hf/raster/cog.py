@@ -1,4 +1,4 @@
-"""The rasters of a map: written block by block into working files, put together, copied to Cloud-Optimized GeoTIFFs."""
+"""The rasters of a map: written in blocks into working files, joined, and copied to Cloud-Optimized GeoTIFFs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,27 +16,32 @@ from rasterio.windows import Window
 from ..errors import InputError
 from ..files.working_folders import side_files
 from ..labels import IGNORE_INDEX, LabelSet
-from .gdal import GDAL_ERRORS, ignore_missing_georeference, silence_libtiff
+from .gdal import GDAL_ERRORS, ignore_missing_georeference, read_in_order, silence_libtiff
 from .grid import Grid
 from .writing import TILE, Block, check_written, create_geotiff, write_errors
 
-_SOURCES = "Sources"  # stands for those of a band while a VRT is written
+SHARE_STEP = 0.004
+"""Step of shares that are written as bytes: 0 to 250 for 0 to 1, with 255 for no data."""
+
+_SOURCES = "Sources"  # placeholder for the sources of a band while a VRT is written
 
 RasterReader = Callable[[tuple[float, float, float, float], tuple[int, int]], np.ndarray]
-"""Nearest values (bands, *shape) in a window (row, col, height, width), fractions allowed: `read(window, shape)`."""
+"""`read(window, shape)`: nearest values (bands, *shape) in a window (row, col, height, width), which may be "
+"fractions."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a raster of a map holds.
+    """Content of a raster of a map.
 
     Attributes:
         name: "labels", "confidence" or "probabilities".
         dtype: Type of the values.
-        nodata: Value without data.
+        nodata: Value that means no data.
         bands: Names of the bands.
-        label_set: Of a categorical band: its color table, class names and overviews of the most frequent class. Else
-            overviews are averages.
+        label_set: Classes of a categorical band, for its color table, class names and overviews of the most frequent
+            class. Otherwise overviews are averages.
+        scale: What the file's values are to be multiplied by, as its metadata say; None if they are meant as they are.
     """
 
     name: str
@@ -44,40 +49,69 @@ class Layer:
     nodata: float
     bands: tuple[str, ...]
     label_set: LabelSet | None = None
+    scale: float | None = None
+
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """Values as the file holds them; NaN becomes no data where there is a scale."""
+        if self.scale is None:
+            return values
+        steps = np.rint(np.nan_to_num(values) / self.scale)
+        return np.where(np.isnan(values), self.nodata, steps).astype(self.dtype)
 
 
-def map_layers(label_set: LabelSet) -> dict[str, Layer]:
-    """The layers that a map can have, by name."""
-    nan = float("nan")
+def map_layers(label_set: LabelSet, *, float_shares: bool = False) -> dict[str, Layer]:
+    """The possible layers of a map, by name; shares are bytes in steps of `SHARE_STEP`, or float32."""
+    shares: dict[str, Any]
+    if float_shares:
+        shares = {"dtype": "float32", "nodata": float("nan")}
+    else:
+        shares = {"dtype": "uint8", "nodata": IGNORE_INDEX, "scale": SHARE_STEP}
     return {
         "labels": Layer("labels", "uint8", IGNORE_INDEX, ("class",), label_set),
-        "confidence": Layer("confidence", "float32", nan, ("confidence",)),
-        "probabilities": Layer("probabilities", "float32", nan, label_set.classes),
+        "confidence": Layer("confidence", bands=("confidence",), **shares),
+        "probabilities": Layer("probabilities", bands=label_set.classes, **shares),
     }
 
 
+def read_share(
+    path: Path, window: tuple[float, float, float, float], shape: tuple[int, int]
+) -> np.ndarray:
+    """Nearest shares (*shape) of a file's first band in a window (row, col, height, width), NaN without data."""
+    row, col, height, width = window
+    ignore_missing_georeference()
+    with rasterio.open(path) as source:
+        values = source.read(
+            1, window=Window(col, row, width, height), out_shape=shape, masked=True
+        )
+        return (values.astype(np.float32) * np.float32(source.scales[0])).filled(np.nan)
+
+
 class BlockFile:
-    """A working file of a layer, written block by block, read again once it is closed.
+    """A working file of a layer, written block by block and read again when it is closed.
 
     Args:
         path: GeoTIFF to write.
         grid: Size and georeference.
-        layer: What it holds.
-        output: The file that a person asked for, named where writing fails; `path` by default.
+        layer: Its content.
+        output: The file that a person asked for, for error messages; `path` by default.
 
     Attributes:
-        blocks: What was written.
+        blocks: Written blocks.
 
     Raises:
-        InputError: from here and all methods, where the disk is full or the file cannot be written.
+        InputError: The disk is full or the file cannot be written. All methods raise this error too.
     """
 
     def __init__(self, path: Path, grid: Grid, layer: Layer, output: Path | None = None) -> None:
         self.path, self.blocks = path, list[Block]()
         self._output = output or path
         with write_errors(self._output, path):
-            # The digits of confidences hardly compress; those of probabilities are few.
-            compression = {"compress": "none"} if layer.name == "confidence" else {"compress": "deflate", "zlevel": 1}
+            # Confidences hardly compress; probabilities have few digits.
+            compression = (
+                {"compress": "none"}
+                if layer.name == "confidence"
+                else {"compress": "deflate", "zlevel": 1}
+            )
             self._target = _create(path, grid, layer, **compression)
 
     def write(self, row: int, col: int, values: np.ndarray) -> None:
@@ -91,7 +125,10 @@ class BlockFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         with write_errors(self._output, self.path):
             self._target.close()
@@ -101,7 +138,7 @@ class BlockFile:
 
 @dataclass(frozen=True)
 class Piece:
-    """A closed working file that holds a rectangle of a raster, and the blocks of it in the file's own pixels."""
+    """A closed working file with a rectangle of a raster, and its blocks in the file's own pixels."""
 
     path: Path
     top: int
@@ -111,53 +148,66 @@ class Piece:
     blocks: tuple[Block, ...]
 
 
-def write_mosaic(path: Path, grid: Grid, layer: Layer, pieces: Iterable[Piece], output: Path | None = None) -> None:
-    """Writes a GDAL virtual raster (VRT) of a layer that consists of pieces; pixels of no piece hold no data.
+def write_mosaic(
+    path: Path, grid: Grid, layer: Layer, pieces: Iterable[Piece], output: Path | None = None
+) -> None:
+    """Writes a GDAL virtual raster (VRT) of a layer that consists of pieces; other pixels have no data.
 
     Args:
-        path: To be written.
-        grid, layer: Of the whole.
-        pieces: Its working files, gone through once for each band.
+        path: File to write.
+        grid, layer: Grid and layer of the whole.
+        pieces: Its working files; iterated once per band.
         output: As in `BlockFile`.
 
     Raises:
-        InputError: where it cannot be written.
+        InputError: The file cannot be written.
     """
     template = path.with_name(f"empty-{path.name}.tif")
     with write_errors(output or path, path):
         _create(template, grid, layer, sparse_ok=True).close()
-        rasterio.shutil.copy(template, path, driver="VRT")  # GDAL writes georeference, colors and names in its way
+        # GDAL writes georeference, colors and names
+        rasterio.shutil.copy(template, path, driver="VRT")
         root = ElementTree.parse(path).getroot()
         for band in list(root.iter("VRTRasterBand")):
             for source in band.findall("SimpleSource") + band.findall("ComplexSource"):
                 band.remove(source)
             ElementTree.SubElement(band, _SOURCES)
         head, *rest = ElementTree.tostring(root, encoding="unicode").split(f"<{_SOURCES} />")
-        with open(path, "w", encoding="utf-8") as file:  # piece by piece, since they may be many
+        with open(path, "w", encoding="utf-8") as file:  # piece by piece, because there may be many
             file.write(head)
             for index, following in enumerate(rest, 1):
                 sources = (_source(piece, index, layer.dtype) for piece in pieces)
-                file.writelines(ElementTree.tostring(source, encoding="unicode") for source in sources)
+                file.writelines(
+                    ElementTree.tostring(source, encoding="unicode") for source in sources
+                )
                 file.write(following)
         template.unlink()
-        for side_file in side_files(template):  # GDAL puts there what GeoTIFF cannot hold; the VRT holds it now
+        for side_file in side_files(template):  # what GeoTIFF cannot hold; the VRT has it now
             side_file.unlink(missing_ok=True)
 
 
-def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block], output: Path | None = None) -> None:
+def write_cog(
+    target: Path, source: Path, layer: Layer, blocks: Iterable[Block], output: Path | None = None
+) -> None:
     """Copies a working file or mosaic to a Cloud-Optimized GeoTIFF with overviews, and reads it again.
 
     Args:
-        target: To be written.
+        target: File to write.
         source: Closed working file or mosaic.
-        layer: What it holds.
-        blocks: What the target must hold then, in its pixels.
+        layer: Its content.
+        blocks: Blocks that the target must then contain, in its pixels.
         output: As in `BlockFile`.
 
     Raises:
-        InputError: where the disk is full or the file cannot be written.
+        InputError: The disk is full or the file cannot be written.
     """
     categorical = layer.label_set is not None
+    if categorical:
+        compression = {"level": 6, "predictor": "NO"}
+    elif layer.dtype == "uint8":
+        compression = {"level": 6, "predictor": "STANDARD"}
+    else:  # higher levels save 3 % of the size at twice the time
+        compression = {"level": 1, "predictor": "FLOATING_POINT"}
     ignore_missing_georeference()
     silence_libtiff()
     with write_errors(output or target, target), rasterio.Env(GDAL_PAM_ENABLED=True):
@@ -166,8 +216,7 @@ def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block],
             target,
             driver="COG",
             compress="DEFLATE",
-            level=6 if categorical else 1,  # of shares the higher levels save 3 % of the size for twice the time
-            predictor="NO" if categorical else "FLOATING_POINT",
+            **compression,
             blocksize=512,
             overview_resampling="MODE" if categorical else "AVERAGE",
             bigtiff="IF_SAFER",
@@ -177,14 +226,16 @@ def write_cog(target: Path, source: Path, layer: Layer, blocks: Iterable[Block],
 
 
 def crs_remark(written: Path, grid: Grid, output: Path) -> str | None:
-    """A sentence where a finished file `written` does not hold the CRS of its grid by itself; None where it does.
+    """A sentence if the finished file `written` does not contain the CRS of its grid; else None.
 
-    GDAL puts a CRS that GeoTIFF has no keys for, such as a rotated pole, into a side file.
+    GDAL writes a CRS without GeoTIFF keys, such as a rotated pole, into a side file.
     """
     with rasterio.open(written) as raster:
         found = Grid.of(raster)
     if (found.crs, found.gcps_crs) != (grid.crs, grid.gcps_crs):
-        return f"{output} has another CRS than the scene: GeoTIFF cannot hold that one"
+        return (
+            f"{output} has another CRS than the scene, because GeoTIFF cannot hold the scene's CRS"
+        )
     present = [file for file in side_files(written) if file.exists()]
     if present:
         return f"GeoTIFF cannot hold the CRS of the scene: keep {output}{present[0].name.removeprefix(written.name)}"
@@ -193,16 +244,21 @@ def crs_remark(written: Path, grid: Grid, output: Path) -> str | None:
 
 @contextmanager
 def raster_reader(path: Path) -> Iterator[RasterReader]:
-    """Opens a working file or mosaic for reading; what it yields raises `InputError` where that fails."""
+    """Opens a working file or mosaic; yields a function that reads it, or raises `InputError`."""
     ignore_missing_georeference()
+    read_in_order()
     with rasterio.open(path) as source:
 
         def read(window: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
             row, col, height, width = window
             try:
-                return source.read(window=Window(col, row, width, height), out_shape=(source.count, *shape))
+                return source.read(
+                    window=Window(col, row, width, height), out_shape=(source.count, *shape)
+                )
             except GDAL_ERRORS as error:
-                raise InputError(f"the working file {path} cannot be read again; run again") from error
+                raise InputError(
+                    f"the working file {path} cannot be read again; run again"
+                ) from error
 
         yield read
 
@@ -222,11 +278,13 @@ def _create(path: Path, grid: Grid, layer: Layer, **options: Any) -> rasterio.io
     )
     for index, name in enumerate(layer.bands, 1):
         dataset.set_band_description(index, name)
+    if layer.scale is not None:
+        dataset.scales = [layer.scale] * len(layer.bands)
     return dataset
 
 
 def _source(piece: Piece, band: int, dtype: str) -> ElementTree.Element:
-    """A band of a piece as source of a band of a virtual raster."""
+    """A band of a piece as a source of a virtual raster's band."""
     size = {"xSize": str(piece.width), "ySize": str(piece.height)}
     source = ElementTree.Element("SimpleSource")
     ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(piece.path)
@@ -237,8 +295,10 @@ def _source(piece: Piece, band: int, dtype: str) -> ElementTree.Element:
         "DataType": {"uint8": "Byte", "float32": "Float32"}[dtype],
         "BlockXSize": str(TILE),
         "BlockYSize": str(TILE),
-    }  # so that pieces are opened when they are needed
+    }  # so that pieces are opened only when needed
     ElementTree.SubElement(source, "SourceProperties", properties)
     ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
-    ElementTree.SubElement(source, "DstRect", {"xOff": str(piece.left), "yOff": str(piece.top), **size})
+    ElementTree.SubElement(
+        source, "DstRect", {"xOff": str(piece.left), "yOff": str(piece.top), **size}
+    )
     return source

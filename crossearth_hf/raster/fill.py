@@ -1,4 +1,4 @@
-"""What imagery holds where there is nothing: fill values that a file does not declare, collars, plateaus, classes."""
+"""Pixels without imagery: undeclared fill values, collars, plateaus; and flat classes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,39 +7,61 @@ import numpy as np
 from scipy import ndimage
 
 _LEAST_SHARE = 0.001
-_LEAST_SHARE_OF_A_CEILING = 0.02  # below, bright roofs may saturate; no limit of a stretch moves by so few either
-_FAR, _FAR_AT_THE_BORDER, _FAR_IN_ALL_BANDS = 1.0, 0.5, 0.05  # in ranges between the 2nd and 98th percentiles
-_MIXED = 0.1  # of the pixels that hold a fill, how many may lie on the way to the others: blurred edges
-_SHARED = 0.95  # of the pixels that hold a fill in one band, how many hold it in all
-_LEAST_OTHERS = 16  # pixels from which a range can be told
+_LEAST_SHARE_OF_A_CEILING = (
+    0.02  # fewer may be saturated bright roofs; and they hardly change the stretch
+)
+_FAR, _FAR_AT_THE_BORDER, _FAR_IN_ALL_BANDS = (
+    1.0,
+    0.5,
+    0.05,
+)  # in ranges between the 2nd and 98th percentiles
+_MIXED = 0.1  # pixels between fill and data (blurred edges), relative to pixels with fill
+_SHARED = 0.95  # of the pixels with fill in one band, the share with fill in all bands
+_LEAST_OTHERS = 16  # pixels needed to estimate a range
 
-_SCALE_ENDS = {1, 100, 255, 1000, 1023, 2047, 4095, 8191, 10_000, 16_383}  # where sensors and reflectances saturate
-_TYPE_ENDS = {32_767, 65_535}  # the same, but fill much more often
+_SCALE_ENDS = {
+    1,
+    100,
+    255,
+    1000,
+    1023,
+    2047,
+    4095,
+    8191,
+    10_000,
+    16_383,
+}  # where sensors and reflectances saturate
+_TYPE_ENDS = {32_767, 65_535}  # the same, but much more often fill
 _USUAL_FILLS = {-999, -9999, -99_999, -32_768, 32_767, 65_535, -(2**31), 2**31 - 1, 2**32 - 1}
 _SENSELESS = 1e10  # no sensor's unit reaches it
 
-_COLLAR_STEPS = 3  # values beside black and white that compression or a sensor's noise leaves in a collar
+_COLLAR_STEPS = (
+    3  # values beside black and white that compression or a sensor's noise leaves in a collar
+)
 _WIDE = 100.0  # range of values between the 2nd and 98th percentiles at which these steps are near each other
 _COLLAR_SHARE = 0.01
 _COLLAR_PURITY = 0.5  # share of one color in a collar; dark water varies
 _PURE, _PURE_WITHOUT_CORNER = 0.95, 0.99
 _PLATEAU_SHARE = 0.02
-_PLATEAU_FLATNESS = 0.8  # of its pixels, how many have four neighbors of their own value; bright roofs reach 0.7
+_PLATEAU_FLATNESS = 0.8  # share of its pixels with four equal neighbors; bright roofs reach 0.7
 MOST_CLASSES = 32
-"""Values or colors that a map of classes holds at most; our choice."""
+"""Largest number of values or colors of a map of classes; our choice."""
 _FLAT_SHARE = 0.9
-_NEIGHBORS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1]))  # pixels and those to the left, or above
+_NEIGHBORS = (
+    (np.s_[:, 1:], np.s_[:, :-1]),
+    (np.s_[1:], np.s_[:-1]),
+)  # pixels and those to the left, or above
 
 
 @dataclass(frozen=True)
 class Fill:
-    """A value that seems to mean that there is no data.
+    """A value that probably means no data.
 
     Attributes:
-        value: In the units of the file.
-        band: Position of the band among those sampled.
-        share: Of the sampled pixels with data.
-        certain: Whether it is to be taken as no data; else it may be a saturated sensor.
+        value: The value in the file's units.
+        band: Index of the band among the sampled bands.
+        share: Share of the sampled pixels with data.
+        certain: Whether it is treated as no data; otherwise it may be a saturated sensor.
     """
 
     value: float
@@ -49,25 +71,29 @@ class Fill:
 
 
 def find_fills(values: np.ndarray, masks: np.ndarray) -> list[Fill]:
-    """Undeclared fill of the bands of a scene: extreme values that many pixels hold, far from all others.
+    """Undeclared fill of the bands of a scene: extreme values of many pixels, far from all other values.
 
-    An extreme counts as fill from 0.1 % of the pixels on (2 % where it may be a saturated sensor), with hardly a pixel
-    on the way to the others, and as far from these as they spread; half as far where it touches the border, and less
-    for zeros that all bands share. A fill of one band is one of all where the same pixels hold it. The numbers at which
-    reflectances and sensors saturate (1, 4095, 10000...) are told, but stay data. Our choice, from the rasters that we
-    know.
+    An extreme value counts as fill if at least 0.1 % of the pixels have it (2 % if it may be a saturated sensor),
+    hardly any pixel lies between it and the other values, and its distance from these is at least their range. Half
+    that distance is enough if it touches the border, and less for zeros that all bands share. The fill of one band is
+    the fill of all bands if the same pixels have it. Values at which reflectances and sensors saturate (1, 4095,
+    10000...) are reported, but stay data. These rules are our choice, from the rasters that we know.
 
     Args:
-        values: (bands, H, W) of a numeric type, spread over the scene.
-        masks: (bands, H, W) bool, where a band has data as far as the file says.
+        values: (bands, H, W) of a numeric type, sampled over the scene.
+        masks: (bands, H, W) bool, where a band has data according to the file.
     """
-    fills = [fill for band in range(len(values)) for fill in _fills_of_band(values[band], masks[band], band)]
+    fills = [
+        fill
+        for band in range(len(values))
+        for fill in _fills_of_band(values[band], masks[band], band)
+    ]
     fills += _shared_fills(values, masks, fills)
     return fills + _shared_zeros(values, masks, fills)
 
 
 def _shared_fills(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> list[Fill]:
-    """The same fill in the other bands, where the pixels that hold it in one band hold it in all."""
+    """The same fill in the other bands, if the pixels with fill in one band have it in all bands."""
     found = []
     for value in dict.fromkeys(fill.value for fill in fills if fill.certain):
         own = {fill.band for fill in fills if fill.value == value}
@@ -75,12 +101,16 @@ def _shared_fills(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> l
         shared = same.all(axis=0).sum()
         if all(shared >= _SHARED * held.sum() for held in same):
             share = float(shared / max(1, masks.any(axis=0).sum()))
-            found += [Fill(value, band, share, certain=True) for band in range(len(values)) if band not in own]
+            found += [
+                Fill(value, band, share, certain=True)
+                for band in range(len(values))
+                if band not in own
+            ]
     return found
 
 
 def _shared_zeros(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> list[Fill]:
-    """Zeros that all bands share, which need not lie as far from the others; none where they are known already."""
+    """Zeros that all bands share, for which a smaller distance is enough; none if zero is a known fill."""
     if len(values) == 1 or any(fill.value == 0 for fill in fills):
         return []
     zeros = (values == 0) & masks
@@ -88,7 +118,8 @@ def _shared_zeros(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> l
     share = float(shared.sum() / max(1, masks.any(axis=0).sum()))
     others = masks & ~zeros & ~np.isin(values, [fill.value for fill in fills if fill.certain])
     if share < _LEAST_SHARE or not all(
-        shared.sum() >= _SHARED * zero.sum() and _distance(0, band[other], shared.sum()) >= _FAR_IN_ALL_BANDS
+        shared.sum() >= _SHARED * zero.sum()
+        and _distance(0, band[other], shared.sum()) >= _FAR_IN_ALL_BANDS
         for zero, band, other in zip(zeros, values, others, strict=True)
     ):
         return []
@@ -96,13 +127,15 @@ def _shared_zeros(values: np.ndarray, masks: np.ndarray, fills: list[Fill]) -> l
 
 
 def _fills_of_band(values: np.ndarray, mask: np.ndarray, band: int) -> list[Fill]:
-    """The fills of an (H, W) band, one after the other: each is left out when the next one is looked for."""
+    """The fills of an (H, W) band; each fill is excluded from the search for the next one."""
     total, fills, mask = int(mask.sum()), list[Fill](), mask.copy()
     while mask.any():
         data = values[mask]
         ends = data.min(), data.max()
         core = data[(data != ends[0]) & (data != ends[1])]
-        found = next((fill for end in ends if (fill := _judged(end, values, mask, core, band, total))), None)
+        found = next(
+            (fill for end in ends if (fill := _judged(end, values, mask, core, band, total))), None
+        )
         if found is None or len(fills) > 8:
             break
         fills.append(found)
@@ -113,7 +146,7 @@ def _fills_of_band(values: np.ndarray, mask: np.ndarray, band: int) -> list[Fill
 def _judged(
     end: np.generic, values: np.ndarray, mask: np.ndarray, core: np.ndarray, band: int, total: int
 ) -> Fill | None:
-    """The fill that an extreme of a band is, or None; `core` are the values between both extremes."""
+    """The fill for an extreme value of a band, or None; `core` are the values between both extremes."""
     value, same = float(end), mask & (values == end)
     share = same.sum() / total
     usual = value in _USUAL_FILLS or abs(value) >= _SENSELESS
@@ -139,7 +172,8 @@ def _judged(
 
 
 def _distance(value: float, others: np.ndarray, count: int) -> float:
-    """How far `value`, held by `count` pixels, is from the others, in ranges of these; 0 where pixels lie between."""
+    """Distance of `value`, which `count` pixels have, from the others, relative to their range; 0 if pixels lie "
+    "between."""
     if len(others) < _LEAST_OTHERS:
         return 0.0
     low, high = (float(limit) for limit in np.percentile(others, (2, 98)))
@@ -175,9 +209,9 @@ class Collar:
 
     Attributes:
         color: "black" or "white".
-        share: Of the sampled pixels with data.
-        values: What the pixels hold, where leaving these values out takes away the region and little else; empty where
-            compression has blurred it.
+        share: Share of the sampled pixels with data.
+        values: Values of its pixels, if excluding these values removes little else; empty if compression has blurred
+            the region.
     """
 
     color: str
@@ -188,11 +222,12 @@ class Collar:
 def find_collars(values: np.ndarray, valid: np.ndarray) -> list[Collar]:
     """Black and white collars of at least 1 % of a scene.
 
-    A collar is a region at the border that holds a corner, with one color in half of it, or that has no corner but one
-    color in 99 %: bright roofs and dark water reach the border too, but vary. Our choice, from 600 pictures.
+    A collar is a region at the border that includes a corner and has one color in half of it, or that includes no
+    corner and has one color in 99 % of it: bright roofs and dark water also touch the border, but vary. The rules are
+    our choice, from 600 pictures.
 
     Args:
-        values: (bands, H, W) of a numeric type, spread over the scene; white is known of 8 bits only.
+        values: (bands, H, W) of a numeric type, spread over the scene; white is recognized in 8 bits only.
         valid: (H, W) bool.
     """
     is_byte = values.dtype == np.uint8
@@ -208,13 +243,17 @@ def find_collars(values: np.ndarray, valid: np.ndarray) -> list[Collar]:
         region = _collar_region(steps, near, may_vary=is_noisy)
         share = float(region.sum() / max(1, valid.sum()))
         if share >= _COLLAR_SHARE:
-            held = _held_by_byte_collar(steps[:, region], end) if is_byte else np.unique(values[:, region])
+            held = (
+                _held_by_byte_collar(steps[:, region], end)
+                if is_byte
+                else np.unique(values[:, region])
+            )
             collars.append(Collar(color, share, tuple(int(value) for value in held)))
     return collars
 
 
 def _noise_of_black(data: np.ndarray) -> int:
-    """Up to what value (bands, N) data of more than 8 bits are black: 0, unless they spread far beyond a few steps."""
+    """Largest black value in (bands, N) data of more than 8 bits: 0, unless the data have a wide range."""
     if data.dtype.kind not in "iu" or data.size == 0:
         return 0
     low, high = np.percentile(data, (2, 98))
@@ -224,7 +263,7 @@ def _noise_of_black(data: np.ndarray) -> int:
 
 
 def _held_by_byte_collar(steps: np.ndarray, end: int) -> list[int]:
-    """The one value that at least 95 % of (bands, N) pixels, given as steps from `end`, hold in all bands, if any."""
+    """The value that at least 95 % of (bands, N) pixels, given as steps from `end`, have in all bands, if any."""
     purity, usual = _usual_color(steps)
     is_exact = purity >= _PURE and len(np.unique(usual)) == 1
     if is_exact:
@@ -234,11 +273,11 @@ def _held_by_byte_collar(steps: np.ndarray, end: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Plateau:
-    """One value that all bands hold in flat regions: perhaps no data, perhaps a saturated sensor or still water.
+    """A value that all bands have in flat regions: perhaps no data, a saturated sensor or still water.
 
     Attributes:
-        value: In the units of the file.
-        share: Of the sampled pixels with data.
+        value: The value in the file's units.
+        share: Share of the sampled pixels with data.
     """
 
     value: float
@@ -246,10 +285,11 @@ class Plateau:
 
 
 def find_plateau(values: np.ndarray, valid: np.ndarray) -> Plateau | None:
-    """The value that all bands hold in flat regions of at least 2 % of a scene, or None.
+    """The value that all bands have in flat regions of at least 2 % of a scene, or None.
 
-    Of 8 bits 0 or 255 alone, of a single band its least or greatest value, else any. Our choice. In 914 pictures and
-    rasters it found a black pond and two white roofs: the value stays data, and is only told.
+    In 8 bits only 0 and 255 count, in a single band only its smallest and largest value, otherwise any value; this is
+    our choice. In 914 pictures and rasters it found a black pond and two white roofs, so the value stays data and is
+    only reported.
 
     Args:
         values: (bands, H, W) of a numeric type, spread over the scene.
@@ -266,13 +306,15 @@ def find_plateau(values: np.ndarray, valid: np.ndarray) -> Plateau | None:
     else:
         found, counts = np.unique(held, return_counts=True)
         candidates = found[[counts.argmax()]]
-    plateaus = [_plateau_of(value, same & (values[0] == value), int(valid.sum())) for value in candidates]
+    plateaus = [
+        _plateau_of(value, same & (values[0] == value), int(valid.sum())) for value in candidates
+    ]
     known = [plateau for plateau in plateaus if plateau is not None]
     return max(known, key=lambda plateau: plateau.share, default=None)
 
 
 def _plateau_of(value: np.generic, region: np.ndarray, total: int) -> Plateau | None:
-    """The plateau of a value in an (H, W) bool region; None where it is small, rough, or all of the scene."""
+    """The plateau of a value in an (H, W) bool region; None if it is small, rough, or the whole scene."""
     size = int(region.sum())
     if size == total or size < _PLATEAU_SHARE * total:
         return None
@@ -285,7 +327,7 @@ def _plateau_of(value: np.generic, region: np.ndarray, total: int) -> Plateau | 
 def _collar_region(steps: np.ndarray, near: np.ndarray, *, may_vary: bool) -> np.ndarray:
     """(H, W) bool, the parts of `near` that are collars; `steps` (bands, H, W) tell colors apart.
 
-    Parts that hold a corner need no usual color where they `may_vary`.
+    Parts with a corner need no dominant color if they `may_vary`.
     """
     parts, _ = ndimage.label(near)
     corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -306,7 +348,8 @@ def _collar_region(steps: np.ndarray, near: np.ndarray, *, may_vary: bool) -> np
 
 def _usual_color(colors: np.ndarray) -> tuple[float, np.ndarray]:
     """The most frequent of (bands, N) colors: its share, and (bands,) itself."""
-    codes = (_COLLAR_STEPS + 1.0) ** np.arange(len(colors)) @ colors  # far faster to count than columns
+    # much faster to count than columns
+    codes = (_COLLAR_STEPS + 1.0) ** np.arange(len(colors)) @ colors
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
     return float(counts.max() / colors.shape[1]), colors[:, first[counts.argmax()]]
 
@@ -314,10 +357,10 @@ def _usual_color(colors: np.ndarray) -> tuple[float, np.ndarray]:
 def count_flat_classes(
     values: np.ndarray, pieces: Iterable[tuple[np.ndarray, np.ndarray]], fewest: int = 2
 ) -> int | None:
-    """How many values a band holds where they are few, and in flat regions like classes; None for imagery.
+    """Number of values of a band if they are few and in flat regions, like classes; None for imagery.
 
-    Few are `fewest` to 32. Flat is a band of which 90 % of the neighbors are equal; photographs in 16
-    colors reach 80 %.
+    Few means `fewest` to 32 values. Flat means that 90 % of the neighbors are equal; photographs in 16 colors reach
+    80 %.
 
     Args:
         values: The different values of the band.
@@ -337,10 +380,10 @@ def count_flat_classes(
 
 
 def is_transparency(alpha: np.ndarray) -> bool:
-    """Whether (H, W) values of a band that is marked as alpha are one, and not data that are marked wrongly.
+    """Whether (H, W) values of a band marked as alpha are transparency, and not data with a wrong mark.
 
-    One value above 0 must hold a quarter of the pixels that are not fully transparent: soft edges are few, while the
-    near infrared takes many values.
+    A quarter of the pixels that are not fully transparent must have the same value: soft edges are few, while the near
+    infrared has many values.
     """
     shown = alpha[alpha > 0]
     if shown.size == 0:

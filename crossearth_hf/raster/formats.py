@@ -1,6 +1,6 @@
-"""Formats known by a file's first bytes, whatever its name."""
+"""Recognizes formats by a file's first bytes, whatever its name."""
 
-# After a TIFF's start follows a zero, at which GDAL's search for texts such as <VRTDataset ends.
+# A zero follows the start of a TIFF, which ends GDAL's search for texts such as <VRTDataset.
 _DRIVERS = {
     b"II*\0": "GTiff",
     b"MM\0*": "GTiff",
@@ -15,7 +15,9 @@ SIGNATURE_BYTES = max(map(len, _DRIVERS))
 def raster_driver(start: bytes) -> str | None:
     """The GDAL driver for a file, by its first `SIGNATURE_BYTES` or more.
 
-    "GTiff", "PNG" or "JPEG", each to be opened by that driver alone; None for the formats that could refer to other
-    files, and for all others.
+    "GTiff", "PNG" or "JPEG", to be opened by that driver only; None for all other formats, which could refer to other
+    files.
     """
-    return next((driver for signature, driver in _DRIVERS.items() if start.startswith(signature)), None)
+    return next(
+        (driver for signature, driver in _DRIVERS.items() if start.startswith(signature)), None
+    )

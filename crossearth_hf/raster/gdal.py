@@ -1,6 +1,7 @@
-"""What GDAL and rasterio raise, warn of and print, and what becomes of it here."""
+"""Errors, warnings and printed messages of GDAL and rasterio."""
 
 import ctypes
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,11 +13,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from ..errors import InputError
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises; the second is not wrapped everywhere and has no public name."""
+"""Errors of rasterio; the second is not wrapped everywhere and has no public name."""
 
 
 def gdal_cause(error: BaseException) -> str:
-    """GDAL's own words, at the bottom of a chain of errors."""
+    """GDAL's own message, at the end of a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error)
@@ -28,14 +29,24 @@ def read_errors(name: str) -> Iterator[None]:
     try:
         yield
     except GDAL_ERRORS as error:
-        raise InputError(f"{name} is damaged or cut off ({gdal_cause(error)}); copy it again") from error
+        raise InputError(
+            f"{name} is damaged or cut off ({gdal_cause(error)}); copy it again"
+        ) from error
+
+
+def read_in_order() -> None:
+    """Lets GDAL read the sources of virtual rasters one after the other, in this process.
+
+    In decimated reads of several threads, two sources may write the same row, and either of them may be the last.
+    """
+    os.environ.setdefault("VRT_NUM_THREADS", "1")
 
 
 def ignore_missing_georeference() -> None:
-    """Silences rasterio's warning about rasters without a georeference, which are welcome here, for this process.
+    """Silences rasterio's warning about rasters without a georeference, for the rest of this process.
 
-    For good, once a raster is opened: threads that leave `warnings.catch_warnings` in another order than they entered
-    it take away each other's filters, or leave them behind.
+    It is permanent because threads that leave `warnings.catch_warnings` in another order than they entered it remove
+    each other's filters or leave them behind.
     """
     applying = (
         action
@@ -47,9 +58,9 @@ def ignore_missing_georeference() -> None:
 
 
 def silence_libtiff() -> None:
-    """Keeps libtiff from printing what fails on a full disk, for this process; GDAL reports it all the same.
+    """Keeps libtiff from printing errors of a full disk, for this process; GDAL reports them anyway.
 
-    libtiff prints some errors of files that GDAL writes by itself, past GDAL's handlers and so past rasterio's.
+    libtiff itself prints some errors of files that GDAL writes, which bypasses the handlers of GDAL and rasterio.
     """
-    with suppress(OSError, AttributeError):  # another build of GDAL may hide its libtiff
+    with suppress(OSError, AttributeError):  # other builds of GDAL may hide their libtiff
         ctypes.CDLL(rasterio._io.__file__).TIFFSetErrorHandler(None)

@@ -1,4 +1,4 @@
-"""What is a raster but no imagery: maps of this package, maps of classes."""
+"""Rasters that are not imagery: maps of this package, maps of classes."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,20 +15,20 @@ from .grid import sample_shape
 from .writing import OUTPUT_TAG
 
 ReadWindow = Callable[[Window, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
-"""Values (*shape) of a band in a window of a file, and where they are data: `read(window, shape)`."""
+"""`read(window, shape)`: values (*shape) of a band in a window of a file, and their validity."""
 
 _WINDOW = 256
 
 
 class OwnOutput(InputError):
-    """The raster is a map of this package, or belongs to one."""
+    """The raster is a map of this package or one of its other files."""
 
 
 class ClassMap(InputError):
     """The raster is a map of classes by its color table.
 
     Attributes:
-        without_flag: The sentence for who has no flag of the command line.
+        without_flag: The sentence without the command line's flag.
     """
 
     def __init__(self, finding: str) -> None:
@@ -37,36 +37,45 @@ class ClassMap(InputError):
         self.without_flag = f"{finding}; if it is a picture, {remedy}"
 
 
-def check_imagery(source: Any, bands: list[int], *, has_palette: bool, palette_as_image: bool) -> None:
-    """Refuses what holds classes or scores in place of a picture.
+def check_imagery(
+    source: Any, bands: list[int], *, has_palette: bool, palette_as_image: bool
+) -> None:
+    """Refuses rasters of classes or scores.
 
     Args:
         source: An open rasterio dataset.
         bands: Numbers of the bands to read.
-        has_palette: Whether the one band stands for colors.
-        palette_as_image: Whether a palette is a picture in any case.
+        has_palette: Whether the only band has a palette.
+        palette_as_image: Whether a palette is always a picture.
 
     Raises:
-        OwnOutput: for a result of this package.
-        ClassMap: for a palette of few values in flat regions.
+        OwnOutput: The raster is a result of this package.
+        ClassMap: The raster has a palette with few values in flat regions.
     """
     if palette_as_image and has_palette:
         return
     output = own_output(source)
     if output is not None:
-        raise OwnOutput(f"{source.name} holds {output} of this package and no imagery")
+        raise OwnOutput(f"{source.name} holds {output} of this package, not imagery")
     read = partial(_piece, source, bands[0])
     if has_palette:
         classes = flat_classes(read, source.height, source.width)
     else:
         classes = None
     if classes is not None:
-        raise ClassMap(f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes")
+        raise ClassMap(
+            f"{source.name} uses {classes} colors of its color table in flat regions, like a map of classes"
+        )
 
 
 def own_output(source: Any) -> str | None:
-    """What a raster holds that this package has written, older versions too; None for everything else."""
-    names = {"labels": "a map", "confidence": "confidences", "probabilities": "probabilities", "preview": "a preview"}
+    """What a raster is if this package, or an older version, has written it; None for all others."""
+    names = {
+        "labels": "a map",
+        "confidence": "confidences",
+        "probabilities": "probabilities",
+        "preview": "a preview",
+    }
     tagged = names.get(source.tags().get(OUTPUT_TAG, ""))
     if tagged is not None:
         return tagged
@@ -79,7 +88,7 @@ def own_output(source: Any) -> str | None:
 
 
 def is_own_output(path: str) -> bool:
-    """Whether a file is a result of this package; what cannot be opened is not one."""
+    """Whether a file is a result of this package; files that cannot be opened are not."""
     ignore_missing_georeference()
     try:
         with rasterio.open(path) as source:
@@ -89,16 +98,19 @@ def is_own_output(path: str) -> bool:
 
 
 def flat_classes(read: ReadWindow, height: int, width: int, fewest: int = 2) -> int | None:
-    """How many classes a band seems to hold, at least `fewest`; None for imagery. See `fill.count_flat_classes`."""
+    """Number of classes that a band probably has, at least `fewest`; None for imagery. See "
+    "`fill.count_flat_classes`."""
     values, valid = read(*next(_windows(height, width)))
-    if len(np.unique(values[valid])) > MOST_CLASSES:  # nearly every picture ends here, without a sample of the whole
+    # nearly all pictures return here, without a sample of the whole
+    if len(np.unique(values[valid])) > MOST_CLASSES:
         return None
     shape = sample_shape(height, width)
     sample = read(Window(0, 0, width, height), shape)
     if shape == (height, width):
         pieces = iter([sample])
     else:
-        pieces = (read(*window) for window in _windows(height, width))  # read only where values are few
+        # read only where values are few
+        pieces = (read(*window) for window in _windows(height, width))
     return count_flat_classes(np.unique(sample[0][sample[1]]), pieces, fewest)
 
 
@@ -111,7 +123,9 @@ def _windows(height: int, width: int) -> Iterator[tuple[Window, tuple[int, int]]
             yield Window(col, row, wide, tall), (tall, wide)
 
 
-def _piece(source: Any, band: int, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _piece(
+    source: Any, band: int, window: Window, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """(*shape) values and validity of a window; raises `InputError` on damaged data."""
     with read_errors(source.name):
         values = source.read(band, window=window, out_shape=shape)

@@ -1,4 +1,4 @@
-"""What a person should know of a scene before its map is made, in sentences."""
+"""Sentences about a scene that a person should read before its map is made."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,29 @@ from .fill import Collar, Fill
 from .imagery import flat_classes
 from .raw_bands import RawBands
 
-_LEAST_PIXELS = 1024  # of fewer, few values say nothing
+_LEAST_PIXELS = 1024  # in smaller scenes, few values mean nothing
 _MOST_OF_A_SCENE = 0.9
-_DARK = 32  # no picture of 900 is as dark
+_DARK = 32  # none of 900 pictures is this dark
 _OTHER_COLOR_MODELS = {
-    *(ColorInterp.hue, ColorInterp.saturation, ColorInterp.lightness, ColorInterp.Y, ColorInterp.Cb, ColorInterp.Cr),
+    *(
+        ColorInterp.hue,
+        ColorInterp.saturation,
+        ColorInterp.lightness,
+        ColorInterp.Y,
+        ColorInterp.Cb,
+        ColorInterp.Cr,
+    ),
     *(ColorInterp.cyan, ColorInterp.magenta, ColorInterp.yellow, ColorInterp.black),
 }
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something odd about a scene.
+    """An oddity of a scene.
 
     Attributes:
-        finding: What was seen, and what is made of it.
-        remedy: What to add to the command where that is wrong; None where nothing can be done.
+        finding: The oddity, and how it is handled.
+        remedy: What to add to the command if that is wrong; None if there is no remedy.
     """
 
     finding: str
@@ -42,7 +49,7 @@ class Notice:
 
 
 def describe(raw: RawBands, source: Any) -> str:
-    """Bands and their use, type, limits of the stretch, where validity comes from; from an open rasterio dataset."""
+    """Bands and their use, type, limits of the stretch and origin of the validity, from an open rasterio dataset."""
     count, kind = len(raw.bands), raw.dtypes[0]
     if raw.has_palette:
         return f"palette as RGB, {kind}, {_validity(raw, source)}"
@@ -59,7 +66,7 @@ def describe(raw: RawBands, source: Any) -> str:
 
 
 def find_notices(raw: RawBands, source: Any, *, bands_were_named: bool) -> list[Notice]:
-    """Names of bands that tell no colors, an alpha that holds data, undeclared fill, collars, classes for a picture.
+    """Notices on band names without colors, an alpha band with data, undeclared fill, collars and maps of classes.
 
     Args:
         raw: The bands that are read.
@@ -83,7 +90,17 @@ def find_notices(raw: RawBands, source: Any, *, bands_were_named: bool) -> list[
 
 
 def _of_names(raw: RawBands, source: Any) -> list[Notice]:
-    """A word on three bands whose names seem to mean something, but not red, green and blue."""
+    """A notice for three bands with meaningful names that are not red, green and blue, or with nothing to go by."""
+    if _are_unknown(raw, source):
+        finding = (
+            "nothing says which bands are red, green and blue, so the first three are read as such"
+        )
+        return [
+            Notice(
+                finding,
+                "stacks of Sentinel-2 and Landsat often begin with blue: then --bands 3,2,1",
+            )
+        ]
     if len(raw.bands) != 3 or not has_meaning(source, raw.bands) or rgb_by_name(source) is not None:
         return []
     named = _named(raw.bands, band_names(source))
@@ -91,38 +108,50 @@ def _of_names(raw: RawBands, source: Any) -> list[Notice]:
     return [Notice(finding, "--bands R,G,B names others")]
 
 
+def _are_unknown(raw: RawBands, source: Any) -> bool:
+    """Whether a stack of more than three bands, as satellites record them, has neither names nor marks of colors."""
+    if raw.is_byte or raw.bands != [1, 2, 3] or source.count < 4:
+        return False
+    has_colors = any(role.name in ("red", "green", "blue") for role in source.colorinterp)
+    return not has_colors and not has_meaning(source, range(1, source.count + 1))
+
+
 def _of_marks(raw: RawBands, source: Any) -> list[Notice]:
-    """A word on bands that are marked as parts of another color model, and on gray in which 0 is white."""
+    """A notice for bands of another color model, and for gray in which 0 is white."""
     marks = [source.colorinterp[band - 1] for band in raw.bands]
     others = [mark.name for mark in marks if mark in _OTHER_COLOR_MODELS]
     if others:
-        finding = f"the bands are marked as {', '.join(others)}, and are read as red, green and blue"
+        finding = (
+            f"the bands are marked as {', '.join(others)}, but are read as red, green and blue"
+        )
         return [Notice(finding, "convert the scene to RGB first")]
     if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
-        return [Notice("0 is white in this file, and is read as black", "invert the values first")]
+        return [Notice("0 is white in this file, but is read as black", "invert the values first")]
     return []
 
 
 def _of_range(raw: RawBands, source: Any) -> list[Notice]:
-    """A word on 8-bit pixels that use a small part of their range; none on a tiny scene."""
+    """A notice for 8-bit pixels that use a small part of their range; none for a tiny scene."""
     if source.height * source.width < _LEAST_PIXELS:
         return []
     brightest = float(raw.measured.high.max())
     if not raw.is_byte or raw.has_palette or brightest >= _DARK:
         return []
-    finding = f"98% of the pixels are below {brightest + 1:.0f} of 255, so that the model sees a nearly black scene"
+    finding = f"98% of the pixels are below {brightest + 1:.0f} of 255, so the model sees a nearly black scene"
     return [Notice(finding, "stretch the values first (gdal_translate -scale)")]
 
 
 def _named(bands: Sequence[int], names: Sequence[str]) -> str:
-    """Numbers of bands, with their names where they have some."""
+    """Numbers of bands, with their names if they have any."""
     if not any(names[band - 1] for band in bands):
         return ",".join(map(str, bands))
-    return ", ".join(f"{band} ({names[band - 1]})" if names[band - 1] else str(band) for band in bands)
+    return ", ".join(
+        f"{band} ({names[band - 1]})" if names[band - 1] else str(band) for band in bands
+    )
 
 
 def _validity(raw: RawBands, source: Any) -> str:
-    """Where the mask of a scene comes from."""
+    """The origin of a scene's mask."""
     flags = {flag for band in raw.bands for flag in source.mask_flag_enums[band - 1]}
     origins = []
     if raw.has_transparent_colors:
@@ -136,7 +165,8 @@ def _validity(raw: RawBands, source: Any) -> str:
         origins.append("the file's mask")
     if raw.nodata:
         origins.append("nodata " + ", ".join(f"{value:g}" for value in raw.nodata) + " as asked")
-    if raw.looks_for_fill and (found := dict.fromkeys(fill.value for fill in raw.measured.fills if fill.certain)):
+    found = dict.fromkeys(fill.value for fill in raw.certain_fills)
+    if found:
         origins.append("undeclared fill " + ", ".join(f"{value:.9g}" for value in found))
     if origins:
         return f"validity from {' and '.join(origins)}"
@@ -147,16 +177,16 @@ def _of_alpha(raw: RawBands, source: Any) -> list[Notice]:
     alpha = alpha_band(source)
     if alpha is None or alpha == raw.alpha or alpha in raw.bands:
         return []
-    return [Notice(f"band {alpha} is marked as transparency, but holds the many values of data: it hides no pixel")]
+    return [
+        Notice(
+            f"band {alpha} is marked as transparency, but has many values like data, so it hides no pixel"
+        )
+    ]
 
 
 def _of_fills(raw: RawBands) -> list[Notice]:
-    if raw.looks_for_fill:
-        fills = raw.measured.fills
-    else:
-        fills = ()
     by_value: dict[tuple[float, bool], list[Fill]] = {}
-    for fill in fills:
+    for fill in raw.fills:
         by_value.setdefault((fill.value, fill.certain), []).append(fill)
     return [_of_fill(raw, value, certain, group) for (value, certain), group in by_value.items()]
 
@@ -165,10 +195,10 @@ def _of_fill(raw: RawBands, value: float, certain: bool, fills: Sequence[Fill]) 
     numbers = [str(raw.bands[fill.band]) for fill in fills]
     where = f"band{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
     share = max(fill.share for fill in fills)
-    held = f"{value:.9g} is held by {share:.1%} of the pixels of {where}, far from all others"
+    held = f"{share:.1%} of the pixels of {where} have the value {value:.9g}, far from all others"
     if certain:
-        return Notice(f"{held}, and taken as no data", "--nodata none keeps it as data")
-    return Notice(f"{held}, and taken as data", _leave_out(raw, value))
+        return Notice(f"{held}, which is treated as no data", "--nodata none keeps it as data")
+    return Notice(f"{held}, which is treated as data", _leave_out(raw, value))
 
 
 def _of_collars(raw: RawBands) -> list[Notice]:
@@ -192,22 +222,19 @@ def _of_plateau(raw: RawBands) -> list[Notice]:
     plateau = raw.measured.plateau
     if plateau is None:
         return []
-    finding = f"{plateau.value:.9g} is held by {plateau.share:.1%} of the pixels, in flat regions, and taken as data"
+    finding = f"{plateau.share:.1%} of the pixels have the value {plateau.value:.9g} in flat regions, treated as data"
     return [Notice(finding, _leave_out(raw, plateau.value))]
 
 
 def _leave_out(raw: RawBands, *values: float) -> str:
-    """The flag that leaves these values out beside those that are left out already: naming some ends the search."""
-    if raw.looks_for_fill:
-        found = [fill.value for fill in raw.measured.fills if fill.certain]
-    else:
-        found = []
+    """The flag that excludes these values and those excluded already, because naming any ends the search for fill."""
+    found = [fill.value for fill in raw.certain_fills]
     all_values = dict.fromkeys([*(raw.nodata or ()), *found, *values])
     return f"--nodata={','.join(f'{value:.9g}' for value in all_values)} leaves it out"
 
 
 def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
-    """A word on bands of whole numbers that hold few values, or colors, in flat regions; none on a tiny scene."""
+    """A notice for whole numbers with few values, or colors, in flat regions; none for a tiny scene."""
     is_tiny = source.height * source.width < _LEAST_PIXELS
     if is_tiny or raw.has_palette or (len(raw.bands) > 1 and not raw.is_byte):
         return []
@@ -220,17 +247,17 @@ def _of_classes(raw: RawBands, source: Any) -> list[Notice]:
     if classes is None or not raw.measured.has_data:
         return []
     if classes == 1:
-        return [Notice("all pixels of the scene hold the same value")]
+        return [Notice("all pixels of the scene have the same value")]
     if len(raw.bands) == 1:
         kind = "values"
     else:
         kind = "colors"
-    finding = f"the scene holds {classes} {kind} in flat regions, like a map of classes"
-    return [Notice(f"{finding}, and is mapped as imagery")]
+    finding = f"the scene has {classes} {kind} in flat regions, like a map of classes"
+    return [Notice(f"{finding}, but is mapped as imagery")]
 
 
 def _colors(values: np.ndarray) -> np.ndarray:
-    """(H, W) numbers that tell the colors of (bands, H, W) pixels apart; of one band the values."""
+    """(H, W) numbers that differ for different colors of (bands, H, W) pixels; the values of a single band."""
     if len(values) == 1:
         return values[0]
     weights = 256 ** np.arange(len(values), dtype=np.uint64)

@@ -1,42 +1,44 @@
-"""Maps as vectors: simplified polygons with class names for a GIS, and where a scene lies in longitude and latitude."""
+"""Maps as polygons with class names for a GIS, and a scene's location in longitude and latitude."""
 
 import math
 import os
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-import pyogrio.raw
+import rasterio
 import shapely
 from affine import Affine
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from rasterio import features
 from rasterio.crs import CRS
 from rasterio.transform import from_gcps
 from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
+from rasterio.windows import Window
 
-from ..errors import InputError
 from ..files.outputs import check_output, staged
 from ..labels import IGNORE_INDEX, LabelSet
-from .gdal import GDAL_ERRORS
-from .grid import Grid, shifted
-from .scene import read_band
+from .gdal import GDAL_ERRORS, ignore_missing_georeference
+from .grid import Grid
+from .outlines import SIDE, MeasurePixels, ReadLabels, outlines
+from .vector_files import SUFFIXES, polygon_file
+from .writing import write_errors
 
 _WGS84 = CRS.from_epsg(4326)
-_FARTHEST_EAST = 360.0  # degrees of longitude, which some count from 0
-_LARGEST_SIDE = 4096  # of the label map that is outlined, in pixels: bounds memory and the number of polygons
-_SMALLEST_AREA = 16  # pixels of a polygon; smaller ones go to their largest neighbor
-_TOLERANCE = 2.0  # pixels
-_SMALL_MAP = 32 * 32  # pixels up to which outlines keep every corner: each is a share of the area; our choice
+_FARTHEST_EAST = 360.0  # degrees of longitude, which may be counted from 0
+_SMALLEST_AREA = 16  # pixels of a polygon that a person looks at; our choice
+_TOLERANCE = 2.0  # pixels; likewise
+_SMALL_MAP = 32 * 32  # pixels of a map whose outlines keep every corner; our choice
 _SQUARE_METERS_PER_HECTARE = 10_000
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Where a raster lies on Earth, in degrees on WGS84.
+    """Location of a raster on Earth, in degrees on WGS84.
 
     Attributes:
         longitude, latitude: Its center.
@@ -52,9 +54,9 @@ class Footprint:
 
 
 def footprint(grid: Grid) -> Footprint | None:
-    """Center and bounding box of a raster; None where its CRS does not lead to longitude and latitude.
+    """Center and bounding box of a raster; None if its CRS does not give longitude and latitude.
 
-    Ground control points are taken as the affine transform that fits them best.
+    Ground control points are used as the affine transform that fits them best.
     """
     crs, transform = _place(grid)
     if crs is None:
@@ -80,17 +82,14 @@ def write_polygons(
     grid: Grid,
     label_set: LabelSet,
 ) -> int:
-    """Outlines a label map as a GeoPackage of polygons that touch without gaps or overlaps.
+    """Outlines a label map as polygons to look at, as `draw_polygons` does.
 
-    Specks below 16 pixels are left to their neighbors; outlines are simplified by 2 pixels (Visvalingam-Whyatt on the
-    whole coverage, so that neighbors keep one common border), unless the map has no more than 1024 pixels. A map of
-    more than 4096 pixels on a side is outlined at that size. Without a CRS the coordinates are (column, -row), the way
-    QGIS shows such an image.
+    Regions below 16 pixels join a neighbor, and outlines are simplified by 2 pixels; maps of at most 1024 pixels keep
+    every corner.
 
     Args:
-        map_file: A label map, 255 without data, as `predict_map` writes it.
-        target: Ends in .gpkg, not there yet. Fields: `class_id`, `class`, `color` (as #rrggbb) and `hectares` (null
-            where unknown).
+        map_file: A label map as `predict_map` writes it, with 255 for no data.
+        target: Path of a new file that ends in one of `SUFFIXES`.
         grid: The map's grid.
         label_set: Names and colors of the classes.
 
@@ -98,53 +97,108 @@ def write_polygons(
         Number of polygons.
 
     Raises:
-        InputError: for a file that may not or cannot be written.
+        InputError: The file must not or cannot be written.
     """
-    path = check_output(target, (".gpkg",), overwrite=False)
-    zoom = max(1.0, max(grid.height, grid.width) / _LARGEST_SIDE)
-    shape = (max(1, round(grid.height / zoom)), max(1, round(grid.width / zoom)))
-    labels = read_band(Path(map_file), (0, 0, grid.height, grid.width), shape)
-    outlines, ids = outline(labels)
-    scale_y, scale_x = grid.height / shape[0], grid.width / shape[1]
-    crs, transform = _place(grid)
-    zoomed = shifted(transform, 0, 0, scale_x, scale_y)
-    if grid.gcps:
-        hectares = np.full(len(ids), np.nan)
-    else:
-        hectares = _hectares(outlines, Grid(shape[1], shape[0], crs, zoomed))
-    placed = shapely.transform(outlines, _to_map(zoomed))
-    columns = {
-        "class_id": ids,
-        "class": np.array(label_set.classes, dtype=object)[ids],
-        "color": np.array(["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in label_set.colors], dtype=object)[ids],
-        "hectares": hectares,
-    }
+    path = check_output(target, SUFFIXES, overwrite=False)
+    tolerance = 0.0
+    if grid.height * grid.width > _SMALL_MAP:
+        tolerance = _TOLERANCE
     with staged([path]) as (stage,):
-        _write_geopackage(stage, placed, columns, crs)
-    return len(ids)
+        return draw_polygons(
+            Path(map_file), stage, grid, label_set, min_pixels=_SMALLEST_AREA, tolerance=tolerance
+        )
 
 
-def outline(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Simplified polygons of a label map, in pixels.
+def draw_polygons(
+    map_file: Path,
+    stage: Path,
+    grid: Grid,
+    label_set: LabelSet,
+    *,
+    min_pixels: int = 0,
+    tolerance: float = 0.0,
+    side: int = SIDE,
+) -> int:
+    """Outlines a label map of any size as polygons that touch without gaps or overlaps.
+
+    Fields: `class_id`, `class`, `color` (as #rrggbb) and `hectares` (null where unknown). Without a CRS the coordinates
+    are (column, -row), as QGIS shows such an image. GeoPackages carry a style for QGIS. Only a part of the map, and the
+    polygons that reach into the next parts, are in memory at a time.
 
     Args:
-        labels: (H, W) uint8 ids; 255 is left out.
+        map_file: A label map as `predict_map` writes it, with 255 for no data.
+        stage: The file to write, in a working folder.
+        grid: The map's grid.
+        label_set: Names and colors of the classes.
+        min_pixels: Regions of fewer pixels join their largest neighbor; those with no large neighbor stay.
+        tolerance: As in `outlines`.
+        side: As in `outlines`.
 
     Returns:
-        (N,) shapely polygons in (column, row) coordinates that neither overlap nor leave gaps, and (N,) their ids.
+        Number of polygons.
+
+    Raises:
+        InputError: The file cannot be written.
     """
-    valid = labels != IGNORE_INDEX
-    whole = labels.size <= _SMALLEST_AREA  # of which sieving would leave nothing
-    if whole:
-        calm = labels
+    crs, transform = _place(grid)
+    measure: MeasurePixels
+    if grid.gcps:
+        measure = _unknown
     else:
-        calm = features.sieve(labels, _SMALLEST_AREA, mask=valid)
-    found = list(features.shapes(calm, mask=valid & (calm != IGNORE_INDEX)))
-    ids = np.array([value for _, value in found], dtype=np.int64)
-    polygons = np.array([shapely.geometry.shape(geometry) for geometry, _ in found], dtype=object)
-    # A corner may lie on a neighbor's straight edge: only with a vertex there do both know it as common.
-    noded = shapely.transform(shapely.segmentize(polygons, 1.0), np.rint)
-    return shapely.coverage_simplify(noded, _TOLERANCE if labels.size > _SMALL_MAP else 0), ids
+        measure = grid.pixel_areas
+    with (
+        _calm_labels(map_file, stage.parent, min_pixels) as read,
+        polygon_file(stage, crs, label_set) as file,
+    ):
+        for found in outlines(
+            read, grid.height, grid.width, measure, tolerance=tolerance, side=side
+        ):
+            placed = shapely.transform(found.polygons, _to_map(transform))
+            file.write(placed, found.ids, found.areas / _SQUARE_METERS_PER_HECTARE)
+    return file.count
+
+
+@contextmanager
+def _calm_labels(map_file: Path, folder: Path, min_pixels: int) -> Iterator[ReadLabels]:
+    """Yields a reader of a label map without its small regions, which are sieved into a working file in `folder`."""
+    ignore_missing_georeference()
+    with rasterio.open(map_file) as source, TemporaryDirectory(dir=folder) as working:
+        # sieving would leave nothing
+        if min_pixels <= 1 or source.width * source.height <= min_pixels:
+            yield lambda row, col, height, width: source.read(
+                1, window=Window(col, row, width, height)
+            )
+        else:
+            with write_errors(Path(map_file.name), Path(working) / "sieved"):
+                calm = _sieved(source, min_pixels, Path(working))
+            yield lambda row, col, height, width: calm[row : row + height, col : col + width]
+
+
+def _sieved(source: Any, min_pixels: int, working: Path) -> np.ndarray:
+    """(H, W) labels of an open map without small regions: pages of a file, which memory need not hold."""
+    with open(working / "sieved", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, source.width * source.height)  # a full disk shows here
+    calm = np.memmap(working / "sieved", np.uint8, "r+", shape=source.shape)
+    _write_validity(source, working / "valid.tif")
+    with rasterio.open(working / "valid.tif") as mask:
+        features.sieve(rasterio.band(source, 1), min_pixels, out=calm, mask=rasterio.band(mask, 1))
+    return calm
+
+
+def _write_validity(source: Any, path: Path) -> None:
+    """Writes where a label map has data, because GDAL's sieve takes only a band for that."""
+    profile = {"width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", compress="deflate", zlevel=1, **profile) as mask:
+        for row in range(0, source.height, SIDE):
+            window = Window(0, row, source.width, min(SIDE, source.height - row))
+            mask.write(
+                (source.read(1, window=window) != IGNORE_INDEX).astype(np.uint8), 1, window=window
+            )
+
+
+def _unknown(row: int, col: int, counted: np.ndarray) -> None:
+    """The areas of pixels between ground control points."""
+    return None
 
 
 def _place(grid: Grid) -> tuple[CRS | None, Affine]:
@@ -156,40 +210,7 @@ def _place(grid: Grid) -> tuple[CRS | None, Affine]:
     return grid.crs, grid.transform
 
 
-def _hectares(polygons: np.ndarray, grid: Grid) -> np.ndarray:
-    """(N,) ground area of polygons in pixels of a grid; NaN where the grid does not tell."""
-    if not len(polygons):
-        return np.zeros(0)
-    shape = (grid.height, grid.width)
-    owners = features.rasterize(zip(polygons, range(1, len(polygons) + 1), strict=True), shape, dtype="int32")
-    areas = grid.pixel_areas(0, 0, owners > 0)  # (H, W) square meters
-    if areas is None:
-        return np.full(len(polygons), np.nan)
-    sums, pixels = (np.bincount(owners.ravel(), weights, len(polygons) + 1) for weights in (areas.ravel(), None))
-    average = sums[1:].sum() / pixels[1:].sum()  # for what is too narrow to hold the middle of a pixel
-    each = np.divide(sums[1:], pixels[1:], out=np.full(len(polygons), average), where=pixels[1:] > 0)
-    return shapely.area(polygons) * each / _SQUARE_METERS_PER_HECTARE
-
-
 def _to_map(transform: Affine) -> Callable[[np.ndarray], np.ndarray]:
     """A function from (N, 2) pixel coordinates to map coordinates."""
     a, b, c, d, e, f = transform[:6]
     return lambda points: points @ np.array([[a, d], [b, e]]) + (c, f)
-
-
-def _write_geopackage(path: Path, polygons: np.ndarray, columns: dict[str, np.ndarray], crs: CRS | None) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'crs' was not provided")  # maps without a place are welcome
-            pyogrio.raw.write(
-                path,
-                shapely.to_wkb(polygons),
-                list(columns.values()),
-                list(columns),
-                layer="map",
-                driver="GPKG",
-                geometry_type="Polygon",
-                crs=None if crs is None else crs.to_wkt(),
-            )
-    except (DataSourceError, DataLayerError, FeatureError) as error:
-        raise InputError(f"{path.name} cannot be written ({error}); free space or choose another folder") from error

@@ -1,4 +1,4 @@
-"""The values of a raster's bands and where they are data: declared, told by a person, or found in the scene."""
+"""Values and validity of a raster's bands: declared by the file, given by a person, or found in the scene."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from .writing import TILE
 
 _STRETCH_PERCENTILES = (2.0, 98.0)
 _STRIP_WIDTH = 65_536
-_MOST_STRIPS = 4_096  # that are searched for data where a decimated read finds none; our choice, as is the next
+_MOST_STRIPS = 4_096  # searched for data if a decimated read finds none; our choice, like the next
 _MOST_SEARCHED = 2**28  # pixels
 
 
 class EmptyScene(InputError):
-    """The scene holds no pixel with data."""
+    """The scene has no pixel with data."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a sample of a whole scene shows.
+    """Measurements on a sample of a whole scene.
 
     Attributes:
-        has_data: Whether any pixel has.
-        fills: Values that mean no data although the file does not say so, and values that might.
+        has_data: Whether any pixel has data.
+        fills: Undeclared values that mean, or may mean, no data.
         collars: Constant regions at the border.
-        plateau: A value that all bands hold in flat regions and that may mean no data, or None.
+        plateau: A value of all bands in flat regions that may mean no data, or None.
         low, high: (bands,) float64 values that become 0 and 255.
     """
 
@@ -49,17 +49,17 @@ class Measured:
 
 
 class RawBands:
-    """Bands of an open rasterio dataset with a mask for each.
+    """Bands of an open rasterio dataset, each with a mask.
 
     Args:
         source: The dataset.
         bands: Numbers of the bands, counted from 1.
-        palette: (65536, 4) colors of the one band, or None.
-        alpha: Number of the band of transparency, or None.
-        nodata: Values that mean no data beside what the file declares; None to look for them.
+        palette: (65536, 4) colors of the only band, or None.
+        alpha: Number of the transparency band, or None.
+        nodata: More values that mean no data; None to search for them.
 
     Raises:
-        InputError: for values that no band can hold.
+        InputError: No band can have one of the values in `nodata`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RawBands:
             if not any(_can_hold(dtype, value) for dtype in self.dtypes):
                 raise InputError(
                     f"no-data value {value:g} does not fit {source.name}, whose bands are {self.dtypes[0]}; give a "
-                    "value that the file holds, or 'none'"
+                    "value that the file can have, or 'none'"
                 )
 
     def read(
@@ -91,19 +91,18 @@ class RawBands:
         """Values (bands, *shape) of a window, and where each band has data: (bands, *shape) bool.
 
         Raises:
-            InputError: on damaged data.
+            InputError: The data are damaged.
         """
-        if self.looks_for_fill:
-            fills = [fill for fill in self.measured.fills if fill.certain]
-        else:
-            fills = []
-        values, masks = self._read_declared(window, shape, Resampling.nearest if fills else resampling)
+        fills = self.certain_fills
+        if fills:
+            resampling = Resampling.nearest
+        values, masks = self._read_declared(window, shape, resampling)
         masks &= ~_filled(values, fills)
-        # A band of 8 bits has no fill of its own: black in one band only is a color.
+        # 8-bit bands share their validity: black in one band only is a color.
         return values, np.broadcast_to(masks.any(axis=0), masks.shape) if self.is_byte else masks
 
     def to_channels(self, values: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What `read` gives as (C, H, W) uint8 and (H, W) bool, by the one stretch of the scene."""
+        """The result of `read` as (C, H, W) uint8 and (H, W) bool, with the scene's stretch."""
         valid = np.any(masks, axis=0)
         if self._palette is not None:
             colors = self._palette[values[0]]  # (H, W, 4)
@@ -114,7 +113,7 @@ class RawBands:
 
     @cached_property
     def measured(self) -> Measured:
-        """From a decimated read of the whole scene; where that holds no data, from the first pixels that do."""
+        """Measured on a decimated read of the whole scene, or on the first pixels with data if that has none."""
         fills: list[Fill] = []
         for window, size in chain([self._whole()], self._strips()):
             values, masks = self._read_declared(window, size)
@@ -126,22 +125,28 @@ class RawBands:
             if valid.any():
                 break
         collars, plateau = (
-            ([], None) if self._palette is not None else (find_collars(values, valid), find_plateau(values, valid))
+            ([], None)
+            if self._palette is not None
+            else (find_collars(values, valid), find_plateau(values, valid))
         )
-        if filled.any() and size != (window.height, window.width) and self._source.overviews(self.bands[0]):
-            # Averaged overviews mix the fill with the data beside it.
+        if (
+            filled.any()
+            and size != (window.height, window.width)
+            and self._source.overviews(self.bands[0])
+        ):
+            # Averaged overviews mix fill and data.
             near = np.stack([ndimage.binary_dilation(band, np.ones((3, 3))) for band in filled])
             masks &= ~near
         chosen = [mask if mask.any() else valid if valid.any() else ~valid for mask in masks]
         data = [band[mask].astype(np.float64) for band, mask in zip(values, chosen, strict=True)]
         limits = np.transpose([np.percentile(band, _STRETCH_PERCENTILES) for band in data])
-        low, high = np.nan_to_num(limits)  # NaN where nothing but NaN is there
+        low, high = np.nan_to_num(limits)  # NaN if all values are NaN
         high = np.where(high > low, high, low + 1)
         return Measured(bool(valid.any()), tuple(fills), tuple(collars), plateau, low, high)
 
     @property
     def has_transparent_colors(self) -> bool:
-        """Whether the palette hides some of its colors."""
+        """Whether some colors of the palette are transparent."""
         if self._palette is None:
             return False
         colors = self._source.colormap(self.bands[0]).values()
@@ -149,8 +154,20 @@ class RawBands:
 
     @property
     def looks_for_fill(self) -> bool:
-        """Whether values may mean no data that neither the file nor a person names."""
+        """Whether to search for undeclared fill."""
         return self.nodata is None and not self.is_byte
+
+    @property
+    def fills(self) -> tuple[Fill, ...]:
+        """Undeclared values that mean, or may mean, no data."""
+        if self.looks_for_fill:
+            return self.measured.fills
+        return ()
+
+    @property
+    def certain_fills(self) -> list[Fill]:
+        """The fills that are treated as no data."""
+        return [fill for fill in self.fills if fill.certain]
 
     def _find(self, values: np.ndarray, masks: np.ndarray) -> list[Fill]:
         """Undeclared fills of a sample; 8-bit bands have none."""
@@ -159,14 +176,17 @@ class RawBands:
     def _read_declared(
         self, window: Window, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `read`, by what the file and the person say."""
+        """As `read`, but only with the validity that the file and the person declare."""
         source = self._source
         if self._palette is not None:
             resampling = Resampling.nearest
         with read_errors(source.name):
-            # Band by band: they may differ in type.
+            # Band by band, because their types may differ.
             values = np.stack(
-                [source.read(band, window=window, out_shape=shape, resampling=resampling) for band in self.bands]
+                [
+                    source.read(band, window=window, out_shape=shape, resampling=resampling)
+                    for band in self.bands
+                ]
             )
             masks = np.stack([self._mask(band, window, shape) for band in self.bands])
             if self.alpha is not None:
@@ -176,12 +196,19 @@ class RawBands:
         if self._palette is not None:
             masks &= self._palette[values[0], 3] > 0
         for value in self.nodata or ():
-            same = np.stack([_equal(band, value, dtype) for band, dtype in zip(values, self.dtypes, strict=True)])
-            masks &= ~(same.all(axis=0) if self.is_byte else same)  # black in one band only is a color
+            same = np.stack(
+                [
+                    _equal(band, value, dtype)
+                    for band, dtype in zip(values, self.dtypes, strict=True)
+                ]
+            )
+            # black in one band only is a color
+            masks &= ~(same.all(axis=0) if self.is_byte else same)
         return values, masks
 
     def _mask(self, band: int, window: Window, shape: tuple[int, int]) -> np.ndarray:
-        """(*shape) bool, where the file says that a band has data; without the transparency, which is read apart."""
+        """(*shape) bool, where a band has data according to the file, without transparency, which is read "
+        "separately."""
         if MaskFlags.alpha in self._source.mask_flag_enums[band - 1]:
             return np.ones(shape, dtype=bool)
         return np.asarray(self._source.read_masks(band, window=window, out_shape=shape) > 0)
@@ -202,16 +229,16 @@ class RawBands:
         return Window(0, 0, width, height), sample_shape(height, width)
 
     def _strips(self) -> Iterator[tuple[Window, tuple[int, int]]]:
-        """Windows of the file from top to bottom, and their sizes; raises `EmptyScene` once too many are taken.
+        """Windows of the file from top to bottom, and their sizes; raises `EmptyScene` after too many.
 
-        They are for specks of data that decimation missed.
+        They find small regions of data that decimation missed.
         """
         source, searched = self._source, 0
         corners = product(range(0, source.height, TILE), range(0, source.width, _STRIP_WIDTH))
         for number, (row, col) in enumerate(corners):
             if number >= _MOST_STRIPS or searched >= _MOST_SEARCHED:
                 raise EmptyScene(
-                    f"{source.name} holds no pixel with data in a sample of all its pixels and in the first "
+                    f"{source.name} has no pixel with data in a sample of the whole and in the first "
                     f"{searched:,}; check its nodata value, mask or alpha band, or cut it to where it has data"
                 )
             height, width = min(TILE, source.height - row), min(_STRIP_WIDTH, source.width - col)
@@ -220,7 +247,7 @@ class RawBands:
 
 
 def transparency_band(source: Any) -> int | None:
-    """Number of the band that is marked as alpha and holds transparency; None where it holds data, or is missing."""
+    """Number of the band that is marked as alpha and has transparency; None if it has data or is missing."""
     alpha = alpha_band(source)
     if alpha is None:
         return None
@@ -232,7 +259,7 @@ def transparency_band(source: Any) -> int | None:
 
 
 def _filled(values: np.ndarray, fills: Sequence[Fill]) -> np.ndarray:
-    """(bands, H, W) bool, where bands hold their fill."""
+    """(bands, H, W) bool, where bands have their fill."""
     filled = np.zeros(values.shape, dtype=bool)
     for fill in fills:
         filled[fill.band] |= values[fill.band] == fill.value
@@ -244,7 +271,7 @@ def _knows(fills: Sequence[Fill], fill: Fill) -> bool:
 
 
 def _can_hold(dtype: str, value: float) -> bool:
-    """Whether a band of this type can hold a value."""
+    """Whether a band of this type can have a value."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return True
@@ -253,7 +280,7 @@ def _can_hold(dtype: str, value: float) -> bool:
 
 
 def _equal(values: np.ndarray, value: float, dtype: str) -> np.ndarray:
-    """Where values are a number; of floats, as a person writes it down, the first five digits count."""
+    """Where values equal a number; floats, as a person writes them, to the first five digits."""
     if np.dtype(dtype).kind == "f":
         return np.isclose(values, value, rtol=1e-5, atol=0)
     return values == value

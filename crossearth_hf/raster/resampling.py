@@ -1,4 +1,4 @@
-"""Windows of a scene at another pixel size: bands, each weighed by its mask, from GDAL's warper."""
+"""Windows of a scene at another pixel size, by GDAL's warper, with each band weighted by its mask."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,20 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-_SOURCE_SIDE = 2048  # pixels read at once, per side: bounds the memory where pixels become much larger
+_SOURCE_SIDE = (
+    2048  # pixels per side read at once, which limits memory if pixels become much larger
+)
 _OPAQUE = 255
-_NOWHERE = CRS.from_epsg(3857)  # any one will do: both grids lie in pixels of the file
+_NOWHERE = CRS.from_epsg(3857)  # any CRS: both grids are in pixels of the file
 
-_TYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32")  # the warper's own; others become float64
+_TYPES = (
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "float32",
+)  # types of the warper; others become float64
 
 ReadBands = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 """Values (bands, h, w) and masks (bands, h, w) bool of the file at (row, col, h, w)."""
@@ -28,8 +37,8 @@ def read_resampled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A window of the grid that starts at the file's corner and has pixels `scale` times as large.
 
-    Bilinear, over all pixels beneath one where it shrinks. Of each band only pixels with data count, and there is data
-    where one does.
+    Bilinear; where pixels grow, over all pixels below. In each band only pixels with data count, and there is data
+    where at least one of them counts.
 
     Args:
         read: Reads the file, at most about 2048 x 2048 pixels at once.
@@ -63,13 +72,21 @@ def _block(
 ) -> np.ndarray:
     """(2, bands, height, width) of a piece of the new grid: values, and numbers above 0 where there is data."""
     starts, ends = place[:2], (place[0] + place[2], place[1] + place[3])
-    margins = [int(np.ceil(factor)) + 2 for factor in scale]  # what the kernel reaches
-    first = [max(0, int(start * f) - margin) for start, f, margin in zip(starts, scale, margins, strict=True)]
-    last = [min(n, int(np.ceil(end * f)) + m) for n, end, f, m in zip(size, ends, scale, margins, strict=True)]
+    margins = [int(np.ceil(factor)) + 2 for factor in scale]  # the kernel's reach
+    first = [
+        max(0, int(start * f) - margin)
+        for start, f, margin in zip(starts, scale, margins, strict=True)
+    ]
+    last = [
+        min(n, int(np.ceil(end * f)) + m)
+        for n, end, f, m in zip(size, ends, scale, margins, strict=True)
+    ]
     values, masks = read(first[0], first[1], last[0] - first[0], last[1] - first[1])
-    # The last pixels of the new grid may reach over the file's edge, which GDAL takes for nothing beyond their half.
+    # The last pixels of the new grid may extend over the file's edge, where GDAL has no data beyond half a pixel.
     over = [max(0, int(np.ceil(end * f)) - n) for n, end, f in zip(size, ends, scale, strict=True)]
-    values, masks = (np.pad(part, [(0, 0), (0, over[0]), (0, over[1])], mode="edge") for part in (values, masks))
+    values, masks = (
+        np.pad(part, [(0, 0), (0, over[0]), (0, over[1])], mode="edge") for part in (values, masks)
+    )
     kind = values.dtype if values.dtype.name in _TYPES else np.float64
     target = np.zeros((2, len(values), *place[2:]), dtype=kind)
     for band, (pixels, mask) in enumerate(zip(values, masks, strict=True)):
@@ -78,14 +95,19 @@ def _block(
             np.stack([np.where(mask, pixels, 0), np.where(mask, _OPAQUE, 0)]).astype(kind),
             resampled,
             src_transform=Affine(1, 0, first[1], 0, 1, first[0]),
-            dst_transform=Affine(scale[1], 0, starts[1] * scale[1], 0, scale[0], starts[0] * scale[0]),
+            dst_transform=Affine(
+                scale[1], 0, starts[1] * scale[1], 0, scale[0], starts[0] * scale[0]
+            ),
             src_crs=_NOWHERE,
             dst_crs=_NOWHERE,
             src_alpha=2,
             dst_alpha=2,
             resampling=Resampling.nearest if nearest else Resampling.bilinear,
             tolerance=0,
-            XSCALE=1 / scale[1],  # else GDAL takes it from the sizes of the window, and windows differ
+            XSCALE=1
+            / scale[
+                1
+            ],  # otherwise GDAL derives it from the window's size, and windows would differ
             YSCALE=1 / scale[0],
             SRC_ALPHA_MAX=str(_OPAQUE),
             DST_ALPHA_MAX=str(_OPAQUE),

@@ -1,4 +1,4 @@
-"""The files on disk behind a raster, by whatever name GDAL opens it."""
+"""The files on disk behind a raster, for any name that GDAL opens."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import rasterio
 from .gdal import GDAL_ERRORS
 
 _LARGEST_XML = 2**28  # bytes: a mosaic of half a million files
-_MOST_SEPARATORS = 24  # in a name; texts with more are something else
+_MOST_SEPARATORS = 24  # in a name; longer texts are not names
 _STARTS = re.compile(r"""://|[:,?={}"'!&]|/vsi[a-z0-9_]+/""")
 _ENDS = re.compile(r"""[:,?={}"'!&/]""")
 
@@ -22,8 +22,8 @@ _ENDS = re.compile(r"""[:,?={}"'!&/]""")
 def files_of(source: Any) -> list[str]:
     """The files that GDAL reads for an open rasterio dataset, and its names for what is not a file on disk.
 
-    GDAL itself tells neither the sources of a VRT in a VRT nor the file behind names such as `GTIFF_DIR:1:a.tif`,
-    `vrt://a.tif` or `/vsisubfile/0_9,a.tif`: they are looked up in names and XML files.
+    GDAL lists neither the sources of a VRT within a VRT nor the file behind names such as `GTIFF_DIR:1:a.tif`,
+    `vrt://a.tif` or `/vsisubfile/0_9,a.tif`; these are found in names and XML files.
     """
     found: dict[str, None] = {}
     waiting = [source.name, *source.files]
@@ -38,7 +38,7 @@ def files_of(source: Any) -> list[str]:
 
 
 def _listed(file: str, opened: str) -> list[str]:
-    """What GDAL lists for a VRT that another raster refers to."""
+    """The files that GDAL lists for a VRT that another raster refers to."""
     if file != opened and _is_xml(file):
         with suppress(*GDAL_ERRORS), rasterio.open(file) as inner:
             return list(inner.files)
@@ -46,7 +46,7 @@ def _listed(file: str, opened: str) -> list[str]:
 
 
 def _files_in(name: str, folder: str = "") -> list[str]:
-    """Files that a name refers to, itself or behind prefixes, options and archives; the longest where names nest."""
+    """Files that a name refers to, directly or behind prefixes, options and archives; the longest of nested names."""
     whole = os.path.join(folder, name)
     if os.path.isfile(whole):
         return [whole]
@@ -55,7 +55,9 @@ def _files_in(name: str, folder: str = "") -> list[str]:
     if len(starts) > _MOST_SEPARATORS:
         return []
     pieces = {name[start:end] for start in starts for end in ends if end > start}
-    places = {os.path.join(folder, spelling) for piece in pieces for spelling in (piece, unquote(piece))}
+    places = {
+        os.path.join(folder, spelling) for piece in pieces for spelling in (piece, unquote(piece))
+    }
     files = [place for place in places if os.path.isfile(place)]
     return [file for file in files if not any(file != other and file in other for other in files)]
 
@@ -74,7 +76,7 @@ def _files_in_xml(path: str) -> list[str]:
 
 def _is_xml(path: str) -> bool:
     """Whether a file, such as a VRT of any name, holds XML."""
-    if not os.path.isfile(path):  # nor a pipe, which would block
+    if not os.path.isfile(path):  # a pipe would block
         return False
     try:
         with open(path, "rb") as stream:

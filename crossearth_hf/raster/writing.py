@@ -1,4 +1,4 @@
-"""Arrays and blocks out, as GeoTIFFs that are read again: what every writer of maps takes of rasterio."""
+"""Writing arrays and blocks as GeoTIFFs, which are read again to check them."""
 
 import os
 import zlib
@@ -23,10 +23,10 @@ from .gdal import GDAL_ERRORS, gdal_cause, ignore_missing_georeference, silence_
 from .grid import Grid
 
 OUTPUT_TAG = "CROSSEARTH"
-"""Tag of our own results, which says what they hold: "labels", "confidence", "probabilities", "preview"."""
+"""Tag of our own results with their content: "labels", "confidence", "probabilities" or "preview"."""
 
 TILE = 256
-"""Side in pixels of the tiles of working files; blocks written at its multiples are compressed once."""
+"""Side of the tiles of working files in pixels; blocks at multiples of it are compressed only once."""
 
 
 def write_geotiff(
@@ -44,23 +44,25 @@ def write_geotiff(
 
     Args:
         path: Ends in .tif or .tiff.
-        pixels: (C, H, W) of any type that GeoTIFF knows.
-        crs: Anything that rasterio takes as a CRS, or None.
+        pixels: (C, H, W) of any type that GeoTIFF supports.
+        crs: Anything that rasterio accepts as a CRS, or None.
         transform: From (column, row) to CRS coordinates.
         nodata: Value of pixels without data.
         label_set: Adds class names and, with C = 1 and uint8, the color table.
         overwrite: Whether an existing file may be replaced.
-        options: More of GDAL's creation options.
+        options: More creation options of GDAL.
 
     Raises:
-        InputError: for a path that may not be written, a full disk.
+        InputError: The path must not be written, or the disk is full.
     """
     target = check_output(path, (".tif", ".tiff"), overwrite=overwrite)
     count, height, width = pixels.shape
     grid = Grid(width, height, None if crs is None else CRS.from_user_input(crs), transform)
     with staged([target]) as (stage,), write_errors(target, stage):
         dtype = str(pixels.dtype)
-        with create_geotiff(stage, grid, dtype, count=count, nodata=nodata, label_set=label_set, **options) as dataset:
+        with create_geotiff(
+            stage, grid, dtype, count=count, nodata=nodata, label_set=label_set, **options
+        ) as dataset:
             dataset.write(pixels)
         check_written(stage, [Block.of(0, 0, pixels)])
 
@@ -79,7 +81,7 @@ def create_geotiff(
 ) -> Any:
     """A new tiled GeoTIFF, open for writing; classes get their names and colors, 255 is transparent.
 
-    `content` becomes the tag by which our own results are known again, "labels" where there are classes.
+    `content` becomes the tag that identifies our own results; by default "labels" if there are classes.
     """
     ignore_missing_georeference()
     silence_libtiff()
@@ -104,14 +106,16 @@ def create_geotiff(
         dataset.update_tags(**{OUTPUT_TAG: content or "labels"})
     if label_set is not None:
         dataset.write_colormap(1, {**dict(enumerate(label_set.colors)), IGNORE_INDEX: (0, 0, 0, 0)})
-        dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(label_set.classes)})
+        dataset.update_tags(
+            1, **{f"CLASS_{index}": name for index, name in enumerate(label_set.classes)}
+        )
         dataset.set_band_description(1, "class")
     return dataset
 
 
 @dataclass(frozen=True)
 class Block:
-    """Where something was written into a raster, in its pixels, and the CRC-32 of the (bands, height, width) values."""
+    """A rectangle written into a raster, in its pixels, and the CRC-32 of its (bands, height, width) values."""
 
     row: int
     col: int
@@ -127,30 +131,30 @@ class Block:
 
 
 def check_written(path: Path, blocks: Iterable[Block]) -> None:
-    """Reads blocks of a file again, for GDAL does not report what fails while a file is closed.
+    """Reads blocks of a file again, because GDAL does not report errors when a file is closed.
 
     Raises:
-        RasterioIOError: where they hold something else.
+        RasterioIOError: The content differs.
     """
     with rasterio.open(path) as dataset:
         for block in blocks:
             values = dataset.read(window=Window(block.col, block.row, block.width, block.height))
             if Block.of(block.row, block.col, values) != block:
-                raise RasterioIOError("what was written cannot be read again")
+                raise RasterioIOError("the written data cannot be read again")
 
 
 @contextmanager
 def write_errors(output: Path, working_file: Path | None = None) -> Iterator[None]:
-    """Turns GDAL's errors on writing into `InputError`.
+    """Turns GDAL's errors while writing into `InputError`.
 
     Args:
         output: The file that a person asked for.
-        working_file: What is written for it, if that is another file.
+        working_file: The file that is written for it, if that is another one.
     """
     try:
         yield
     except GDAL_ERRORS as error:
         reason = refusal_of_disk((working_file or output).parent) or gdal_cause(error)
         raise InputError(
-            f"{output} cannot be written ({reason}), nothing was changed; free space or choose another folder"
+            f"{output} cannot be written ({reason}), and nothing was changed; free space or choose another folder"
         ) from error

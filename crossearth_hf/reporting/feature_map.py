@@ -1,8 +1,8 @@
 """Features of source and target regions in the plane, by PCA and by t-SNE. Call in `paper_style`.
 
-PCA is a plain projection that shows two directions of many; t-SNE shows neighbors, and its distances and sizes mean
-nothing: both stand side by side, with a number that comes from the features themselves. scikit-learn has both and
-weighs a seventh of what UMAP brings along (numba and LLVM).
+PCA is a plain projection onto two of many directions. t-SNE shows neighbors; its distances and sizes have no meaning.
+Both are shown side by side, with a number computed from the features themselves. scikit-learn has both, and has a
+seventh of the size of UMAP with its dependencies (numba and LLVM).
 """
 
 from collections.abc import Sequence
@@ -23,27 +23,28 @@ from .figures import model_label
 from .style import COLORS, MARKERS, WIDTH, shortened
 
 FEWEST_REGIONS = 10
-"""Of source and target together; fewer make no map."""
+"""Fewest regions of source and target together for a map."""
 
-_MOST_REGIONS = 750  # of source and of target each: t-SNE of twice as many takes seconds
-_WIDTH_FOR_TSNE = 30  # principal components that t-SNE starts from, as in van der Maaten and Hinton (2008)
+_MOST_REGIONS = 750  # of source and of target each; t-SNE of twice as many takes seconds
+_WIDTH_FOR_TSNE = (
+    30  # principal components that t-SNE starts from, as in van der Maaten and Hinton (2008)
+)
 
 
 def feature_figure(comparison: Comparison, name: str) -> Figure | None:
-    """A line per model: PCA, t-SNE; None where no report has enough features of this target.
+    """A row per model with PCA and t-SNE; None if no report has enough features of this target.
 
-    Of several seeds the first that has features is shown.
+    Of several seeds, the first one with features is shown.
     """
     found = []
     for model in comparison.models:
         kept = [report.features(name) for report in model.reports if name in report.entries]
         features = next((item for item in kept if item is not None), None)
         if features is not None and _varies(features):
+            label = model_label(comparison, model)
             if len(model.reports) > 1:
-                seeds = " (first report)"
-            else:
-                seeds = ""
-            found.append((model_label(comparison, model) + seeds, thinned(features)))
+                label += " (first report)"
+            found.append((label, thinned(features)))
     if not found:
         return None
     entry = comparison.entry(name)
@@ -60,7 +61,10 @@ def thinned(features: RegionFeatures, most: int = _MOST_REGIONS) -> RegionFeatur
     """At most `most` regions of source and of target each, drawn with a fixed seed, in their order."""
     rng = np.random.default_rng(0)
     parts = []
-    for points, classes in ((features.source, features.source_classes), (features.target, features.target_classes)):
+    for points, classes in (
+        (features.source, features.source_classes),
+        (features.target, features.target_classes),
+    ):
         kept = np.sort(rng.permutation(len(points))[:most])
         parts += [points[kept], classes[kept]]
     return RegionFeatures(*parts)
@@ -70,27 +74,42 @@ def nearest_source_agreement(features: RegionFeatures) -> float | None:
     """Share of target regions whose nearest source region is of their class, averaged over the target's classes."""
     if not len(features.source) or not len(features.target):
         return None
-    nearest = NearestNeighbors(n_neighbors=1).fit(features.source).kneighbors(features.target, return_distance=False)
+    nearest = (
+        NearestNeighbors(n_neighbors=1)
+        .fit(features.source)
+        .kneighbors(features.target, return_distance=False)
+    )
     agrees = features.source_classes[nearest[:, 0]] == features.target_classes
     return float(
-        np.mean([agrees[features.target_classes == label].mean() for label in np.unique(features.target_classes)])
+        np.mean(
+            [
+                agrees[features.target_classes == label].mean()
+                for label in np.unique(features.target_classes)
+            ]
+        )
     )
 
 
 def planes(features: RegionFeatures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N, 2) of PCA, (N, 2) of t-SNE, source before target, and the two components' shares of the variance."""
-    points = np.concatenate([part for part in (features.source, features.target) if len(part)]).astype(np.float64)
+    points = np.concatenate(
+        [part for part in (features.source, features.target) if len(part)]
+    ).astype(np.float64)
     width = min(_WIDTH_FOR_TSNE, *points.shape)
     with threadpool_limits(1):  # sums in one order: the same map every time
         pca = PCA(width, svd_solver="full").fit(points)
         components = pca.transform(points)
-        tsne = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=0).fit_transform(components)
+        tsne = TSNE(
+            perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=0
+        ).fit_transform(components)
     return components[:, :2], tsne, pca.explained_variance_ratio_[:2]
 
 
 def _varies(features: RegionFeatures) -> bool:
     points = [part for part in (features.source, features.target) if len(part)]
-    return sum(map(len, points)) >= FEWEST_REGIONS and bool(np.ptp(np.concatenate(points), axis=0).any())
+    return sum(map(len, points)) >= FEWEST_REGIONS and bool(
+        np.ptp(np.concatenate(points), axis=0).any()
+    )
 
 
 def _draw(axes: Sequence[Axes], model: str, features: RegionFeatures, entry: Entry) -> None:
@@ -114,12 +133,19 @@ def _scatter(axes: Axes, points: np.ndarray, features: RegionFeatures, classes: 
         source = points[:count][features.source_classes == label]
         target = points[count:][features.target_classes == label]
         style: dict[str, Any] = {"marker": marker, "s": 11, "rasterized": True}
-        axes.scatter(*source.T, facecolors="none", edgecolors=color, linewidth=0.6, alpha=0.8, **style)
+        axes.scatter(
+            *source.T, facecolors="none", edgecolors=color, linewidth=0.6, alpha=0.8, **style
+        )
         axes.scatter(*target.T, color=color, linewidth=0, alpha=0.75, **style)
 
 
 def _legend(entry: Entry, shown: Sequence[RegionFeatures]) -> list[Line2D]:
-    present = {int(label) for item in shown for ids in (item.source_classes, item.target_classes) for label in ids}
+    present = {
+        int(label)
+        for item in shown
+        for ids in (item.source_classes, item.target_classes)
+        for label in ids
+    }
     style: dict[str, Any] = {"linestyle": "none", "markersize": 4.5}
     handles = [
         Line2D([], [], color=COLORS[label % len(COLORS)], marker=MARKERS[label % len(MARKERS)],

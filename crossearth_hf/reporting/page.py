@@ -1,4 +1,4 @@
-"""One HTML page that holds everything and asks the network for nothing; every text in it is escaped by Jinja."""
+"""One self-contained HTML page without network access; Jinja escapes all texts in it."""
 
 import base64
 import io
@@ -12,11 +12,23 @@ from PIL import Image
 
 from ..evaluation.report_file import Entry
 from .comparison import Comparison
-from .tables import Cell, Column, Table, entry_table, escape_markdown, markdown, model_table, notes, score_table
+from .tables import (
+    Cell,
+    Column,
+    Table,
+    entry_table,
+    escape_markdown,
+    markdown,
+    model_table,
+    notes,
+    score_table,
+)
 
 _WIDEST_PHOTOGRAPH = 1500  # pixels, in the page; the files keep all
 _LARGEST_WEBP = 16383  # pixels a side, by the format
-_SHOWN_WIDTH = 1.34  # CSS pixels of the page per 1/100 inch of a figure: text of 8 points reads as 14 pixels
+_SHOWN_WIDTH = (
+    1.34  # CSS pixels of the page per 1/100 inch of a figure: text of 8 points reads as 14 pixels
+)
 
 
 @dataclass(frozen=True)
@@ -26,8 +38,8 @@ class Picture:
     Attributes:
         paths: PNG and PDF.
         caption: What it shows and how to read it.
-        alt: What someone who does not see it must know.
-        photograph: Whether it may be stored lossily in the page.
+        alt: Alternative text for people who do not see it.
+        photograph: Whether the page may store it lossily.
     """
 
     paths: tuple[Path, ...]
@@ -47,14 +59,17 @@ class Picture:
         buffer = io.BytesIO()
         with Image.open(self.paths[0]) as image:
             picture = image.convert("RGB")
-            picture.thumbnail((_WIDEST_PHOTOGRAPH if self.photograph else _LARGEST_WEBP, _LARGEST_WEBP))
+            widest = _LARGEST_WEBP
+            if self.photograph:
+                widest = _WIDEST_PHOTOGRAPH
+            picture.thumbnail((widest, _LARGEST_WEBP))
             picture.save(buffer, "WEBP", lossless=not self.photograph, quality=88, method=2)
         return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 @dataclass(frozen=True)
-class Target:
-    """What the page says of one target: facts in a sentence, scores, pictures."""
+class TargetSection:
+    """The section of the page on one target: facts, scores, pictures."""
 
     name: str
     facts: str
@@ -62,15 +77,21 @@ class Target:
     pictures: tuple[Picture, ...]
 
 
-def target_section(comparison: Comparison, name: str, pictures: Sequence[Picture]) -> Target:
+def target_section(comparison: Comparison, name: str, pictures: Sequence[Picture]) -> TargetSection:
     """The section on the target called `name`."""
-    return Target(name, _facts(comparison.entry(name)), entry_table(comparison, name), tuple(pictures))
+    return TargetSection(
+        name, _facts(comparison.entry(name)), entry_table(comparison, name), tuple(pictures)
+    )
 
 
-def render_html(comparison: Comparison, pictures: Sequence[Picture], targets: Sequence[Target]) -> str:
-    """The page; `pictures` follow the table of scores, those of a target stand in its section."""
+def render_html(
+    comparison: Comparison, pictures: Sequence[Picture], targets: Sequence[TargetSection]
+) -> str:
+    """The page; `pictures` follow the table of scores, and pictures of a target are in its section."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    )
     return template.render(
         title="Benchmark report",
         subtitle=_subtitle(comparison),
@@ -83,15 +104,29 @@ def render_html(comparison: Comparison, pictures: Sequence[Picture], targets: Se
     )
 
 
-def render_markdown(comparison: Comparison, pictures: Sequence[Picture], targets: Sequence[Target], root: Path) -> str:
+def render_markdown(
+    comparison: Comparison,
+    pictures: Sequence[Picture],
+    targets: Sequence[TargetSection],
+    root: Path,
+) -> str:
     """The same as Markdown, pictures by their paths below `root`."""
     parts = ["# Benchmark report", escape_markdown(_subtitle(comparison))]
-    parts += ["## Models", markdown(model_table(comparison)), "## Scores", markdown(score_table(comparison))]
+    parts += [
+        "## Models",
+        markdown(model_table(comparison)),
+        "## Scores",
+        markdown(score_table(comparison)),
+    ]
     parts += ["\n".join(f"{number}. {text}" for number, text in notes(comparison))]
     parts += [_markdown_picture(picture, root) for picture in pictures]
     parts.append("## Target by target")
     for target in targets:
-        parts += [f"### {escape_markdown(target.name)}", escape_markdown(target.facts), markdown(target.table)]
+        parts += [
+            f"### {escape_markdown(target.name)}",
+            escape_markdown(target.facts),
+            markdown(target.table),
+        ]
         parts += [_markdown_picture(picture, root) for picture in target.pictures]
     parts += ["## Where the numbers come from", markdown(_provenance(comparison))]
     return "\n\n".join(parts) + "\n"
@@ -142,5 +177,8 @@ def _provenance(comparison: Comparison) -> Table:
         for report in model.reports
     )
     return Table(
-        "Reports that this page was drawn from.", tuple(Column(Cell(t)) for t in titles), (("", rows),), keys=5
+        "Reports that this page was drawn from.",
+        tuple(Column(Cell(t)) for t in titles),
+        (("", rows),),
+        keys=5,
     )

@@ -1,4 +1,4 @@
-"""Pictures of what models see: image, truth, prediction and error side by side. Call in `paper_style`."""
+"""Panels of image, truth, prediction and error side by side. Call in `paper_style`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,17 +22,17 @@ MOST_ROWS = 4
 """Examples of a panel."""
 
 WRONG = np.array((136, 0, 46), np.uint8)
-"""Color of wrong pixels: far from the classes of every label set, and darker than all else in a picture of errors."""
+"""Color of wrong pixels: different from the classes of all label sets, and the darkest color in a picture of errors."""
 
-_MOST_READ = 32  # examples of a report that are looked through
-_TALLEST = 8.0  # inches of pictures: with the legend a page of a paper
+_MOST_READ = 32  # examples of a report to search
+_TALLEST = 8.0  # inches of pictures; with the legend, a page of a paper
 _SIDE = 448  # longer side of a picture in pixels: 300 per inch in a panel of five columns
 _HATCH = np.array((225, 150), np.uint8)  # grays of the stripes where nothing is labeled
 
 
 @dataclass(frozen=True)
 class _Row:
-    """An image with its truth and the predictions of those models that kept it, by the model's place."""
+    """An image with its truth and the predictions of the models that kept it, by the model's index."""
 
     image: np.ndarray
     truth: np.ndarray
@@ -40,10 +40,10 @@ class _Row:
 
 
 def panel_figure(comparison: Comparison, name: str) -> Figure | None:
-    """At most `MOST_ROWS` examples of a target, those that most models kept first; None where none were kept.
+    """At most `MOST_ROWS` examples of a target, first those that most models kept; None if there are none.
 
-    One model: image, truth, prediction and error in a line. Several: truth beneath the image, errors beneath the
-    predictions.
+    For one model: image, truth, prediction and error in a row. For several models: the truth below the image, errors
+    below the predictions.
     """
     models = [model for model in comparison.models if model.entries(name)]
     rows = _rows(models, name)
@@ -51,14 +51,13 @@ def panel_figure(comparison: Comparison, name: str) -> Figure | None:
         return None
     entry = comparison.entry(name)
     single = len(models) == 1
+    columns, lines_per_row = 1 + len(models), 2
     if single:
-        columns = 4
-    else:
-        columns = 1 + len(models)
+        columns, lines_per_row = 4, 1
     width = WIDTH / max(4, columns)  # inches of a picture
     height = width * rows[0].truth.shape[0] / rows[0].truth.shape[1]
-    rows = rows[: max(1, int(_TALLEST / height / (1 if single else 2)))]
-    lines = len(rows) * (1 if single else 2)
+    rows = rows[: max(1, int(_TALLEST / height / lines_per_row))]
+    lines = len(rows) * lines_per_row
     layout = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
     figure = Figure(figsize=(columns * width, lines * height + 0.75), layout=layout)
     grid = figure.subplots(lines, columns, squeeze=False)
@@ -70,7 +69,13 @@ def panel_figure(comparison: Comparison, name: str) -> Figure | None:
         else:
             _draw_pair(grid[2 * index], grid[2 * index + 1], row, entry, len(models))
     _titles(grid[0], comparison, models, single)
-    figure.legend(handles=_legend(entry, rows), loc="outside lower center", ncols=4, handlelength=1.2, handleheight=1.2)
+    figure.legend(
+        handles=_legend(entry, rows),
+        loc="outside lower center",
+        ncols=4,
+        handlelength=1.2,
+        handleheight=1.2,
+    )
     return figure
 
 
@@ -88,7 +93,9 @@ def _rows(models: Sequence[Model], name: str) -> list[_Row]:
         report = next(report for report in model.reports if name in report.entries)
         for example in islice(report.examples(name), _MOST_READ):
             small = _reduced(example)
-            row = found.setdefault(small.image.tobytes() + small.truth.tobytes(), _Row(small.image, small.truth))
+            row = found.setdefault(
+                small.image.tobytes() + small.truth.tobytes(), _Row(small.image, small.truth)
+            )
             row.predictions[place] = small.prediction
     return sorted(found.values(), key=lambda row: -len(row.predictions))[:MOST_ROWS]
 
@@ -102,7 +109,8 @@ def _reduced(example: Example) -> Example:
     size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
     image = Image.fromarray(example.image).resize(size, Image.Resampling.LANCZOS)
     maps = [
-        Image.fromarray(labels).resize(size, Image.Resampling.NEAREST) for labels in (example.truth, example.prediction)
+        Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
+        for labels in (example.truth, example.prediction)
     ]
     return Example(np.asarray(image), np.asarray(maps[0]), np.asarray(maps[1]))
 
@@ -114,7 +122,7 @@ def _painted(labels: np.ndarray, entry: Entry) -> np.ndarray:
 
 
 def _striped(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`picture` with stripes where nothing is labeled: no class of any set looks like them."""
+    """`picture` with stripes where nothing is labeled, which look like no class."""
     rows, columns = np.indices(labels.shape)
     period = max(2, max(labels.shape) // 56)
     stripes = _HATCH[(rows + columns) // period % 2]
@@ -128,7 +136,9 @@ def _draw_line(axes: Sequence[Axes], row: _Row, entry: Entry) -> None:
     _show_error(axes[3], row, 0)
 
 
-def _draw_pair(upper: Sequence[Axes], lower: Sequence[Axes], row: _Row, entry: Entry, models: int) -> None:
+def _draw_pair(
+    upper: Sequence[Axes], lower: Sequence[Axes], row: _Row, entry: Entry, models: int
+) -> None:
     _show(upper[0], row.image)
     _show(lower[0], _painted(row.truth, entry))
     lower[0].set_xlabel("truth", fontsize=6.5, labelpad=1.5)
@@ -154,20 +164,22 @@ def _show_error(axes: Axes, row: _Row, place: int) -> None:
     _show(axes, error_picture(row.image, row.truth, prediction))
     labeled = row.truth != IGNORE_INDEX
     if labeled.any():
-        axes.set_xlabel(
-            f"{100 * np.mean(prediction[labeled] == row.truth[labeled]):.0f} % right", fontsize=6.5, labelpad=1.5
-        )
+        right = 100 * np.mean(prediction[labeled] == row.truth[labeled])
+        axes.set_xlabel(f"{right:.0f} % right", fontsize=6.5, labelpad=1.5)
 
 
-def _titles(axes: Sequence[Axes], comparison: Comparison, models: Sequence[Model], single: bool) -> None:
-    names = [
-        model_label(comparison, model, 20, 2) + ("\n(its first report)" if len(model.reports) > 1 else "")
-        for model in models
-    ]
+def _titles(
+    axes: Sequence[Axes], comparison: Comparison, models: Sequence[Model], single: bool
+) -> None:
+    names = []
+    for model in models:
+        name = model_label(comparison, model, 20, 2)
+        if len(model.reports) > 1:
+            name += "\n(its first report)"
+        names.append(name)
+    titles = ["image", *names]
     if single:
-        titles = ["image", "truth", names[0], "error"]
-    else:
-        titles = ["image", *names]
+        titles = ["image", "truth", *names, "error"]
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, fontsize=7, pad=3)
 
@@ -180,7 +192,9 @@ def _legend(entry: Entry, rows: Sequence[_Row]) -> list[Patch]:
     ]
     patches.append(Patch(facecolor=_rgb(WRONG), label="wrong", **edge))
     if any((row.truth == IGNORE_INDEX).any() for row in rows):
-        patches.append(Patch(facecolor=_rgb(_HATCH[[0, 0, 0]]), hatch="//////", label="not labeled", **edge))
+        patches.append(
+            Patch(facecolor=_rgb(_HATCH[[0, 0, 0]]), hatch="//////", label="not labeled", **edge)
+        )
     return patches
 
 

@@ -14,14 +14,16 @@ try:
 
     from .feature_map import feature_figure
     from .figures import FEWEST_AXES, class_figure, reliability_figure, score_figure
-    from .page import Picture, Target, render_html, render_markdown, target_section
+    from .page import Picture, TargetSection, render_html, render_markdown, target_section
     from .panels import panel_figure
     from .style import paper_style, save
 except ModuleNotFoundError as error:
-    raise InputError(f"a report needs the package '{error.name}': pip install 'crossearth-hf[benchmark]'") from error
+    raise InputError(
+        f"a report needs the package '{error.name}': pip install 'crossearth-hf[benchmark]'"
+    ) from error
 
 PAGE, TABLES, FIGURES = "report.html", "report.md", "figures"
-"""What is written into the folder."""
+"""Names of files and folders in the report."""
 
 
 def write_report(
@@ -37,16 +39,16 @@ def write_report(
     Args:
         reports: Folders that `crossearth evaluate` wrote.
         out: Folder to write.
-        groups: Name of a model -> folders of its seeds; shown as mean and standard deviation.
+        groups: Folders of the seeds of each model, by its name; shown as mean and standard deviation.
         overwrite: Whether a folder that an earlier call wrote may be replaced.
         progress: Whether to show a progress bar.
 
     Returns:
-        What was written.
+        Written files.
 
     Raises:
-        InputError: files that are not reports, damaged ones or not comparable (`comparison.compare`), an output folder
-            that exists, is another kind of folder, overlaps a report or cannot be written.
+        InputError: Reports are missing, damaged or not comparable (`comparison.compare`), or the output folder exists,
+            is another kind of folder, overlaps a report or cannot be written.
     """
     comparison = compare(reports, groups)
     target = _check_target(out, comparison, overwrite)
@@ -56,29 +58,55 @@ def write_report(
         with paper_style():
             overall, targets = _draw(comparison, stage / FIGURES, progress)
         stage.joinpath(PAGE).write_text(render_html(comparison, overall, targets), encoding="utf-8")
-        stage.joinpath(TABLES).write_text(render_markdown(comparison, overall, targets, stage), encoding="utf-8")
-        pictures = [path for picture in [*overall, *(p for t in targets for p in t.pictures)] for path in picture.paths]
+        stage.joinpath(TABLES).write_text(
+            render_markdown(comparison, overall, targets, stage), encoding="utf-8"
+        )
+        pictures = [
+            path
+            for picture in [*overall, *(p for t in targets for p in t.pictures)]
+            for path in picture.paths
+        ]
         check_replaced(target, stage)
-        written = [target / path.relative_to(stage) for path in (stage / PAGE, stage / TABLES, *pictures)]
+        written = [
+            target / path.relative_to(stage) for path in (stage / PAGE, stage / TABLES, *pictures)
+        ]
     return written
 
 
 def _check_target(out: str | os.PathLike[str], comparison: Comparison, overwrite: bool) -> Path:
     target = check_place(out, overwrite=overwrite, parents=True)
-    if target.exists() and not (target.is_dir() and (target / PAGE).is_file() and (target / FIGURES).is_dir()):
-        raise InputError(f"{out} exists and was not written by `crossearth report`; choose another name")
+    if target.exists() and not (
+        target.is_dir() and (target / PAGE).is_file() and (target / FIGURES).is_dir()
+    ):
+        raise InputError(
+            f"{out} exists and was not written by `crossearth report`; choose another name"
+        )
     for report in (report for model in comparison.models for report in model.reports):
         folder = report.place.resolve()
         if target == folder or target in folder.parents or folder in target.parents:
-            raise InputError(f"{out} and the report {report.place} lie in one another; write to a folder beside it")
+            raise InputError(
+                f"{out} and the report {report.place} overlap; write to another folder"
+            )
     return target
 
 
-def _draw(comparison: Comparison, folder: Path, progress: bool) -> tuple[list[Picture], list[Target]]:
+def _draw(
+    comparison: Comparison, folder: Path, progress: bool
+) -> tuple[list[Picture], list[TargetSection]]:
     """All pictures: those over all targets, and the targets' sections with theirs."""
     overall = [
-        *_saved(score_figure(comparison), folder / "scores", _score_caption(comparison), _score_alt(comparison)),
-        *_saved(reliability_figure(comparison), folder / "reliability", _RELIABILITY_CAPTION, _RELIABILITY_ALT),
+        *_saved(
+            score_figure(comparison),
+            folder / "scores",
+            _score_caption(comparison),
+            _score_alt(comparison),
+        ),
+        *_saved(
+            reliability_figure(comparison),
+            folder / "reliability",
+            _RELIABILITY_CAPTION,
+            _RELIABILITY_ALT,
+        ),
     ]
     targets = []
     for number, name in enumerate(
@@ -89,12 +117,16 @@ def _draw(comparison: Comparison, folder: Path, progress: bool) -> tuple[list[Pi
         for kind, (draw, caption, alt) in _TARGET_FIGURES.items():
             figure = draw(comparison, name)
             path = folder / f"{kind}-{place}"
-            pictures += _saved(figure, path, caption, alt.format(name=name), photograph=kind == "examples")
+            pictures += _saved(
+                figure, path, caption, alt.format(name=name), photograph=kind == "examples"
+            )
         targets.append(target_section(comparison, name, pictures))
     return overall, targets
 
 
-def _saved(figure: Figure | None, path: Path, caption: str, alt: str, *, photograph: bool = False) -> list[Picture]:
+def _saved(
+    figure: Figure | None, path: Path, caption: str, alt: str, *, photograph: bool = False
+) -> list[Picture]:
     if figure is None:
         return []
     return [Picture(tuple(save(figure, path)), caption, alt, photograph)]
@@ -118,9 +150,11 @@ def _score_alt(comparison: Comparison) -> str:
 
 _RELIABILITY_CAPTION = (
     "How often a prediction of a given confidence is right (accuracy over confidence, both in percent): on the dashed "
-    "line confidence means what it says, below it the model is too sure. Larger discs hold more pixels."
+    "line, confidence equals accuracy; below it, the model is overconfident. Larger discs represent more pixels."
 )
-_RELIABILITY_ALT = "Reliability diagrams, one per target; the calibration errors stand in the tables of the targets."
+_RELIABILITY_ALT = (
+    "Reliability diagrams, one per target; the tables of the targets have the calibration errors."
+)
 
 _TARGET_FIGURES: dict[str, tuple[Callable[[Comparison, str], Figure | None], str, str]] = {
     "classes": (
@@ -131,14 +165,14 @@ _TARGET_FIGURES: dict[str, tuple[Callable[[Comparison, str], Figure | None], str
     ),
     "examples": (
         panel_figure,
-        "Examples taken evenly by their place in the data set, none by its score; the share of right pixels is that "
+        "Examples spread evenly over the data set, independent of scores; the share of correct pixels is that "
         "of the picture shown.",
         "Images of {name} with truth, prediction and error of each model.",
     ),
     "features": (
         feature_figure,
         "Features of class regions of source (hollow) and target (filled): by PCA, a projection onto two directions of "
-        "many, and by t-SNE, where only neighborhoods mean something. The percentage is measured on the features "
+        "many, and by t-SNE, where only neighborhoods are meaningful. The percentage is measured on the features "
         "themselves, over all their directions, and averaged over classes.",
         "Maps of source and target features per class on {name}, by PCA and t-SNE.",
     ),

@@ -1,4 +1,4 @@
-"""What all figures look like: sizes of a paper, colors that differ for the color-blind and in gray, fixed bytes."""
+"""Style of all figures: sizes for papers, colors that are distinct for color-blind readers and in gray, fixed bytes."""
 
 import textwrap
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ WIDTH = 7.16
 """Inches of a page of two columns, as IEEE journals set it."""
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-"""Of Okabe and Ito (2008), without their yellow, which is too pale for lines."""
+"""Colors of Okabe and Ito (2008), without yellow, which is too pale for lines."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -48,7 +48,7 @@ _MARGIN = 0.03  # inches
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Within it figures are drawn and saved in this module's style; matplotlib's own settings return afterwards."""
+    """Context in which figures are drawn and saved in this style; matplotlib's own settings return afterwards."""
     with style.context(_RC, after_reset=True):
         yield
 

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.numbers import ABSENT, percent
-from ..evaluation.report_file import METRICS, class_key
-from ..scenarios.scenarios import BENCHMARKS
+from ..evaluation.report_file import METRICS, Entry, class_key
+from ..scenarios.scenarios import SCENARIOS
 from .comparison import NOTES, Comparison, Model, Score
 
 PUBLISHED = "published (other harness)"
-"""Over every column of scores that are not ours."""
+"""Title over all columns with scores that are not ours."""
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: text, whether it is the highest of its row, numbers of its footnotes."""
+    """A cell: its text, whether it is the highest of its row, and the numbers of its footnotes."""
 
     text: str
     best: bool = False
@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's title and the one that spans it, if any."""
+    """A column's title and the title above several columns, if any."""
 
     title: Cell
     group: str = ""
@@ -37,8 +37,8 @@ class Table:
     """A table.
 
     Attributes:
-        caption: A sentence or two.
-        columns: The first ones, `keys` of them, hold texts, the others numbers.
+        caption: One or two sentences.
+        columns: Columns; the first `keys` of them have texts, the others numbers.
         sections: Title and rows each; a title of "" is not shown.
         keys: How many columns identify a row.
     """
@@ -74,21 +74,26 @@ def model_table(comparison: Comparison) -> Table:
         )
         for model in comparison.models
     )
-    return Table("What is compared.", tuple(Column(Cell(title)) for title in titles), (("", rows),), keys=6)
+    return Table(
+        "What is compared.", tuple(Column(Cell(title)) for title in titles), (("", rows),), keys=6
+    )
 
 
 def score_table(comparison: Comparison) -> Table:
-    """Mean IoU of every model on every target: unseen ones with their mean, then the others apart."""
+    """Mean IoU of every model on every target: unseen targets with their mean, then the others."""
     methods = _methods(comparison)
     columns = [Column(Cell(title)) for title in ("target", "gap", "source → target", "images")]
-    columns += [Column(_model_cell(comparison, model), "mean IoU, %") for model in comparison.models]
+    columns += [
+        Column(_model_cell(comparison, model), "mean IoU, %") for model in comparison.models
+    ]
     columns += [Column(Cell(method), PUBLISHED) for method in methods]
     unseen = [name for name in comparison.names if comparison.is_unseen(name)]
     apart = [name for name in comparison.names if name not in unseen]
     sections = []
     if unseen:
         rows = [row for name in unseen for row in _score_rows(comparison, name, methods)]
-        rows += [_mean_row(comparison, methods)] if comparison.shared else []
+        if comparison.shared:
+            rows.append(_mean_row(comparison, methods))
         sections.append(("unseen targets", tuple(rows)))
     if apart:
         rows = [row for name in apart for row in _score_rows(comparison, name, methods)]
@@ -99,9 +104,16 @@ def score_table(comparison: Comparison) -> Table:
 def entry_table(comparison: Comparison, name: str) -> Table:
     """All scores of one target: metrics, then the IoU of every class."""
     entry = comparison.entry(name)
-    metrics = [(metric.title, key) for key, metric in METRICS.items() if any(_scores(comparison, name, key))]
+    metrics = [
+        (metric.title, key)
+        for key, metric in METRICS.items()
+        if any(_scores(comparison, name, key))
+    ]
     classes = [(label, class_key(label)) for label in entry.classes]
-    columns = (Column(Cell("%")), *(Column(_model_cell(comparison, model)) for model in comparison.models))
+    columns = (
+        Column(Cell("%")),
+        *(Column(_model_cell(comparison, model)) for model in comparison.models),
+    )
     sections = tuple(
         (title, tuple(_measure_row(comparison, name, label, key) for label, key in rows))
         for title, rows in (("over all classes", metrics), ("IoU per class", classes))
@@ -116,13 +128,20 @@ def notes(comparison: Comparison) -> list[tuple[int, str]]:
 
 def markdown(table: Table) -> str:
     """A table in GitHub's Markdown; spanning titles follow the titles that they span."""
-    titles = [_markdown_cell(column.title) + (f", {column.group}" if column.group else "") for column in table.columns]
+    titles = []
+    for column in table.columns:
+        title = _markdown_cell(column.title)
+        if column.group:
+            title += f", {column.group}"
+        titles.append(title)
     numbers = len(table.columns) - table.keys
     lines = [titles, ["---"] * table.keys + ["---:"] * numbers]
-    for title, rows in table.sections:
-        if title:
-            lines.append([f"*{escape_markdown(title)}*"] + [""] * (len(titles) - 1))
-        lines += [[_markdown_cell(cell, i < table.keys) for i, cell in enumerate(row)] for row in rows]
+    for heading, rows in table.sections:
+        if heading:
+            lines.append([f"*{escape_markdown(heading)}*"] + [""] * (len(titles) - 1))
+        lines += [
+            [_markdown_cell(cell, i < table.keys) for i, cell in enumerate(row)] for row in rows
+        ]
     return f"{markdown_rows(lines)}\n\n{escape_markdown(table.caption)}"
 
 
@@ -132,7 +151,7 @@ def markdown_rows(lines: Sequence[Sequence[str]]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` with nothing left that Markdown or HTML would read as markup."""
+    """`text` without anything that Markdown or HTML would read as markup."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]|~#!$])", r"\\\1", text)
 
@@ -149,21 +168,33 @@ def entry_notes(comparison: Comparison, name: str) -> tuple[int, ...]:
 
 
 def _model_cell(comparison: Comparison, model: Model) -> Cell:
-    return Cell(model.name, notes=(comparison.numbered()["oracle"],) if model.oracle else ())
+    if model.oracle:
+        return Cell(model.name, notes=(comparison.numbered()["oracle"],))
+    return Cell(model.name)
 
 
 def _methods(comparison: Comparison) -> list[str]:
     """Published methods in the order of their appearance."""
-    return list(dict.fromkeys(method for name in comparison.names for method in comparison.entry(name).published))
+    return list(
+        dict.fromkeys(
+            method for name in comparison.names for method in comparison.entry(name).published
+        )
+    )
 
 
-def _score_rows(comparison: Comparison, name: str, methods: Sequence[str]) -> list[tuple[Cell, ...]]:
+def _score_rows(
+    comparison: Comparison, name: str, methods: Sequence[str]
+) -> list[tuple[Cell, ...]]:
     entry = comparison.entry(name)
-    scenario = BENCHMARKS.get(entry.scenario or "")
+    gap, domains = ABSENT, entry.target
+    if entry.scenario in SCENARIOS:
+        gap = SCENARIOS[entry.scenario].gap
+    if entry.source:
+        domains = f"{entry.source} → {entry.target}"
     facts = (
         Cell(name, notes=entry_notes(comparison, name)),
-        Cell(scenario.gap if scenario else ABSENT),
-        Cell(f"{entry.source} → {entry.target}" if entry.source else entry.target),
+        Cell(gap),
+        Cell(domains),
         Cell(str(entry.images)),
     )
     published = tuple(Cell(_published(entry.published.get(method))) for method in methods)
@@ -181,13 +212,14 @@ def _scores(comparison: Comparison, name: str, key: str) -> list[Score | None]:
 
 def _score_cells(comparison: Comparison, name: str, key: str) -> tuple[Cell, ...]:
     scores = _scores(comparison, name, key)
-    comparable = "data" not in comparison.notes[name]
-    return _rated(scores, comparison.best(scores) if comparable else set())
+    if "data" in comparison.notes[name]:  # not comparable
+        return _rated(scores, set())
+    return _rated(scores, comparison.best(scores))
 
 
 def _measure_row(comparison: Comparison, name: str, label: str, key: str) -> tuple[Cell, ...]:
     cells = _score_cells(comparison, name, key)
-    if key == "expected_calibration_error":  # the only score of which less is better
+    if key == "expected_calibration_error":  # the only score for which lower is better
         cells = tuple(Cell(cell.text) for cell in cells)
     return (Cell(label), *cells)
 
@@ -195,20 +227,27 @@ def _measure_row(comparison: Comparison, name: str, label: str, key: str) -> tup
 def _mean_row(comparison: Comparison, methods: Sequence[str]) -> tuple[Cell, ...]:
     means = [comparison.mean(model) for model in comparison.models]
     entries = [comparison.entry(name) for name in comparison.shared]
-    marks = sorted({number for name in comparison.shared for number in entry_notes(comparison, name)})
-    published = [
-        _published(sum(entry.published[method] for entry in entries) / len(entries))
-        if all(method in entry.published for entry in entries)
-        else ABSENT
-        for method in methods
-    ]
-    count = f"{len(entries)} targets" + (" that all have" if len(comparison.models) > 1 else "")
+    marks = sorted(
+        {number for name in comparison.shared for number in entry_notes(comparison, name)}
+    )
+    published = [Cell(_mean_published(entries, method)) for method in methods]
+    count = f"{len(entries)} targets"
+    if len(comparison.models) > 1:
+        count += " that all have"
     lead = (Cell("mean", notes=tuple(marks)), Cell(""), Cell(count), Cell(""))
-    return (*lead, *_rated(means, comparison.best(means)), *(Cell(text) for text in published))
+    return (*lead, *_rated(means, comparison.best(means)), *published)
+
+
+def _mean_published(entries: Sequence[Entry], method: str) -> str:
+    """Mean of a method's published scores; absent if one is missing."""
+    scores = [entry.published[method] for entry in entries if method in entry.published]
+    if len(scores) < len(entries):
+        return ABSENT
+    return _published(sum(scores) / len(scores))
 
 
 def _rated(scores: Sequence[Score | None], best: set[int]) -> tuple[Cell, ...]:
-    return tuple(Cell(ABSENT if score is None else str(score), index in best) for index, score in enumerate(scores))
+    return tuple(Cell(str(score or ABSENT), index in best) for index, score in enumerate(scores))
 
 
 def _published(value: float | None) -> str:
@@ -219,34 +258,39 @@ def _published(value: float | None) -> str:
 
 def _score_caption(comparison: Comparison) -> str:
     level = comparison.entry(comparison.names[0]).level
-    parts = [
-        "Mean IoU over classes in percent. "
-        + how_to_read_spread(comparison, level)
-        + (" Bold: the highest number of ours in a row, whatever its spread." if len(comparison.models) > 1 else "")
-    ]
+    parts = ["Mean IoU over classes in percent.", how_to_read_spread(comparison, level)]
+    if len(comparison.models) > 1:
+        parts.append("Bold: the highest number of ours in a row, whatever its spread.")
     if comparison.shared:
         parts.append(f"The mean is over {', '.join(comparison.shared)}.")
     else:
-        parts.append("There is no mean: no unseen target was scored by all on the same data.")
+        parts.append(
+            "There is no mean, because no unseen target was scored by all models on the same data."
+        )
     if _methods(comparison):
-        parts.append("Published scores come from the paper's own harness and are not a comparison on equal terms.")
+        parts.append(
+            "Published scores come from the paper's own harness and are not a comparison on equal terms."
+        )
     return " ".join(parts)
 
 
 def how_to_read_spread(comparison: Comparison, level: float) -> str:
-    """What stands behind a number: an interval over images, a deviation over seeds, or both kinds."""
+    """How to read the spread of a number: an interval over images, a deviation over seeds, or both."""
     kinds = []
     if any(len(model.reports) == 1 for model in comparison.models):
-        kinds.append(f"in brackets the {100 * level:g} % confidence interval over images (bootstrap)")
+        kinds.append(
+            f"in brackets the {100 * level:g} % confidence interval over images (bootstrap)"
+        )
     if any(len(model.reports) > 1 for model in comparison.models):
         kinds.append("± the standard deviation over seeds")
     return f"{'; '.join(kinds)}.".capitalize()
 
 
 def _markdown_cell(cell: Cell, foreign: bool = True) -> str:
-    """A cell; numbers of ours, not `foreign`, hold nothing to escape."""
+    """A cell; only `foreign` text needs escaping."""
+    text = cell.text
     if foreign:
-        text = escape_markdown(cell.text)
-    else:
-        text = cell.text
-    return (f"**{text}**" if cell.best and text else text) + superscript(cell.notes)
+        text = escape_markdown(text)
+    if cell.best and text:
+        text = f"**{text}**"
+    return text + superscript(cell.notes)

@@ -1,4 +1,4 @@
-"""The public data sets that the benchmark is cut from: where they are, under which license, how they are cited.
+"""The public data sets of the benchmark, with their addresses, licenses and citations.
 
 What could not be confirmed is called "not stated" or "assumed". `source` fields say where a fact was read; citations
 are those that the authors ask for.
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 NOT_STATED = "not stated"
+PROCESSED_HOMEPAGE = "https://huggingface.co/datasets/Cusyoung/CrossEarth-Benchmark"
+"""Repository of the data sets that CrossEarth's authors have cut and relabeled."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,14 @@ class SourceDataset:
         name: Key in `DATASETS` and name for `crossearth build-dataset`.
         title: As its authors call it.
         homepage: Where the archives can be downloaded.
-        license: In words, as its authors state it; "not stated" where they state none.
+        license: The authors' statement in words, or "not stated".
         license_source: Where the license was read.
         citation: BibTeX.
         archives: Names of the files to download, or of the folders in them, as published.
-        may_be_shared: Whether the license lets others publish the images anew; None where it does not say.
+        may_be_shared: Whether the license allows republishing the images; None if it does not say.
         layout: "confirmed" by the authors' documentation or by public code that reads the archives, else "assumed".
         layout_source: Where the layout was read.
+        processed: Name of the archive at `PROCESSED_HOMEPAGE`, where there is one.
     """
 
     name: str
@@ -38,6 +41,7 @@ class SourceDataset:
     may_be_shared: bool | None
     layout: str
     layout_source: str
+    processed: str | None = None
 
 
 _ISPRS_CITATION = """@article{rottensteiner2012isprs,
@@ -140,6 +144,7 @@ DATASETS = {
             may_be_shared=False,
             layout="confirmed",
             layout_source="https://github.com/Cuzyoung/CrossEarth (benchmarks/README.md)",
+            processed="Potsdam_Res.zip",
         ),
         SourceDataset(
             "vaihingen",
@@ -167,6 +172,7 @@ DATASETS = {
             may_be_shared=True,
             layout="confirmed",
             layout_source="https://github.com/Cuzyoung/CrossEarth (benchmarks/README.md)",
+            processed="LoveDA-CrossEarth.zip",
         ),
         SourceDataset(
             "deepglobe-roads",
@@ -179,6 +185,7 @@ DATASETS = {
             may_be_shared=None,
             layout="confirmed",
             layout_source="the challenge's paper (arXiv 1805.06561) and https://github.com/Cuzyoung/CrossEarth",
+            processed="DeepGlobe.zip",
         ),
         SourceDataset(
             "massachusetts-roads",
@@ -191,6 +198,7 @@ DATASETS = {
             may_be_shared=None,
             layout="confirmed",
             layout_source="https://github.com/Cuzyoung/CrossEarth (benchmarks/README.md); sat and map on the homepage",
+            processed="Massachusetts.zip",
         ),
         SourceDataset(
             "rescuenet",
@@ -203,6 +211,7 @@ DATASETS = {
             may_be_shared=True,
             layout="confirmed",
             layout_source="the data loader in the authors' repository (homepage)",
+            processed="RescueNet.zip",
         ),
         SourceDataset(
             "whu-building",
@@ -218,6 +227,7 @@ DATASETS = {
             may_be_shared=None,
             layout="assumed",
             layout_source="public code and an inventory of the archives by users, no statement of the authors",
+            processed="WHU-Building.zip",
         ),
         SourceDataset(
             "casid",
@@ -230,6 +240,7 @@ DATASETS = {
             may_be_shared=True,
             layout="assumed",
             layout_source="the data set classes of CrossEarth's authors; the names of the climates' folders: assumed",
+            processed="CASID.zip",
         ),
         SourceDataset(
             "spacenet-roads",
@@ -262,5 +273,5 @@ DATASETS = {
 def get_dataset(name: str) -> SourceDataset:
     """The data set called `name`; raises `InputError` naming the known ones."""
     if name not in DATASETS:
-        raise InputError(f"'{name}' is not a data set; the known ones are {', '.join(DATASETS)}")
+        raise InputError(f"unknown data set '{name}'; choose one of {', '.join(DATASETS)}")
     return DATASETS[name]

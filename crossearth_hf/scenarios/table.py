@@ -2,25 +2,38 @@
 
 from textwrap import fill, indent
 
-from .scenarios import BENCHMARKS, DOMAINS, RECIPES, VERSION, Domain, Scenario, get_scenario
+from .domains import DOMAINS, Domain
+from .scenarios import RECIPES, SCENARIOS, VERSION, Scenario, get_scenario
 from .source_datasets import get_dataset
 
-_HEADINGS = ("scenario", "gap", "source -> target", "classes", "train -> test", "window", "published", "origin")
+_HEADINGS = (
+    "scenario",
+    "gap",
+    "source -> target",
+    "classes",
+    "train -> test",
+    "window",
+    "published",
+    "origin",
+)
 _WIDTH = 110
 
 
 def scenario_table() -> str:
-    """All scenarios, a line each: counts as the benchmark has them, `?` where it is silent, CrossEarth's mean IoU."""
-    rows = [_HEADINGS, *(_row(scenario) for scenario in BENCHMARKS.values())]
+    """All scenarios, a line each, with the benchmark's counts (`?` if not stated) and CrossEarth's mean IoU."""
+    rows = [_HEADINGS, *(_row(scenario) for scenario in SCENARIOS.values())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    documented = sum(not scenario.ours for scenario in BENCHMARKS.values())
+    documented = sum(not scenario.ours for scenario in SCENARIOS.values())
     return "\n".join(
         [
             *lines,
             "",
-            f"{documented} scenarios as the authors list them, {len(BENCHMARKS) - documented} of our own (ours); "
+            f"{documented} scenarios as the authors list them, {len(SCENARIOS) - documented} of our own (ours); "
             f"benchmark version {VERSION}.",
             "published: mean IoU in percent of CrossEarth in the paper, another harness than this one.",
         ]
@@ -31,8 +44,11 @@ def describe_scenario(code: str) -> str:
     """One scenario in full; raises `InputError` naming the closest ones if there is none called `code`."""
     scenario = get_scenario(code)
     recipe, labels = RECIPES[scenario.recipe], scenario.label_set
+    title = f"{code}: {scenario.gap}"
+    if scenario.ours:
+        title += " (ours, not of the paper)"
     parts = [
-        f"{code}: {scenario.gap}{' (ours, not of the paper)' if scenario.ours else ''}",
+        title,
         f"classes    {', '.join(labels.classes)}",
         f"training   crops of {recipe.window} px, learning rate {recipe.learning_rate:g}, "
         f"{recipe.warmup_steps} steps of warm-up",
@@ -42,7 +58,10 @@ def describe_scenario(code: str) -> str:
     if scenario.in_domain:
         parts.append("in-domain: reported apart, never part of a mean over unseen targets")
     names = dict.fromkeys((scenario.source, scenario.target))
-    parts += ["", *("\n".join(_describe_domain(_role(scenario, name), DOMAINS[name])) for name in names)]
+    parts += [
+        "",
+        *("\n".join(_describe_domain(_role(scenario, name), DOMAINS[name])) for name in names),
+    ]
     for dataset in dict.fromkeys(DOMAINS[name].dataset for name in names):
         parts += ["", _describe_dataset(dataset)]
     return "\n".join(parts)
@@ -50,6 +69,11 @@ def describe_scenario(code: str) -> str:
 
 def _row(scenario: Scenario) -> tuple[str, ...]:
     source, target = DOMAINS[scenario.source], DOMAINS[scenario.target]
+    published, origin = "-", "authors"
+    if scenario.published:
+        published = f"{scenario.published['CrossEarth']:.1f}"
+    if scenario.ours:
+        origin = "ours"
     return (
         scenario.code,
         scenario.gap,
@@ -57,8 +81,8 @@ def _row(scenario: Scenario) -> tuple[str, ...]:
         str(len(scenario.label_set.classes)),
         f"{_count(source, 'train')} -> {_count(target, 'test')}",
         str(target.window or RECIPES[scenario.recipe].window),
-        f"{scenario.published['CrossEarth']:.1f}" if scenario.published else "-",
-        "ours" if scenario.ours else "authors",
+        published,
+        origin,
     )
 
 
@@ -116,7 +140,9 @@ def _describe_domain(role: str, domain: Domain) -> list[str]:
 
 def _describe_dataset(name: str) -> str:
     dataset = get_dataset(name)
-    sharing = {True: "may be shared", False: "must not be shared", None: "sharing: not stated"}[dataset.may_be_shared]
+    sharing = {True: "may be shared", False: "must not be shared", None: "sharing: not stated"}[
+        dataset.may_be_shared
+    ]
     lines = [
         f"homepage  {dataset.homepage}",
         f"license   {dataset.license}; {sharing}; source: {dataset.license_source}",
@@ -124,7 +150,9 @@ def _describe_dataset(name: str) -> str:
         f"layout    {dataset.layout}; source: {dataset.layout_source}",
     ]
     title = f"{dataset.title} (crossearth build-dataset {name} RAW_DIR OUT_DIR)"
-    return "\n".join([title, *(_wrapped(line, 12) for line in lines), indent(dataset.citation, "  ")])
+    return "\n".join(
+        [title, *(_wrapped(line, 12) for line in lines), indent(dataset.citation, "  ")]
+    )
 
 
 def _wrapped(line: str, hanging: int) -> str:

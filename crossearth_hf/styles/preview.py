@@ -1,4 +1,4 @@
-"""A picture of Earth-Style Injection: an image, whole in several Earth styles, and mixed block by block."""
+"""A picture of Earth-Style Injection: an image, the image in several Earth styles, and mixed block by block."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ..raster.scene import Scene, files_behind
 from .bank import load_earth_style
 
 WINDOW = 512
-"""Largest side in pixels of the middle of an image that is shown: what a training crop sees of it."""
+"""Largest side in pixels of the shown central part, as in a training crop."""
 
 _PANEL = 384  # longer side of a picture in the grid
 _MARGIN, _HEADER, _FONT_SIZE = 12, 44, 20
@@ -32,6 +32,7 @@ def write_style_preview(
     mask_ratio: float = StyleSettings.mask_ratio,
     block_size: int = StyleSettings.block_size,
     residual: bool = StyleSettings.residual,
+    low_pass: float = StyleSettings.low_pass,
     seed: int = 0,
     draws: int = 4,
     bank: str | os.PathLike[str] | None = None,
@@ -41,39 +42,40 @@ def write_style_preview(
     palette_as_image: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """The job behind `crossearth style-preview`.
+    """Writes the picture of `crossearth style-preview`.
 
     Args:
-        image: Any raster; its middle, at most 512 x 512 pixels, is shown.
-        out: Ends in .png.
-        alpha, mask_ratio, block_size, residual: As in `StyleSettings`.
-        seed: First number of the draws' seeds.
-        draws: Rows of the grid.
-        bank: A file of `crossearth style-bank`; that of the networks' file where None.
-        networks: A file of `EarthStyle.save`; the package's own where None.
+        image: Any raster; the picture shows its central part, at most 512 x 512 pixels.
+        out: Output file; its name ends in .png.
+        alpha, mask_ratio, block_size, residual, low_pass: As in `StyleSettings`.
+        seed: First number of the seeds.
+        draws: Number of styles, each a row of the picture.
+        bank: A file of `crossearth style-bank`; None for the bank of the networks' file.
+        networks: A file of `EarthStyle.save`; None for the package's own.
         bands: One or three band numbers, counted from 1.
         nodata, palette_as_image: As in `Scene`.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        InputError: numbers out of their range, an image that cannot be read or is smaller than a block, an invalid
-            bank, an output that cannot be written.
+        InputError: A number is out of range, the image cannot be read or is smaller than a block, the bank is invalid,
+            or the output cannot be written.
     """
     others = [path for path in (bank, networks) if path is not None]
     check_distinct([*files_behind(image), *others], [Path(os.path.realpath(out))])
     target = check_output(out, (".png",), overwrite=overwrite)
     try:
-        settings = StyleSettings(alpha=alpha, mask_ratio=mask_ratio, block_size=block_size, residual=residual)
+        settings = StyleSettings(
+            alpha=alpha,
+            mask_ratio=mask_ratio,
+            block_size=block_size,
+            residual=residual,
+            low_pass=low_pass,
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     style = load_earth_style(networks, bank)
-    page = draw_style_preview(
-        _middle(image, bands=bands, nodata=nodata, palette_as_image=palette_as_image),
-        style,
-        settings,
-        seed=seed,
-        draws=draws,
-    )
+    pixels = _middle(image, bands=bands, nodata=nodata, palette_as_image=palette_as_image)
+    page = draw_style_preview(pixels, style, settings, seed=seed, draws=draws)
     with staged([target]) as (stage,):
         page.save(stage)
 
@@ -81,40 +83,47 @@ def write_style_preview(
 def draw_style_preview(
     pixels: np.ndarray, style: EarthStyle, settings: StyleSettings, *, seed: int = 0, draws: int = 4
 ) -> Image.Image:
-    """Draws a grid: one row per draw; columns original, whole image in the drawn style, mix.
+    """Draws a grid with a row for each style: the original, the whole image in the style, and the mix.
 
     Args:
         pixels: (3, H, W) uint8 RGB.
         style: Networks and bank.
-        settings: Strength and mask; the probability has no say here.
-        seed: First number of the draws' seeds, 0 or more.
-        draws: Rows.
+        settings: Strength and mask; the probability is not used here.
+        seed: First number of the seeds, 0 or more.
+        draws: Number of rows, 1 or more.
 
     Raises:
-        InputError: a block larger than the image, an image too small for the networks, a negative seed, no draw.
+        InputError: A block is larger than the image, the image is too small for the networks, or a number is invalid.
     """
     clean = torch.from_numpy(np.array(pixels, dtype=np.float32) / 255)[None]  # (1, 3, H, W)
     height, width = clean.shape[-2:]
     if seed < 0 or draws < 1:
-        raise InputError(f"seed {seed} with {draws} draws gives no picture; a seed is 0 or more, and draws 1 or more")
+        raise InputError(
+            f"seed {seed} with {draws} draws gives no picture; the seed must be 0 or more, and draws 1 or more"
+        )
     try:
-        drawn = [StyleDraw.from_seed(image_seed(seed, i), settings, height, width) for i in range(draws)]
+        strength = settings.alpha, settings.residual, settings.low_pass
+        drawn = [
+            StyleDraw.from_seed(image_seed(seed, i), settings, height, width) for i in range(draws)
+        ]
         with torch.inference_mode():
-            pictures = [style.render(clean, draw.noise[None], settings.alpha, settings.residual) for draw in drawn]
+            pictures = [style.render(clean, draw.noise[None], *strength) for draw in drawn]
     except ValueError as error:
         raise InputError(str(error)) from error
     rows = [
-        [clean, styled, torch.where(draw.keep, clean, styled)] for draw, styled in zip(drawn, pictures, strict=True)
+        [clean, styled, torch.where(draw.keep, clean, styled)]
+        for draw, styled in zip(drawn, pictures, strict=True)
     ]
     share = f"{100 * settings.mask_ratio:g} % of {settings.block_size} px blocks"
     return _grid(rows, ["original", f"Earth style, alpha {settings.alpha:g}", f"mix: {share}"])
 
 
 def _middle(image: str | os.PathLike[str], **reading: Any) -> np.ndarray:
-    """(3, H, W) uint8 of the middle of a raster, read as `Scene` does, at most `WINDOW` pixels on a side."""
+    """(3, H, W) uint8 of the middle of a raster, at most `WINDOW` pixels on a side."""
     with Scene(image, **reading) as scene:
-        height, width = min(WINDOW, scene.grid.height), min(WINDOW, scene.grid.width)
-        row, col = (scene.grid.height - height) // 2, (scene.grid.width - width) // 2
+        grid = scene.grid
+        height, width = min(WINDOW, grid.height), min(WINDOW, grid.width)
+        row, col = (grid.height - height) // 2, (grid.width - width) // 2
         return scene.read(row, col, height, width).pixels
 
 
@@ -124,7 +133,10 @@ def _grid(rows: list[list[Tensor]], titles: list[str]) -> Image.Image:
     zoom = _PANEL / max(height, width)
     panel = max(1, round(width * zoom)), max(1, round(height * zoom))
     font = ImageFont.load_default(_FONT_SIZE)
-    size = (len(titles) * (panel[0] + _MARGIN) + _MARGIN, _HEADER + len(rows) * (panel[1] + _MARGIN))
+    size = (
+        len(titles) * (panel[0] + _MARGIN) + _MARGIN,
+        _HEADER + len(rows) * (panel[1] + _MARGIN),
+    )
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
     for column, title in enumerate(titles):

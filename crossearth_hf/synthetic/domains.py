@@ -1,4 +1,4 @@
-"""The places that SynthEarth draws: how a region is built, its colors in a season, the sensor above it."""
+"""The domains that SynthEarth draws: the layout of a region, its colors in a season, the sensor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ class Region:
     Attributes:
         block, parcel: Sides of a block between streets and of a parcel within it.
         streets: Widths of side streets and of main roads.
-        kerb: Width of the strip between road and block, made of `verge`.
+        kerb: Width of the strip of `verge` between road and block.
         jitter: Irregularity of blocks and parcels, from 0 (a grid) to 1.
-        bend: How far streets swing out of a straight line.
-        fill: Share of a parcel's side that its house takes.
+        bend: Deviation of streets from a straight line.
+        fill: Share of a parcel's side that its house takes up.
         eaves: Heights of the lowest and the highest eaves.
         roofs: Roof shapes to draw from: gable, hip, ell, flat, court.
-        uses: What blocks are used for, dealt out like a deck of cards from the center outwards.
+        uses: Uses of the blocks, dealt like a deck of cards from the center outwards.
         garden: Materials of the ground around houses.
-        water: "river", "canal", "delta" or "coast"; a `channel` is so wide, a shore is made of `bank`.
+        water: "river", "canal", "delta" or "coast", with the least and greatest width `channel` and a shore of `bank`.
         trees: Trees per hectare of garden.
         pools: Share of houses with a swimming pool.
     """
@@ -44,7 +44,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Domain:
+class SyntheticDomain:
     """A place, a season and a sensor. Domains that share region and resolution show one town for one seed.
 
     Attributes:
@@ -147,21 +147,21 @@ _DOWNTOWN = Region(
     uses=("homes", "homes", "park", "homes", "works", "homes", "wood", "homes", "bare"),
     verge="paving", water="river", channel=(30, 70), bank="paving", trees=30, pools=0.0,
 )
-DOMAINS: dict[str, Domain] = {
-    "temperate-summer": Domain(_SUBURB, (32632, 5300), _TEMPERATE),
-    "temperate-winter": Domain(
+DOMAINS: dict[str, SyntheticDomain] = {
+    "temperate-summer": SyntheticDomain(_SUBURB, (32632, 5300), _TEMPERATE),
+    "temperate-winter": SyntheticDomain(
         _SUBURB, (32632, 5300), _WINTER, sun=(23, 166), haze=0.1, noise=4, snow=0.35, canopy=0.5),
-    "irrg-summer": Domain(
+    "irrg-summer": SyntheticDomain(
         _SUBURB, (32632, 5300), _TEMPERATE, bands="IRRG", sun=(38, 205), haze=0.03, contrast=1.15),
-    "desert-city": Domain(
+    "desert-city": SyntheticDomain(
         _COMPOUNDS, (32640, 2780), _DESERT, ground_sampling_distance=0.6, sun=(58, 128), noise=2.5, contrast=1.1),
-    "tropical-town": Domain(
+    "tropical-town": SyntheticDomain(
         _KAMPUNG, (32748, 9250), _TROPICAL, ground_sampling_distance=0.3, sun=(62, 62), haze=0.09, blur=0.7),
-    "mediterranean-coast": Domain(
+    "mediterranean-coast": SyntheticDomain(
         _OLD_TOWN, (32631, 4790), _MEDITERRANEAN, ground_sampling_distance=0.4, sun=(40, 238), noise=2.5),
-    "river-delta": Domain(
+    "river-delta": SyntheticDomain(
         _FARMLAND, (32635, 5000), _AUTUMN, ground_sampling_distance=0.8, sun=(28, 192), haze=0.12, blur=0.75),
-    "coarse-hazy": Domain(
+    "coarse-hazy": SyntheticDomain(
         _DOWNTOWN, (32650, 4420), _MEGACITY, ground_sampling_distance=1, sun=(35, 140), haze=0.34, blur=0.95, noise=5),
 }
 """The places to draw, by name."""

@@ -9,18 +9,24 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from .domains import Region
-from .plan import BANDS, BUILDING, LAND, ROAD, VEGETATION, WATER, Canvas, Plan, Window, noise
+from .plan import BANDS, BUILDING, LAND, ROAD, VEGETATION, WATER, Canvas, Slices, TownPlan, noise
 
-_SKY_LIGHT = (0.36, 0.41, 0.50, 0.28)  # what is left in a shadow: the sky's light, so blue more than infrared
+_SKY_LIGHT = (0.36, 0.41, 0.50, 0.28)  # light in shadows, from the sky: more blue than infrared
 _AIR = (186.0, 194.0, 206.0, 150.0)
 _SNOW = (226.0, 231.0, 238.0, 200.0)
 _ROUGHNESS = (0.09, 0.05, 0.05, 0.04, 0.13)  # relative contrast of the texture of each class
-_SNOW_LASTS = (0, 0.5, -2.2, -9, 0)  # how much more snow lies on each class, in standard deviations of its patches
+_SNOW_LASTS = (
+    0,
+    0.5,
+    -2.2,
+    -9,
+    0,
+)  # additional snow on each class, in standard deviations of its patches
 _ALL = (slice(None), slice(None))
 
 
-def draw(canvas: Canvas, plan: Plan) -> None:
-    """Draws everything that `plan` holds; what comes later covers what came before."""
+def draw(canvas: Canvas, plan: TownPlan) -> None:
+    """Draws all objects of `plan`; later ones cover earlier ones."""
     _draw_ground(canvas, plan)
     _draw_water(canvas, plan)
     _draw_streets(canvas, plan)
@@ -28,22 +34,28 @@ def draw(canvas: Canvas, plan: Plan) -> None:
     _draw_trees(canvas, plan)
 
 
-def _draw_ground(canvas: Canvas, plan: Plan) -> None:
+def _draw_ground(canvas: Canvas, plan: TownPlan) -> None:
     """Fills lots with their ground; worn patches in the grass and weeds on bare land keep edges from being straight."""
     picture = Image.new("I", canvas.shape[::-1])
     draw = ImageDraw.Draw(picture)
-    materials, colors, rows = [canvas.spec.region.verge], [canvas.pick(canvas.spec.region.verge)], [(0.0, 0.0, 0.0)]
+    verge = canvas.spec.region.verge
+    materials, colors, rows = [verge], [canvas.pick(verge)], [(0.0, 0.0, 0.0)]
     for index, ((u0, v0, u1, v1), material, in_rows) in enumerate(plan.lots, start=1):
         turns = np.array([[u0, v0], [u1, v0], [u1, v1], [u0, v1], [u0, v0]])
         steps = np.linspace(0, 1, 5)[:-1, None]
-        ring = plan.place(np.concatenate([a * (1 - steps) + b * steps for a, b in pairwise(turns)]))  # (16, 2)
+        # (16, 2)
+        ring = plan.place(np.concatenate([a * (1 - steps) + b * steps for a, b in pairwise(turns)]))
         draw.polygon([(x, y) for x, y in (ring / canvas.gsd).tolist()], fill=index)
         materials.append(material)
         colors.append(canvas.pick(material))
-        spacing, depth = max(canvas.rng.uniform(1.2, 4), 2.6 * canvas.gsd), canvas.rng.uniform(0.05, 0.2)
-        (dx, dy), length = ring[4] - ring[0], math.dist(ring[4], ring[0])
+        spacing = max(canvas.rng.uniform(1.2, 4), 2.6 * canvas.gsd)
+        depth = canvas.rng.uniform(0.05, 0.2)
+        dx, dy = ring[4] - ring[0]
+        length = math.dist(ring[4], ring[0])
         turn = 2 * math.pi / spacing / length
-        rows.append((dx * turn, dy * turn, depth if in_rows else 0.0))
+        if not in_rows:
+            depth = 0.0
+        rows.append((dx * turn, dy * turn, depth))
     lots = np.asarray(picture)
     np.take(np.array(colors), lots, axis=0, out=canvas.color, mode="clip")
     waves = np.array(rows, dtype=np.float32)
@@ -56,7 +68,7 @@ def _draw_ground(canvas: Canvas, plan: Plan) -> None:
     canvas.paint(_ALL, soil & (canvas.patches < -1.7), canvas.pick("grass"), VEGETATION)
 
 
-def _draw_water(canvas: Canvas, plan: Plan) -> None:
+def _draw_water(canvas: Canvas, plan: TownPlan) -> None:
     region, rng, shore = canvas.spec.region, canvas.rng, canvas.shore
     _dig_channels(canvas)
     scale = _bank_width(region) / 3.5  # a pond has no beach
@@ -65,12 +77,18 @@ def _draw_water(canvas: Canvas, plan: Plan) -> None:
         radius, stretch, turn = rng.uniform((8, 1, 0), (15, 1.7, 6))
         if spot := canvas.around(x, y, turn, 2.2 * radius):
             window, u, v = spot
-            bays = 1 + 0.2 * np.sin(2 * np.arctan2(v, u) + turn) + 0.15 * np.sin(3 * np.arctan2(v, u))
-            shore[window] = np.minimum(shore[window], scale * (np.hypot(u, v * stretch) - radius * bays))
+            direction = np.arctan2(v, u)
+            bays = 1 + 0.2 * np.sin(2 * direction + turn) + 0.15 * np.sin(3 * direction)
+            outside = np.hypot(u, v * stretch) - radius * bays
+            shore[window] = np.minimum(shore[window], scale * outside)
     if region.bank != "paving":
         shore += 0.8 * canvas.patches
     bank = (shore >= 0) & (shore < _bank_width(region) + canvas.patches)
-    canvas.paint(_ALL, bank, canvas.pick(region.bank), VEGETATION if region.bank == "grass" else LAND)
+    if region.bank == "grass":
+        label = VEGETATION
+    else:
+        label = LAND
+    canvas.paint(_ALL, bank, canvas.pick(region.bank), label)
     depth = 0.8 + 0.4 * np.exp(np.minimum(shore, 0) / 9)[..., None]
     canvas.paint(_ALL, shore < 0, canvas.pick("water") * depth, WATER)
 
@@ -86,38 +104,48 @@ def _dig_channels(canvas: Canvas) -> None:
     region, rng = canvas.spec.region, canvas.rng
     angle = rng.uniform(0, 2 * math.pi)
     span = abs(math.sin(angle)) * canvas.extent[0] + abs(math.cos(angle)) * canvas.extent[1]
-    count = {"coast": 1, "delta": 2}.get(region.water, 1) * (
-        1 if region.water == "coast" else max(1, round(span / 900))
-    )
+    is_coast, is_delta = region.water == "coast", region.water == "delta"
+    count = 1
+    if not is_coast:
+        count = max(1, round(span / 900)) * (1 + is_delta)
     for index in range(count):
-        offset, steepness = _meander(canvas, angle + (rng.uniform(-0.3, 0.3) if region.water == "delta" else 0.0))
-        if region.water == "coast":
+        turn = 0.0
+        if is_delta:
+            turn = rng.uniform(-0.3, 0.3)
+        offset, steepness = _meander(canvas, angle + turn)
+        if is_coast:
             distance = offset + np.float32(rng.uniform(0.2, 0.32) * span)
         else:
             middle = ((index + rng.uniform(0.3, 0.7)) / count - 0.5) * span
-            half = min(max(0.09 * span / math.sqrt(count), region.channel[0]), region.channel[1]) / 2
+            narrowest, widest = region.channel
+            half = min(max(0.09 * span / math.sqrt(count), narrowest), widest) / 2
             distance = np.abs(offset - np.float32(middle)) / steepness - np.float32(half)
         np.minimum(canvas.shore, distance, out=canvas.shore)
 
 
 def _meander(canvas: Canvas, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Offset in meters from a winding line through the center, (H, W), and what it exceeds the distance by, (H, W)."""
+    """(H, W) offset in meters from a winding line through the center, and (H, W) its ratio to the distance."""
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-    x, y = canvas.x - np.float32(canvas.extent[0] / 2), (canvas.y - np.float32(canvas.extent[1] / 2))[:, None]
+    x = canvas.x - np.float32(canvas.extent[0] / 2)
+    y = (canvas.y - np.float32(canvas.extent[1] / 2))[:, None]
     along, offset = x * cos + y * sin, y * cos - x * sin
     slope = np.zeros((), dtype=np.float32)
     for wave in canvas.rng.uniform(150, 420, 2):
-        swing = wave * canvas.rng.uniform(0.02, 0.05) * (0.25 if canvas.spec.region.water == "canal" else 1)
-        pace, phase = np.float32(2 * math.pi / wave), np.float32(canvas.rng.uniform(0, 2 * math.pi))
+        swing = wave * canvas.rng.uniform(0.02, 0.05)
+        if canvas.spec.region.water == "canal":
+            swing *= 0.25
+        pace = np.float32(2 * math.pi / wave)
+        phase = np.float32(canvas.rng.uniform(0, 2 * math.pi))
         offset -= np.float32(swing) * np.sin(along * pace + phase)
         slope = slope + np.float32(swing) * pace * np.cos(along * pace + phase)
     return offset, np.hypot(np.float32(1), slope)
 
 
-def _draw_streets(canvas: Canvas, plan: Plan) -> None:
+def _draw_streets(canvas: Canvas, plan: TownPlan) -> None:
     """Paves the streets, widest last; main roads bridge rivers, side streets end at the bank."""
     region = canvas.spec.region
-    edge = np.full(canvas.shape, np.inf, dtype=np.float32)  # meters to the edge of the road, negative on it
+    # meters to the edge of the road, negative on it
+    edge = np.full(canvas.shape, np.inf, dtype=np.float32)
     main_color = canvas.pick("asphalt", 0.12)
     for points, width in plan.streets:
         main = width == region.streets[1]
@@ -128,7 +156,9 @@ def _draw_streets(canvas: Canvas, plan: Plan) -> None:
             color = canvas.pick("asphalt", 0.2)
         for (x0, y0), (x1, y1) in pairwise(points.tolist()):
             length = math.hypot(x1 - x0, y1 - y0)
-            spot = canvas.around((x0 + x1) / 2, (y0 + y1) / 2, math.atan2(y1 - y0, x1 - x0), (length + width) / 2)
+            spot = canvas.around(
+                (x0 + x1) / 2, (y0 + y1) / 2, math.atan2(y1 - y0, x1 - x0), (length + width) / 2
+            )
             if spot is None:
                 continue
             window, u, v = spot
@@ -172,18 +202,26 @@ def _mark_lanes(canvas: Canvas, points: np.ndarray) -> None:
 
 
 def _draw_cars(canvas: Canvas, places: np.ndarray, share: float) -> None:
-    """Cars on a `share` of the places (N, 3); they keep the label of what they stand on."""
-    tints = canvas.rng.uniform(30, 235, (len(places), 1)) + canvas.rng.uniform(-22, 22, (len(places), 3))
+    """Cars on a `share` of the places (N, 3); they keep the label of the ground."""
+    tints = canvas.rng.uniform(30, 235, (len(places), 1)) + canvas.rng.uniform(
+        -22, 22, (len(places), 3)
+    )
     taken = canvas.rng.random(len(places)) < share
     for (x, y, angle), tint in zip(places[taken].tolist(), tints[taken], strict=True):
         if spot := canvas.around(x, y, angle, 3):
             window, u, v = spot
-            car = (np.abs(u) < 2.2) & (np.abs(v) < 0.95) & np.isin(canvas.labels[window], (LAND, ROAD))
-            canvas.color[window][car] = tint * (1 - 0.35 * ((np.abs(u) > 0.6) & (np.abs(u) < 1.3))[car][:, None])
+            from_middle = np.abs(u)
+            car = (
+                (from_middle < 2.2)
+                & (np.abs(v) < 0.95)
+                & np.isin(canvas.labels[window], (LAND, ROAD))
+            )
+            windshields = (from_middle > 0.6) & (from_middle < 1.3)
+            canvas.color[window][car] = tint * (1 - 0.35 * windshields[car][:, None])
             canvas.height[window][car] += 1.4
 
 
-def _draw_houses(canvas: Canvas, plan: Plan) -> None:
+def _draw_houses(canvas: Canvas, plan: TownPlan) -> None:
     """Puts a house on each parcel that has one, turned between the two directions of its bent grid."""
     region, rng = canvas.spec.region, canvas.rng
     for (u0, v0, u1, v1), roof in plan.houses:
@@ -193,26 +231,31 @@ def _draw_houses(canvas: Canvas, plan: Plan) -> None:
         angle = math.atan2(east_y, east_x)
         skew = math.remainder(angle - math.atan2(-south_x, south_y), 2 * math.pi)
         fill = region.fill * (1 - 0.6 * abs(skew))
-        room = np.array([(u1 - u0) * math.hypot(east_x, east_y), (v1 - v0) * math.hypot(south_x, south_y)]) / 2
+        sides = [(u1 - u0) * math.hypot(east_x, east_y), (v1 - v0) * math.hypot(south_x, south_y)]
+        room = np.array(sides) / 2
         a, b = (room * fill * rng.uniform(0.82, 1 + 0.15 * (1 - region.fill), 2)).tolist()
         shift_u, shift_v = (rng.uniform(-0.3, 0.3, 2) * (1 - fill) * (u1 - u0, v1 - v0)).tolist()
         x, y = (center + shift_u * (east - center) + shift_v * (south - center)).tolist()
+        turned = 0.0
         if canvas.chance(0.5):
             turned = math.pi
-        else:
-            turned = 0.0
         _draw_house(canvas, (x, y, angle - skew / 2 + turned), (a, b), roof)
 
 
-def _draw_house(canvas: Canvas, pose: tuple[float, float, float], half: tuple[float, float], roof: str) -> None:
-    """A house of half sides `half`, unless it would stand in the water or be a hut."""
+def _draw_house(
+    canvas: Canvas, pose: tuple[float, float, float], half: tuple[float, float], roof: str
+) -> None:
+    """A house with half sides `half`, unless it would be in the water or too small."""
     region, rng = canvas.spec.region, canvas.rng
     eaves = region.eaves[0] + (region.eaves[1] - region.eaves[0]) * rng.random() ** 2
-    if roof == "flat":
-        pitch = 0.0
-    else:
+    pitch = 0.0
+    if roof != "flat":
         pitch = rng.uniform(0.35, 0.8)
-    color, has_pool, fittings = canvas.pick("roof", 0.14), canvas.chance(region.pools), rng.random((4, 5))
+    color, has_pool, fittings = (
+        canvas.pick("roof", 0.14),
+        canvas.chance(region.pools),
+        rng.random((4, 5)),
+    )
     spot = canvas.around(*pose, math.hypot(*half) + 1)
     if spot is None or min(half) < 1.5:
         return
@@ -225,11 +268,19 @@ def _draw_house(canvas: Canvas, pose: tuple[float, float, float], half: tuple[fl
     shade = _sunlight(canvas, height)
     if pitch == 0:
         shade[wall < 0.5] = 1.14  # the parapet
-    for along, across, size, tone, taste in fittings.tolist():  # chimneys, skylights, tanks, solar panels
+    largest = 1.6
+    if pitch:
+        largest = 0.5
+    for (
+        along,
+        across,
+        size,
+        tone,
+        taste,
+    ) in fittings.tolist():  # chimneys, skylights, tanks, solar panels
+        side = 0.0
         if taste < 0.5:
-            side = 0.4 + (0.5 if pitch else 1.6) * size
-        else:
-            side = 0.0
+            side = 0.4 + largest * size
         at_u, at_v = (1.4 * along - 0.7) * half[0], (1.4 * across - 0.7) * half[1]
         box = (np.abs(u - at_u) < side) & (np.abs(v - at_v) < 0.7 * side) & (wall > 0.6)
         height[box] += 1.2
@@ -241,20 +292,28 @@ def _draw_house(canvas: Canvas, pose: tuple[float, float, float], half: tuple[fl
         _draw_pool(canvas, x - aside * math.sin(angle), y + aside * math.cos(angle), angle)
 
 
-def _roof(u: np.ndarray, v: np.ndarray, a: float, b: float, roof: str) -> tuple[np.ndarray, np.ndarray]:
+def _roof(
+    u: np.ndarray, v: np.ndarray, a: float, b: float, roof: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Meters to the nearest wall (negative outside) and to the nearest eaves of a house 2a by 2b, (h, w) each."""
     across, along = np.float32(b) - np.abs(v), np.float32(a) - np.abs(u)
     wall = np.minimum(across, along)
     if roof == "ell":
         wide, narrow = 0.55 * b, min(0.4 * a, 0.5 * b)
-        wing_wall, wing_eaves = _roof(v - 0.275 * b, u - 0.8 * (a - narrow), 0.725 * b, narrow, "gable")
+        wing_wall, wing_eaves = _roof(
+            v - 0.275 * b, u - 0.8 * (a - narrow), 0.725 * b, narrow, "gable"
+        )
         wall, eaves = _roof(u, v + 0.45 * b, a, wide, "gable")
         inside = np.where(wall > 0, eaves, 0)
-        return np.maximum(wall, wing_wall), np.where(wing_wall > 0, np.maximum(inside, wing_eaves), eaves)
+        return np.maximum(wall, wing_wall), np.where(
+            wing_wall > 0, np.maximum(inside, wing_eaves), eaves
+        )
     if roof == "court" and min(a, b) > 8:
         wall = np.minimum(wall, np.maximum(np.abs(v) - 0.45 * b, np.abs(u) - 0.45 * a))
+    if roof == "gable" and b <= a:
+        return wall, across
     if roof == "gable":
-        return wall, across if b <= a else along
+        return wall, along
     return wall, wall
 
 
@@ -263,7 +322,9 @@ def _draw_pool(canvas: Canvas, x: float, y: float, angle: float) -> None:
         window, u, v = spot
         free = np.isin(canvas.labels[window], (LAND, VEGETATION))
         canvas.paint(window, (np.abs(u) < 6) & (np.abs(v) < 4) & free, canvas.pick("paving"), LAND)
-        canvas.paint(window, (np.abs(u) < 4.5) & (np.abs(v) < 2.5) & free, canvas.pick("pool"), WATER)
+        canvas.paint(
+            window, (np.abs(u) < 4.5) & (np.abs(v) < 2.5) & free, canvas.pick("pool"), WATER
+        )
 
 
 def _sunlight(canvas: Canvas, height: np.ndarray) -> np.ndarray:
@@ -273,10 +334,11 @@ def _sunlight(canvas: Canvas, height: np.ndarray) -> np.ndarray:
     elevation, azimuth = (math.radians(angle) for angle in canvas.spec.sun)
     down, right = np.gradient(height, canvas.gsd)
     toward = (right * math.sin(azimuth) - down * math.cos(azimuth)) / math.tan(elevation)
-    return np.clip(0.35 + 0.65 * (1 - toward) / np.sqrt(1 + down**2 + right**2), 0.4, 1.35).astype(np.float32)
+    light = 0.35 + 0.65 * (1 - toward) / np.sqrt(1 + down**2 + right**2)
+    return np.clip(light, 0.4, 1.35).astype(np.float32)
 
 
-def _draw_trees(canvas: Canvas, plan: Plan) -> None:
+def _draw_trees(canvas: Canvas, plan: TownPlan) -> None:
     """Plants groves, leaving clearings, and rows along the main roads; never in water, houses or roads."""
     region, rng = canvas.spec.region, canvas.rng
     stands = []
@@ -288,7 +350,9 @@ def _draw_trees(canvas: Canvas, plan: Plan) -> None:
             stands += [_walk(line, 11, side * (width + region.kerb) / 2)[:, :2] for side in (-1, 1)]
     points = np.concatenate(stands)  # (N, 2)
     points = points[((points > 0) & (points < canvas.extent)).all(axis=1)]
-    free = np.isin(canvas.at(canvas.labels, points), (LAND, VEGETATION)) & (canvas.at(canvas.shore, points) > 1.5)
+    free = np.isin(canvas.at(canvas.labels, points), (LAND, VEGETATION)) & (
+        canvas.at(canvas.shore, points) > 1.5
+    )
     for x, y in points[free & (canvas.at(canvas.patches, points) < 1.2)].tolist():
         _draw_tree(canvas, x, y, 1.3 + 3.4 * rng.random() ** 1.5)
 
@@ -312,24 +376,27 @@ def _draw_tree(canvas: Canvas, x: float, y: float, radius: float) -> None:
 
 
 def cast_shadows(height: np.ndarray, sun: tuple[float, float], gsd: float) -> np.ndarray:
-    """Where the sun is hidden, (H, W) bool, behind `height` (H, W) in meters.
+    """(H, W) bool, True in the shadow of objects of `height` (H, W) in meters.
 
-    The horizon towards the sun is a running maximum; each round doubles the distance that it looks at.
+    The horizon towards the sun is a running maximum; each round doubles its distance.
     """
     elevation, azimuth = (math.radians(angle) for angle in sun)
     horizon, reach = height, 1
     while reach * gsd * math.tan(elevation) < height.max():
         down, right = round(-reach * math.cos(azimuth)), round(reach * math.sin(azimuth))
         drop = np.float32(math.hypot(right, down) * gsd * math.tan(elevation))
-        (rows, far_rows), (columns, far_columns) = _shifted(down, height.shape[0]), _shifted(right, height.shape[1])
+        rows, far_rows = _shifted(down, height.shape[0])
+        columns, far_columns = _shifted(right, height.shape[1])
         raised = horizon.copy()
-        raised[rows, columns] = np.maximum(horizon[rows, columns], horizon[far_rows, far_columns] - drop)
+        raised[rows, columns] = np.maximum(
+            horizon[rows, columns], horizon[far_rows, far_columns] - drop
+        )
         horizon, reach = raised, 2 * reach
     return horizon > height + np.float32(0.4)
 
 
-def _shifted(step: int, size: int) -> Window:
-    """Positions along an axis and the same positions `step` further on, where both are inside."""
+def _shifted(step: int, size: int) -> Slices:
+    """Positions along an axis and the positions `step` pixels further, if both are inside."""
     step = max(-size, min(step, size))
     return slice(max(-step, 0), size - max(step, 0)), slice(max(step, 0), size - max(-step, 0))
 
@@ -337,16 +404,22 @@ def _shifted(step: int, size: int) -> Window:
 def photograph(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     """Texture, snow, light, air and sensor: (H, W, 3) uint8."""
     spec, color = canvas.spec, canvas.color
-    snow, sky, air = (np.array(c, dtype=np.float32)[list(BANDS[spec.bands])] for c in (_SNOW, _SKY_LIGHT, _AIR))
+    snow, sky, air = (
+        np.array(c, dtype=np.float32)[list(BANDS[spec.bands])] for c in (_SNOW, _SKY_LIGHT, _AIR)
+    )
     broad = noise(rng, canvas.shape, 60 / canvas.gsd)
     roughness = np.array(_ROUGHNESS, dtype=np.float32)[canvas.labels]
-    color *= (1 + roughness * (0.5 * canvas.grain + 0.35 * canvas.patches + 0.45 * broad))[..., None]
+    color *= (1 + roughness * (0.5 * canvas.grain + 0.35 * canvas.patches + 0.45 * broad))[
+        ..., None
+    ]
     if spec.snow:
         white = _snow_cover(canvas, broad)[..., None]
         color += white * (snow - color)
     shadow = cast_shadows(canvas.height, spec.sun, canvas.gsd)
     if spec.canopy < 1:
-        solid = cast_shadows(np.where(canvas.labels == VEGETATION, 0, canvas.height), spec.sun, canvas.gsd)
+        solid = cast_shadows(
+            np.where(canvas.labels == VEGETATION, 0, canvas.height), spec.sun, canvas.gsd
+        )
         color[shadow & ~solid] *= 1 - spec.canopy * (1 - sky)
         shadow &= solid
     color[shadow] *= sky
@@ -367,4 +440,5 @@ def _snow_cover(canvas: Canvas, broad: np.ndarray) -> np.ndarray:
     cover = 0.8 * canvas.patches + 0.2 * canvas.grain + 0.7 * broad
     cover += np.array(_SNOW_LASTS, dtype=np.float32)[canvas.labels]
     cover[(canvas.labels == VEGETATION) & (canvas.height > 1)] -= 1.6
-    return np.clip(0.5 + 0.55 * (cover - np.float32(1.2 * NormalDist().inv_cdf(1 - canvas.spec.snow))), 0, 0.9)
+    threshold = np.float32(1.2 * NormalDist().inv_cdf(1 - canvas.spec.snow))
+    return np.clip(0.5 + 0.55 * (cover - threshold), 0, 0.9)

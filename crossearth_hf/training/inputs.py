@@ -1,4 +1,4 @@
-"""From a batch of crops to the arguments of a forward pass: seeds, and Earth-Style Injection where the batch is."""
+"""Turns a batch of crops into the arguments of a forward pass: adds seeds and Earth styles on the batch's device."""
 
 from typing import Any
 
@@ -6,29 +6,58 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..model.configuration_crossearth import CrossEarthConfig
 from ..model.earth_style import EarthStyle, StyleSettings, image_seed
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
+from .augmentation import CropSettings
 from .config import TrainConfig
 from .fourier_style import mix_amplitudes
 
-POINTS_AND_MASKS, STYLE = 1, 2  # what a crop's seeds are for; 0 would repeat the seed of the crop itself
+POINTS_AND_MASKS, STYLE = (
+    1,
+    2,
+)  # purposes of a crop's seeds; 0 would repeat the seed of the crop itself
+
+
+def crop_settings(
+    config: TrainConfig,
+    processor: CrossEarthImageProcessor,
+    model_config: CrossEarthConfig,
+    size: int,
+) -> CropSettings:
+    """How the crops of a run are cut, `size` pixels a side."""
+    return CropSettings(
+        size=size,
+        scale_range=(config.scale_range[0], config.scale_range[1]),
+        relative_to_crop=config.relative_to_crop,
+        ground_sampling_distance=model_config.ground_sampling_distance,
+        rotate=config.rotate,
+        rotation_degrees=config.rotation_degrees,
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+        rescale_factor=processor.rescale_factor,
+    )
 
 
 class InputMaker:
-    """Makes the arguments that the network of an objective takes.
+    """Makes the arguments of an objective's network.
 
     Args:
         config: The run.
-        processor: The image processor, whose mean and deviation the crops were normalized with.
+        processor: The image processor with the mean and deviation of the crops' normalization.
         crop_size: Side of the crops in pixels.
-        device: Where the batches are.
+        device: Device of the batches.
 
     Raises:
-        InputError: a style block larger than the crops; a file that holds no styles.
+        InputError: A style block is larger than the crops, or a file holds no styles.
     """
 
     def __init__(
-        self, config: TrainConfig, processor: CrossEarthImageProcessor, crop_size: int, device: torch.device
+        self,
+        config: TrainConfig,
+        processor: CrossEarthImageProcessor,
+        crop_size: int,
+        device: torch.device,
     ) -> None:
         self.config = config
         self.mean, self.std = processor.image_mean, processor.image_std
@@ -38,6 +67,7 @@ class InputMaker:
             config.style_mask_ratio,
             config.style_block_size,
             config.style_residual,
+            config.style_low_pass,
         )
         self.style = _load_style(config, crop_size)
         if self.style is not None:
@@ -48,27 +78,31 @@ class InputMaker:
 
         Args:
             batch: "pixel_values" (B, C, H, W) normalized, "labels" (B, H, W), "valid" (B, H, W) bool, and "index" (B,):
-                the crops' numbers.
+                the crops' numbers; "unlabeled_classes" (B, K) bool with partly labeled images.
         """
-        objective, crops = self.config.objective, batch["index"].tolist()
-        inputs: dict[str, Any] = {"pixel_values": batch["pixel_values"]}
+        clean, crops = batch["pixel_values"], batch["index"].tolist()
+        inputs: dict[str, Any] = {"pixel_values": clean}
         if self.config.needs_labels:
             inputs["labels"] = batch["labels"]
+            if "unlabeled_classes" in batch:
+                inputs["unlabeled_classes"] = batch["unlabeled_classes"]
         inputs["seeds"] = torch.tensor([self._seed(crop, POINTS_AND_MASKS) for crop in crops])
         if self.style is not None or self.config.fourier_probability:
             seeds = [self._seed(crop, STYLE) for crop in crops]
-            mixed, styled = self._styled(batch["pixel_values"], batch["valid"], seeds)
-            inputs["pixel_values"] = mixed
-            if objective == "multitask":
-                inputs |= {"clean_pixel_values": batch["pixel_values"], "styled": styled}
+            inputs["pixel_values"], styled = self._styled(clean, batch["valid"], seeds)
+            if self.config.objective == "multitask":
+                inputs |= {"clean_pixel_values": clean, "styled": styled}
         return inputs
 
-    def _styled(self, pixel_values: Tensor, valid: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) normalized images with styles, and (B,) which have one; the others do not change at all.
+    def _styled(
+        self, pixel_values: Tensor, valid: Tensor, seeds: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) normalized images with styles, and (B,) whether an image has one; the others stay the same.
 
-        Nor do pixels without data, which the style networks see as the mean color (ours).
+        Pixels without data also stay the same; the style networks see them as the mean color (our choice).
         """
-        mean, std = (pixel_values.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        mean = pixel_values.new_tensor(self.mean)[:, None, None]
+        std = pixel_values.new_tensor(self.std)[:, None, None]
         pixels = mixed = (pixel_values * std + mean).clamp(0, 1)
         if self.style is not None:
             mixed, _ = self.style.inject(mixed, self.settings, seeds)
@@ -80,12 +114,12 @@ class InputMaker:
         return torch.where(replaced, (mixed - mean) / std, pixel_values), styled
 
     def _seed(self, crop: int, purpose: int) -> int:
-        """A seed of 63 bits that only the run's seed, the crop's number and the purpose decide."""
+        """A seed of 63 bits; it depends only on the run's seed, the crop's number and the purpose."""
         return image_seed(self.config.seed, crop, purpose) >> 1
 
 
 def _load_style(config: TrainConfig, crop_size: int) -> EarthStyle | None:
-    """The style networks with the bank that `config` names; `None` where nothing is styled."""
+    """The style networks with the bank that `config` names; None for a run without styles."""
     if not config.style_probability:
         return None
     if config.style_block_size > crop_size:

@@ -1,5 +1,6 @@
 """The optimizer's groups and the learning rate of the published recipe."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,45 +17,74 @@ _EXEMPT_NAMES = {
 }  # fmt: skip
 
 
-def param_groups(model: nn.Module, weight_decay: float, backbone_lr_multiplier: float = 1.0) -> list[dict[str, Any]]:
-    """AdamW's groups of the trainable parameters: those that decay and those that do not.
+def param_groups(
+    model: nn.Module,
+    weight_decay: float,
+    backbone_lr_multiplier: float = 1.0,
+    backbone_layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """AdamW's groups of the trainable parameters: for each learning rate, one with weight decay and one without.
 
-    With a multiplier other than 1 the ViT's own weights, not LoRA's, have groups of their own; "lr_multiplier" of each
-    group is for who sets the learning rates.
+    The training loop multiplies the learning rate of a group by its "lr_multiplier". That of the ViT's own weights,
+    without LoRA's, is `backbone_lr_multiplier` times `backbone_layer_decay` for every block between them and the last
+    one (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022); patches and positions count as block -1. A
+    convolutional stem beside the ViT has `backbone_lr_multiplier`.
 
-    The published rule (CrossEarth's configs): no decay for norms, query embeddings, the transformer decoder's level
-    embedding, Rein's tokens and scale; decay for all others, biases and the pixel decoder's level encoding too. The
-    published runs freeze the ViT and are silent on the rest. Our choices: no decay of a trained ViT's class token,
-    registers, position table and LayerScale, nor of the learned mask image; LoRA's factors decay.
+    The published rule (CrossEarth's configs): norms, query embeddings, the transformer decoder's level embedding,
+    Rein's tokens and scale do not decay; all others decay, including biases and the pixel decoder's level encoding. The
+    published runs freeze the ViT, so the rest is our choice: a trained ViT's class token, registers, position table and
+    LayerScale and the learned mask image do not decay; LoRA's factors decay.
     """
     exempt = {id(parameter) for module in model.modules() for parameter in _exempt(module)}
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    vit = {id(p) for name, p in trainable if ".backbone." in f".{name}" and ".lora_" not in name}
-    if backbone_lr_multiplier != 1:
-        slow = vit
-    else:
-        slow = set()
-    return [
-        {
-            "params": [p for _, p in trainable if (id(p) in slow) == is_slow and (id(p) in exempt) == is_exempt],
-            "weight_decay": 0.0 if is_exempt else weight_decay,
-            "lr_multiplier": backbone_lr_multiplier if is_slow else 1.0,
-        }
-        for is_slow in ([False, True] if slow else [False])
-        for is_exempt in (False, True)
-    ]
+    blocks = 1 + max((_block(name) for name, _ in model.named_parameters()), default=-1)
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            multiplier = _lr_multiplier(name, blocks, backbone_lr_multiplier, backbone_layer_decay)
+            by_rate.setdefault(multiplier, []).append(parameter)
+    groups = []
+    for multiplier, parameters in sorted(by_rate.items(), reverse=True):
+        decaying = [parameter for parameter in parameters if id(parameter) not in exempt]
+        fixed = [parameter for parameter in parameters if id(parameter) in exempt]
+        groups.append(
+            {"params": decaying, "weight_decay": weight_decay, "lr_multiplier": multiplier}
+        )
+        groups.append({"params": fixed, "weight_decay": 0.0, "lr_multiplier": multiplier})
+    return groups
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
     """Learning rate of optimizer step `step` (from 0): linear warm-up from a millionth, then polynomial decay to 0."""
     if step < config.warmup_steps:
-        return config.learning_rate * (WARMUP_START + (1 - WARMUP_START) * step / config.warmup_steps)
+        return config.learning_rate * (
+            WARMUP_START + (1 - WARMUP_START) * step / config.warmup_steps
+        )
     progress = (step - config.warmup_steps) / (config.total_steps - config.warmup_steps)
     return config.learning_rate * (1 - progress) ** POLY_POWER
 
 
+def _lr_multiplier(name: str, blocks: int, backbone: float, layer_decay: float) -> float:
+    """The factor of the learning rate for the parameter `name` of a model whose ViT has `blocks` blocks."""
+    if ".backbone." not in f".{name}" or ".lora_" in name:
+        return 1.0
+    if ".stem." in name:
+        return backbone
+    after_it = blocks - 1 - _block(name)
+    if ".layernorm." in name:
+        after_it = 0
+    return backbone * layer_decay**after_it
+
+
+def _block(name: str) -> int:
+    """The number of the ViT's block that the parameter `name` belongs to; -1 for none."""
+    found = re.search(r"\bbackbone\.layer\.(\d+)\.", name)
+    if found is None:
+        return -1
+    return int(found[1])
+
+
 def _exempt(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters of `module` itself, not of its children, that never decay."""
+    """Parameters without weight decay of `module` itself, not of its children."""
     # nn.Embedding: learned queries and the transformer decoder's level embedding.
     whole = isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.Embedding)
     for name, parameter in module.named_parameters(recurse=False):

@@ -1,4 +1,4 @@
-"""The folder of a training run: its log, its last checkpoint, and files that appear complete or not at all."""
+"""The folder of a training run: its log, its last checkpoint, and files that are written completely or not at all."""
 
 import json
 import math
@@ -20,9 +20,10 @@ from .recipe import RENAMED, defaults, old_name, to_json
 
 _STATE = "run.json"  # in every checkpoint, from its first moment on
 _RECIPE = "train.yaml"
+_SPLIT = "split.json"  # the images for training and the held-out ones
 _PROCESSOR = "preprocessor_config.json"
-_MODULES = Path(earth_style.__file__).parent  # models carry copies of them
-_LOCK_SECONDS = 10  # the workers of a killed run end, and let go of its folder, within five
+_MODULES = Path(earth_style.__file__).parent  # model folders hold copies of these modules
+_LOCK_SECONDS = 10  # the workers of a killed run end, and release its folder, within five
 
 HARMLESS_ON_RESUME = {
     "resume_from_checkpoint",
@@ -32,6 +33,7 @@ HARMLESS_ON_RESUME = {
     "dataloader_num_workers",
     "logging_steps",
     "eval_steps",
+    "early_stopping_patience",
     "save_steps",
     "report_to",
 }
@@ -42,17 +44,18 @@ _STATE_TYPES: dict[str, tuple[type, ...]] = {
     "step": (int,),
     "best": (int, float),
     "skipped": (int,),
+    "stale": (int,),
     "processes": (int,),
 }
 
 
 class RunFolder:
-    """Names and exchanges what a run leaves behind; a kill at any moment leaves a state to resume from.
+    """Names and replaces the files of a run; a run that is killed at any moment can be resumed.
 
     Attributes:
         path: The folder.
         checkpoint: The last checkpoint; complete whenever it exists.
-        incoming: Where the next checkpoint is written before it takes that place.
+        incoming: Folder of the next checkpoint while it is written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,41 +69,53 @@ class RunFolder:
         """Makes the folder.
 
         Raises:
-            InputError: if that fails; if the folder holds a run that is not to be resumed, files that a run would write
-                and no run, or something else under the names of checkpoints.
+            InputError: The folder cannot be written, it holds a run and `resume` is false, it holds files that the run
+                would replace, or the names of checkpoints are taken.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise InputError(f"output_dir {self.path} cannot be written: {error.strerror}; name another") from error
+            raise InputError(
+                f"output_dir {self.path} cannot be written: {error.strerror}; name another"
+            ) from error
         for folder in (self.checkpoint, self.incoming, self._outgoing):
             if os.path.lexists(folder) and not _is_own(folder):
-                raise InputError(f"{folder} was not written by a training run; move it away or name another output_dir")
+                raise InputError(
+                    f"{folder} was not written by a training run; move it away or name another output_dir"
+                )
         saved = self.checkpoint.exists() or self._outgoing.exists()
-        if not saved and any((self.path / name).exists() for name in ("config.json", "best/config.json")):
-            raise InputError(f"{self.path} already holds a model and no checkpoint of it; name another output_dir")
+        if not saved and any(
+            (self.path / name).exists() for name in ("config.json", "best/config.json")
+        ):
+            raise InputError(
+                f"{self.path} already holds a model and no checkpoint of it; name another output_dir"
+            )
         if not (saved or self._log.exists()):
             for path in filter(os.path.lexists, self._results()):
-                raise InputError(f"{path} would be replaced by that of the run; name another output_dir")
+                raise InputError(
+                    f"{path} would be replaced by that of the run; name another output_dir"
+                )
         if (saved or self._log.exists()) and not resume:
             raise InputError(
                 f"{self.path} already holds a run; continue it with --resume_from_checkpoint or name another output_dir"
             )
 
     def _results(self) -> Iterator[Path]:
-        """The files that runs write at their end, of model and adapter, and of those that scored best."""
+        """The files of model and adapter that runs write at their end, and those of the best model."""
         modules = sorted(path.name for path in _MODULES.glob("*.py"))
         model = [CONFIG, WEIGHTS, INDEX, _PROCESSOR, earth_style.STYLE_FILE, _RECIPE, *modules]
+        yield self.path / _SPLIT
         for folder in (self.path, self.path / "best"):
             yield from (folder / name for name in model)
             yield from (
-                folder / "adapter" / name for name in (CONFIG, "adapter_config.json", "adapter_model.safetensors")
+                folder / "adapter" / name
+                for name in (CONFIG, "adapter_config.json", "adapter_model.safetensors")
             )
 
     def recover(self) -> None:
-        """Puts the last checkpoint back if a run was killed while it exchanged two; clears the rest away."""
+        """Restores the last checkpoint if a run was killed while it replaced it; removes leftovers."""
         if not self.checkpoint.exists() and _is_own(self._outgoing):
             os.replace(self._outgoing, self.checkpoint)
         for leftover in (self.incoming, self._outgoing):
@@ -108,37 +123,43 @@ class RunFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps other runs out of the folder; `InputError` where another one is in it."""
+        """A block in which no other run may write the folder; raises `InputError` if another run writes it."""
         refusal = f"another run is writing {self.path}; wait for it or name another output_dir"
         with alone_in(self.path, refusal, seconds=_LOCK_SECONDS):
             yield
 
     def open_incoming(self) -> None:
-        """Makes `incoming`, empty but for the file by which it is known as a run's own."""
+        """Makes `incoming`, with only the file that marks a checkpoint of a run."""
         _remove(self.incoming)
         self.incoming.mkdir()
         (self.incoming / _STATE).write_text("{}", encoding="utf-8")
 
     def commit(self, config: TrainConfig, state: Mapping[str, Any]) -> None:
-        """Makes what lies in `incoming` the last checkpoint, with the run's configuration and `state` as JSON."""
+        """Makes `incoming` the last checkpoint, with the run's configuration and `state` as JSON."""
         (self.incoming / _STATE).write_text(json.dumps(dict(state)), encoding="utf-8")
         (self.incoming / "config.json").write_text(to_json(config), encoding="utf-8")
         replace_folder(self.incoming, self.checkpoint, self._outgoing, remove=_remove)
 
     def saved_state(self, config: TrainConfig, processes: int) -> dict[str, Any]:
-        """What `commit` was given; raises `InputError` if `config` is that of another run."""
+        """The state of the last `commit`; raises `InputError` if the checkpoint belongs to another `config`."""
         remedy = "start in another output_dir"
-        state = {"best": -math.inf, "skipped": 0} | read_json(self.checkpoint / _STATE, remedy)
+        state = {"best": -math.inf, "skipped": 0, "stale": 0} | read_json(
+            self.checkpoint / _STATE, remedy
+        )
         for name, kinds in _STATE_TYPES.items():
             if not isinstance(state.get(name), kinds):
-                raise InputError(f"{self.checkpoint / _STATE} has {name} {shown(state.get(name))}; {remedy}")
+                raise InputError(
+                    f"{self.checkpoint / _STATE} has {name} {shown(state.get(name))}; {remedy}"
+                )
         recipe = read_json(self.checkpoint / "config.json", remedy)
         old = old_name(recipe)
         if old is not None:
-            raise InputError(f"{self.checkpoint} is of an earlier release: '{old}' is now '{RENAMED[old]}'; {remedy}")
+            raise InputError(
+                f"{self.checkpoint} is of an earlier release: '{old}' is now '{RENAMED[old]}'; {remedy}"
+            )
         saved = defaults() | recipe
         now = json.loads(to_json(config))
-        for fields in (saved, now):  # a run may be prolonged where that leaves the learning rates as they were
+        for fields in (saved, now):  # a run may be prolonged if the learning rates stay the same
             fields["schedule_steps"] = fields["schedule_steps"] or fields["max_steps"]
             del fields["max_steps"]
         saved["processes"], now["processes"] = state["processes"], processes
@@ -151,24 +172,33 @@ class RunFolder:
                 )
         return state
 
+    def write_split(self, record: Mapping[str, Any]) -> None:
+        """Writes the images for training and the held-out ones to `split.json`."""
+        with staged([self.path / _SPLIT]) as (stage,):
+            stage.write_text(json.dumps(dict(record), indent=1) + "\n", encoding="utf-8")
+
     def log(self, values: Mapping[str, Any]) -> None:
         """Appends one line of JSON to `log.jsonl`."""
         with open(self._log, "a", encoding="utf-8") as log:
             log.write(json.dumps(dict(values)) + "\n")
 
     def keep_log_until(self, step: int) -> None:
-        """Drops the log's lines beyond `step`: a resumed run writes them again."""
+        """Drops the log's lines after `step`, because a resumed run writes them again."""
         if self._log.exists():
-            lines = [line for line in self._log.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            lines = [
+                line
+                for line in self._log.read_text(encoding="utf-8").splitlines()
+                if _step_of(line) <= step
+            ]
             with staged([self._log]) as (stage,):
                 stage.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder`, which is made, whose files move to `folder` at the end.
+    """A temporary folder inside `folder`, which is made if needed; its files move to `folder` at the end.
 
-    `config.json` comes last: a folder of a killed run without it is not a model to anybody.
+    `config.json` comes last: without it, nothing takes the folder of a killed run for a model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with working_folder(folder, []) as work:
@@ -180,17 +210,19 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether a folder is a checkpoint, whole or not, that a run of this user wrote; a kill may leave an empty one."""
+    """Whether a run of this user wrote a folder as a checkpoint, complete or not; a killed run may leave it empty."""
     if not is_own_folder(folder):
         return False
     try:
-        return not any(folder.iterdir()) or isinstance(json.loads((folder / _STATE).read_text("utf-8")), dict)
+        if not any(folder.iterdir()):
+            return True
+        return isinstance(json.loads((folder / _STATE).read_text("utf-8")), dict)
     except (OSError, ValueError, RecursionError):
         return False
 
 
 def _remove(folder: Path) -> None:
-    """Removes a checkpoint, the file by which it is known last, so that a kill leaves one that is known."""
+    """Removes a checkpoint; its mark goes last, so that an interrupted removal can go on later."""
     if not _is_own(folder):
         return
     for path in [path for path in folder.iterdir() if path.name != _STATE]:
@@ -202,7 +234,7 @@ def _remove(folder: Path) -> None:
 
 
 def _step_of(line: str) -> float:
-    """Step of a log line; infinity for one that a kill cut short."""
+    """Step of a log line; infinity for an incomplete line, which a killed run may leave."""
     try:
         return json.loads(line)["step"]
     except ValueError:

@@ -10,7 +10,14 @@ import datasets
 import evaluate
 import numpy as np
 
-from crossearth_hf.evaluation.metrics import ConfusionMatrix, accuracy, f1, iou, mean_of_present, recall
+from crossearth_hf.evaluation.metrics import (
+    ConfusionMatrix,
+    accuracy,
+    f1,
+    iou,
+    mean_of_present,
+    recall,
+)
 from crossearth_hf.labels import IGNORE_INDEX
 
 _DESCRIPTION = """\
@@ -50,8 +57,14 @@ class SegmentationScores(evaluate.Metric):
         confusion = ConfusionMatrix(num_labels)
         for prediction, reference in zip(predictions, references, strict=True):
             labels = np.asarray(reference, dtype=np.int64)
-            confusion.add(np.asarray(prediction), np.where(labels == ignore_index, IGNORE_INDEX, labels))
-        per_class = {"iou": iou(confusion.counts), "accuracy": recall(confusion.counts), "f1": f1(confusion.counts)}
+            confusion.add(
+                np.asarray(prediction), np.where(labels == ignore_index, IGNORE_INDEX, labels)
+            )
+        per_class = {
+            "iou": iou(confusion.counts),
+            "accuracy": recall(confusion.counts),
+            "f1": f1(confusion.counts),
+        }
         return (
             {f"mean_{name}": mean_of_present(scores) for name, scores in per_class.items()}
             | {"overall_accuracy": accuracy(confusion.counts)}

@@ -16,12 +16,12 @@ from zlib import error as ZlibError
 from ...errors import InputError
 
 MAX_MEMBERS = 500_000
-"""Files in one zip. The largest archive of the benchmark holds some tens of thousands."""
+"""Largest number of files in a zip; the benchmark's largest archive has some tens of thousands."""
 MAX_FILE_BYTES = 8 * 2**30
-"""Size of one raw file once decompressed. The largest of the benchmark is below 1 GiB."""
+"""Largest decompressed size of a raw file; the benchmark's largest is below 1 GiB."""
 MAX_RATIO = 1100
-"""Decompressed over compressed bytes, of a member and of a whole zip: deflate cannot exceed 1032 (zlib's technical
-notes), so more means another method made for squeezing, or members that overlap."""
+"""Largest ratio of decompressed to compressed bytes, of a member and of a whole zip. Deflate cannot exceed 1032 (zlib's
+technical notes), so a larger ratio means a zip bomb or overlapping members."""
 
 _OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".rar", ".7z", ".zip")
 _OPEN_ZIPS = 8
@@ -32,7 +32,7 @@ class RawFile:
     """A file of the raw data: on disk, or a member of a zip.
 
     Attributes:
-        relative: Path below the raw folder with "/"; a zip counts as a folder called like the zip without its ending.
+        relative: Path below the raw folder with "/"; a zip counts as a folder with the zip's name without its ending.
         path: The file, or the zip that holds it.
         member: Name in the zip; None for a file on disk.
         size: Bytes, decompressed.
@@ -64,37 +64,44 @@ class RawFile:
         return PurePosixPath(self.name).suffix.lower()
 
     def read_bytes(self) -> bytes:
-        """The whole file, its checksum verified where a zip has one; `InputError` if it cannot be read."""
+        """Reads the whole file and verifies the checksum of a zip; raises `InputError` if it cannot be read."""
         try:
             if self.member is None:
                 return self.path.read_bytes()
-            content = io.BytesIO()  # by pieces: asked for all at once, zipfile holds the file three times
+            # in pieces, because zipfile would otherwise hold the file three times
+            content = io.BytesIO()
             with _zip(self.path).open(self.member) as stream:
                 shutil.copyfileobj(stream, content, 2**20)
             return content.getvalue()
         except READ_ERRORS as error:
-            raise InputError(f"{self} cannot be read ({error}); download or copy it again") from error
+            raise InputError(
+                f"{self} cannot be read ({error}); download or copy it again"
+            ) from error
 
     def modified(self) -> int:
         """When the file, or the zip that holds it, was changed last, in nanoseconds; raises as `read_bytes`."""
         try:
             return self.path.stat().st_mtime_ns
         except OSError as error:
-            raise InputError(f"{self} cannot be read ({error.strerror}); download or copy it again") from error
+            raise InputError(
+                f"{self} cannot be read ({error.strerror}); download or copy it again"
+            ) from error
 
     def stream(self) -> IO[bytes]:
-        """The file opened for reading by pieces, with random access; raises as `read_bytes`."""
+        """The file opened for reading in pieces, with random access; raises as `read_bytes`."""
         try:
             if self.member is None:
                 return self.path.open("rb")
             return _zip(self.path).open(self.member)
         except READ_ERRORS as error:
-            raise InputError(f"{self} cannot be read ({error}); download or copy it again") from error
+            raise InputError(
+                f"{self} cannot be read ({error}); download or copy it again"
+            ) from error
 
 
 READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, ZlibError, NotImplementedError, RuntimeError)
 JSON_ERRORS = (OSError, ValueError, RecursionError)
-"""What a JSON file raises that cannot be read, is none, or is nested deeper than Python follows."""
+"""Errors of JSON files that cannot be read, are not JSON, or are nested too deeply."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +121,16 @@ class RawFolder:
         """Lists a folder (or one zip).
 
         Raises:
-            InputError: nothing there; a zip that is damaged, encrypted, unsafe (paths that leave the archive) or a
-                bomb (`MAX_MEMBERS`, `MAX_FILE_BYTES`, `MAX_RATIO`).
+            InputError: The folder is missing, or a zip file is damaged, encrypted or unsafe: with paths that leave the
+                archive, or a bomb (`MAX_MEMBERS`, `MAX_FILE_BYTES`, `MAX_RATIO`).
         """
         path = Path(root)
         if path.is_file() and path.suffix.lower() == ".zip":
             return cls(path, tuple(sorted(_members(path, ""), key=_natural)))
         if not path.is_dir():
-            raise InputError(f"{path} is not a folder; name the folder that holds the downloaded archives")
+            raise InputError(
+                f"{path} is not a folder; name the folder that holds the downloaded archives"
+            )
         on_disk: list[RawFile] = []
         in_zips: list[RawFile] = []
         for file in _walk(path):
@@ -140,11 +149,11 @@ class RawFolder:
                 folder called images, at any depth.
 
         Returns:
-            In natural order. Of copies with the same folder, name and size (an archive beside its unpacked folder) the
-            one on disk.
+            In natural order. Of copies with the same folder, name and size (an archive beside its unpacked folder),
+            only the one on disk.
 
         Raises:
-            InputError: two files of different size match with the same last components.
+            InputError: Two files of different sizes match with the same last components.
         """
         wanted = pattern.split("/")
         found: dict[str, RawFile] = {}
@@ -161,7 +170,9 @@ class RawFolder:
 
     def other_archives(self) -> list[str]:
         """Archives that are not read in place (tar, rar, 7z, a zip within a zip)."""
-        return [entry.relative for entry in self.entries if entry.name.lower().endswith(_OTHER_ARCHIVES)]
+        return [
+            entry.relative for entry in self.entries if entry.name.lower().endswith(_OTHER_ARCHIVES)
+        ]
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -171,11 +182,11 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _members(path: Path, prefix: str) -> Iterable[RawFile]:
-    """The files of a zip, checked for what an attacker could do with them."""
+    """The files of a zip, checked for attacks."""
     try:
         infos = [info for info in _zip(path).infolist() if not info.is_dir()]
     except READ_ERRORS as error:
-        raise InputError(f"{path} is not a zip or is cut off ({error}); download it again") from error
+        raise InputError(f"{path} is cut off or not a zip ({error}); download it again") from error
     _check_members(path, infos)
     for info in infos:
         name = info.filename.replace("\\", "/")
@@ -184,7 +195,7 @@ def _members(path: Path, prefix: str) -> Iterable[RawFile]:
 
 
 def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
-    refuse = "it is not what the data set's authors publish: download it from them"
+    refuse = "this is not the archive of the data set's authors: download it from them"
     if len(infos) > MAX_MEMBERS:
         raise InputError(f"{path} holds {len(infos)} files, more than {MAX_MEMBERS}; {refuse}")
     names = {info.filename for info in infos}
@@ -193,17 +204,25 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     for info in infos:
         parts = info.filename.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", parts[0]):
-            raise InputError(f"{path} holds '{info.filename}', a path that leaves the archive; {refuse}")
+            raise InputError(
+                f"{path} holds '{info.filename}', a path that leaves the archive; {refuse}"
+            )
         if info.flag_bits & 0x1:
-            raise InputError(f"{path} is encrypted; unpack it with its password and name the folder")
-        if info.file_size > MAX_FILE_BYTES or info.file_size > MAX_RATIO * max(info.compress_size, 64):
+            raise InputError(
+                f"{path} is encrypted; unpack it with its password and name the folder"
+            )
+        if info.file_size > MAX_FILE_BYTES or info.file_size > MAX_RATIO * max(
+            info.compress_size, 64
+        ):
             raise InputError(
                 f"{path} holds '{info.filename}' of {info.file_size} bytes in {info.compress_size}, beyond the limits "
                 f"of {MAX_FILE_BYTES} bytes and {MAX_RATIO}:1; {refuse}"
             )
     total = sum(info.file_size for info in infos)
     if total > MAX_RATIO * max(path.stat().st_size, 64):
-        raise InputError(f"{path} would unpack to {total} bytes, more than {MAX_RATIO} times its size; {refuse}")
+        raise InputError(
+            f"{path} would unpack to {total} bytes, more than {MAX_RATIO} times its size; {refuse}"
+        )
 
 
 def _is_clutter(name: str) -> bool:
@@ -213,7 +232,10 @@ def _is_clutter(name: str) -> bool:
 
 def _natural(file: RawFile) -> list[tuple[int, str]]:
     """Sorts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.relative)]
+    return [
+        (int(part), "") if part.isdigit() else (-1, part)
+        for part in re.split(r"(\d+)", file.relative)
+    ]
 
 
 def _zip(path: Path) -> zipfile.ZipFile:

@@ -10,14 +10,15 @@ from huggingface_hub import DatasetCardData
 from ...data.image_files import read_image, read_mask
 from ...errors import InputError
 from ...files.outputs import staged
-from ...labels import IGNORE_INDEX
-from ..scenarios import BENCHMARKS, DOMAINS, Domain
+from ...labels import IGNORE_INDEX, LabelSet
+from ..domains import DOMAINS, Domain
+from ..scenarios import SCENARIOS
 from ..source_datasets import SourceDataset, get_dataset
 from .built import BUILD_FILE, read_build
-from .mosaic import COLUMNS, Block, draw_mosaic
+from .mosaic import COLUMNS, DomainPicture, draw_mosaic
 
 CARD_FILE, PICTURE_FILE = "README.md", "preview.png"
-_MARK = "<!-- written by crossearth build-dataset -->"
+MARK = "<!-- written by crossearth build-dataset -->"
 _HUB_LICENSES = {
     "CC BY 4.0": "cc-by-4.0",
     "CC BY-SA 4.0": "cc-by-sa-4.0",
@@ -41,15 +42,25 @@ def check_card(folder: Path, dataset: str, *, overwrite: bool) -> None:
             )
     card, picture = folder / CARD_FILE, folder / PICTURE_FILE
     if picture.exists() and not card.exists() and not overwrite:
-        raise InputError(f"{picture} would be replaced by that of the card; add --overwrite or name another folder")
-    if card.exists() and not overwrite and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"{card} was not written by a build; add --overwrite to replace it or name another folder")
+        raise InputError(
+            f"{picture} would be replaced by that of the card; add --overwrite or name another folder"
+        )
+    if (
+        card.exists()
+        and not overwrite
+        and MARK not in card.read_text(encoding="utf-8", errors="replace")
+    ):
+        raise InputError(
+            f"{card} was not written by a build; add --overwrite to replace it or name another folder"
+        )
 
 
 def write_card(folder: Path) -> None:
-    """Writes README.md and preview.png for all domains built in a folder; `InputError` where the disk refuses."""
+    """Writes README.md and preview.png for all domains built in a folder; raises `InputError` if the disk refuses."""
     builds = {
-        path.parent.name: read_build(path.parent) for name in DOMAINS if (path := folder / name / BUILD_FILE).is_file()
+        path.parent.name: read_build(path.parent)
+        for name in DOMAINS
+        if (path := folder / name / BUILD_FILE).is_file()
     }
     dataset = get_dataset(next(iter(builds.values()))["dataset"])
     with staged([folder / CARD_FILE, folder / PICTURE_FILE]) as (card, picture):
@@ -66,56 +77,80 @@ def card_text(dataset: SourceDataset, builds: Mapping[str, Mapping[str, Any]]) -
     """
     parts = [
         f"---\n{_card_data(dataset, builds).to_yaml()}\n---",
-        f"{_MARK}\n# {dataset.title}, as the CrossEarth benchmark uses it",
+        f"{MARK}\n# {dataset.title}, as the CrossEarth benchmark uses it",
         f"![Tiles of every domain with their labels]({PICTURE_FILE})",
         _usage(dataset, builds),
         *(_domain_section(DOMAINS[name], dataset, build) for name, build in builds.items()),
         _license_section(dataset),
-        f"## Citation\n\n```bibtex\n{dataset.citation}\n```" if dataset.citation else "",
-        _software_section(builds),
     ]
+    if dataset.citation:
+        parts.append(f"## Citation\n\n```bibtex\n{dataset.citation}\n```")
+    parts.append(_software_section(builds))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _card_data(dataset: SourceDataset, builds: Mapping[str, Mapping[str, Any]]) -> DatasetCardData:
-    known = _HUB_LICENSES.get(dataset.license)
     total = sum(facts["images"] for build in builds.values() for facts in build["splits"].values())
+    license_of_card: dict[str, Any] = {"license": _HUB_LICENSES.get(dataset.license)}
+    if license_of_card["license"] is None:
+        license_of_card = {
+            "license": "other",
+            "license_name": "see-card",
+            "license_link": dataset.homepage,
+        }
     return DatasetCardData(
-        license=known or "other",
-        license_name=None if known else "see-card",
-        license_link=None if known else dataset.homepage,
+        **license_of_card,
         pretty_name=f"{dataset.title} (CrossEarth benchmark)",
         task_categories=["image-segmentation"],
         task_ids=["semantic-segmentation"],
         tags=["remote-sensing", "earth-observation", "domain-generalization", "crossearth"],
-        size_categories=[next((text for limit, text in _SIZES if total < limit), "100K<n<1M")],
+        size_categories=[size_category(total)],
         configs=[_config(name, build) for name, build in builds.items()],
         dataset_info=[_info(name, build) for name, build in builds.items()],
     )
 
 
-def _config(name: str, build: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration; its description tells a build from another of the same place, name and size.
+def size_category(images: int) -> str:
+    """The Hub's name for data sets of this size."""
+    return next((text for limit, text in _SIZES if images < limit), "100K<n<1M")
 
-    `load_dataset` names its cache of a folder by this YAML alone, neither by the shards nor by their times.
+
+def _config(name: str, build: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration; its description distinguishes builds with the same place, name and size.
+
+    `load_dataset` names its cache of a folder only by this YAML, not by the shards or their times.
     """
     files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in build["splits"]]
-    return {"config_name": name, "description": f"fingerprint {build['fingerprint']}", "data_files": files}
+    return {
+        "config_name": name,
+        "description": f"fingerprint {build['fingerprint']}",
+        "data_files": files,
+    }
 
 
 def _info(name: str, build: Mapping[str, Any]) -> dict[str, Any]:
-    image: Any = "image" if build["plain_images"] else {"image": {"decode": False}}
+    columns = [
+        {"name": "image", "dtype": image_dtype(build)},
+        {"name": "label", "dtype": "image"},
+        {"name": "name", "dtype": "string"},
+    ]
+    return {"config_name": name, "features": columns, **split_sizes(build)}
+
+
+def image_dtype(build: Mapping[str, Any]) -> Any:
+    """Type of the column of images, as `dataset_info` states it."""
+    if build["plain_images"]:
+        return "image"
+    return {"image": {"decode": False}}
+
+
+def split_sizes(build: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows and bytes of the splits, as `dataset_info` states them."""
     splits = [
         {"name": split, "num_bytes": facts["bytes"], "num_examples": facts["images"]}
         for split, facts in build["splits"].items()
     ]
     return {
-        "config_name": name,
-        "features": [
-            {"name": "image", "dtype": image},
-            {"name": "label", "dtype": "image"},
-            {"name": "name", "dtype": "string"},
-        ],
         "splits": splits,
         "download_size": sum(shard["bytes"] for shard in build["shards"]),
         "dataset_size": sum(split["num_bytes"] for split in splits),
@@ -136,66 +171,77 @@ def _usage(dataset: SourceDataset, builds: Mapping[str, Mapping[str, Any]]) -> s
 
 
 def _domain_section(domain: Domain, dataset: SourceDataset, build: Mapping[str, Any]) -> str:
-    ours = {code for code, scenario in BENCHMARKS.items() if domain.name in (scenario.source, scenario.target)}
+    ours = {
+        code
+        for code, scenario in SCENARIOS.items()
+        if domain.name in (scenario.source, scenario.target)
+    }
+    tiles, distance = "images as published", "not stated"
+    if domain.tile:
+        tiles = f"{domain.tile} x {domain.tile} pixels"
+    if domain.ground_sampling_distance:
+        distance = f"{domain.ground_sampling_distance} m"
     facts = [
         f"- Images: {_image_counts(build)}",
         f"- Bands: {domain.bands}",
-        f"- Tiles: {f'{domain.tile} x {domain.tile} pixels' if domain.tile else 'images as published'}",
-        f"- Ground sampling distance: {domain.ground_sampling_distance or 'not stated'}"
-        + (" m" if domain.ground_sampling_distance else ""),
+        f"- Tiles: {tiles}",
+        f"- Ground sampling distance: {distance}",
         f"- Layout of the archives: {build['layout']} ({dataset.layout_source})",
         f"- Scenarios: {', '.join(sorted(ours)) or 'none'}",
         *(f"- Note: {note}" for note in (domain.note, *build["notes"]) if note),
     ]
     if build["incomplete"]:
-        facts.append(f"- **Incomplete**: {_missing(build)}. Scores on it are not those of the benchmark.")
+        facts.append(
+            f"- **Incomplete**: {_missing(build)}. Scores on it are not those of the benchmark."
+        )
     if not build["plain_images"]:
-        facts.append("- The images have more bits or bands than Pillow decodes: `image` comes as bytes for rasterio.")
-    return f"## {domain.name}\n\n" + "\n".join(facts) + "\n\n" + _class_table(domain, build)
+        facts.append(
+            "- The images have more bits or bands than Pillow decodes: `image` comes as bytes for rasterio."
+        )
+    return f"## {domain.name}\n\n" + "\n".join(facts) + "\n\n" + class_table(domain.labels, build)
 
 
 def _image_counts(build: Mapping[str, Any]) -> str:
     """'train 3456, test 450 (the benchmark counts 449)'."""
     counts = []
     for split, facts in build["splits"].items():
-        differs = facts["expected"] not in (None, facts["images"])
-        counts.append(
-            f"{split} {facts['images']}" + (f" (the benchmark counts {facts['expected']})" if differs else "")
-        )
+        count = f"{split} {facts['images']}"
+        if facts["expected"] not in (None, facts["images"]):
+            count += f" (the benchmark counts {facts['expected']})"
+        counts.append(count)
     return ", ".join(counts)
 
 
 def _missing(build: Mapping[str, Any]) -> str:
     unpaired = build["unpaired"]
+    counts = _image_counts(build)
     if unpaired:
-        gaps = [f"{len(unpaired)} images or labels are missing, the first: {unpaired[0]}"]
-    else:
-        gaps = []
-    return "; ".join([_image_counts(build), *gaps])
+        return f"{counts}; {len(unpaired)} images or labels are missing, the first: {unpaired[0]}"
+    return counts
 
 
-def _class_table(domain: Domain, build: Mapping[str, Any]) -> str:
+def class_table(label_set: LabelSet, build: Mapping[str, Any]) -> str:
     """Classes with color and share of the pixels of each split."""
     splits = build["splits"]
     lines = [
         ["id", "class", "color", *(f"pixels of {split}" for split in splits)],
         ["-", "-", "-", *("-:" for _ in splits)],
     ]
-    colors = [*("#{:02x}{:02x}{:02x}".format(*color) for color in domain.labels.colors), ""]
-    for index, (name, color) in enumerate(zip((*domain.labels.classes, "ignored"), colors, strict=True)):
-        shares = [
-            f"{facts['class_pixels'][name] / max(1, sum(facts['class_pixels'].values())):.2%}"
-            for facts in splits.values()
-        ]
-        lines.append([str(index) if color else str(IGNORE_INDEX), name, color and f"`{color}`", *shares])
+    rows = [
+        (index, name, "`#{:02x}{:02x}{:02x}`".format(*color))
+        for index, (name, color) in enumerate(zip(label_set.classes, label_set.colors, strict=True))
+    ]
+    for index, name, color in (*rows, (IGNORE_INDEX, "ignored", "")):
+        pixels = [facts["class_pixels"] for facts in splits.values()]
+        shares = [f"{counts[name] / max(1, sum(counts.values())):.2%}" for counts in pixels]
+        lines.append([str(index), name, color, *shares])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _license_section(dataset: SourceDataset) -> str:
+    source = ""
     if dataset.license_source:
         source = f" (read in: {dataset.license_source})"
-    else:
-        source = ""
     sharing = {
         True: "It allows passing the images on under its terms.",
         False: "It does not allow passing the images on: keep repositories with them private.",
@@ -210,22 +256,35 @@ def _software_section(builds: Mapping[str, Mapping[str, Any]]) -> str:
         + ", ".join(f"{package} {version}" for package, version in build["software"].items())
         for name, build in builds.items()
     ]
-    return "## How it was built\n\n" + "\n".join([*lines, "", "More in the file build.json of each domain."])
+    return "## How it was built\n\n" + "\n".join(
+        [*lines, "", "More in the file build.json of each domain."]
+    )
 
 
-def _block(folder: Path, build: Mapping[str, Any]) -> Block:
+def _block(folder: Path, build: Mapping[str, Any]) -> DomainPicture:
     """Tiles spread evenly over the domain's last split, which is the one that scores are made on."""
     domain = DOMAINS[build["domain"]]
     split = list(build["splits"])[-1]
     shards = [shard for shard in build["shards"] if shard["split"] == split]
-    tiles = []
-    for record in _spread(folder, shards):
-        image, _ = read_image(record["image"]["bytes"], record["name"])
-        tiles.append((image, read_mask(record["label"]["bytes"], record["name"])))
-    return Block(f"{domain.name}  ({domain.bands}), {split}", domain.labels, tiles)
+    return DomainPicture(
+        f"{domain.name}  ({domain.bands}), {split}", domain.labels, spread_tiles(folder, shards)
+    )
 
 
-def _spread(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def spread_tiles(
+    folder: Path, shards: Sequence[Mapping[str, Any]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images in RGB and label maps at even distances over shards."""
+    return [
+        (
+            read_image(record["image"]["bytes"], record["name"])[0],
+            read_mask(record["label"]["bytes"], record["name"]),
+        )
+        for record in _spread_records(folder, shards)
+    ]
+
+
+def _spread_records(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Up to `COLUMNS` records at even distances over shards."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 

@@ -16,7 +16,9 @@ _STRIP = 512
 
 
 def palette_ids(
-    file: RawFile, palette: Mapping[Color, int], repair: Callable[[np.ndarray], np.ndarray] | None = None
+    file: RawFile,
+    palette: Mapping[Color, int],
+    repair: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """(H, W) uint8 ids of a label file in color.
 
@@ -26,7 +28,8 @@ def palette_ids(
         repair: From (h, W, 3) uint8 to the same with a known defect put right.
 
     Raises:
-        InputError: another kind of file; colors outside the palette, with their number and the first of them.
+        InputError: The file is of another kind, or it has colors outside of the palette; the message gives their number
+            and the first of them.
     """
     table = _color_table(tuple(sorted(palette.items())))
 
@@ -37,7 +40,9 @@ def palette_ids(
             codes |= values[..., band]
         return table[codes]
 
-    strips = ((row, values if repair is None else repair(values)) for row, values in label_strips(file, 3))
+    strips = label_strips(file, 3)
+    if repair is not None:
+        strips = ((row, repair(values)) for row, values in strips)
     return _converted(file, strips, look_up, "colors", _listed(palette))
 
 
@@ -49,7 +54,8 @@ def mapped_ids(file: RawFile, table: Mapping[int, int]) -> np.ndarray:
         table: Id of every number that may occur, 255 for ignored ones.
 
     Raises:
-        InputError: another kind of file; numbers that are not in the table, with their count and the first of them.
+        InputError: The file is of another kind, or it has numbers that are not in the table; the message gives their
+            count and the first of them.
     """
     lookup = np.full(256, _UNKNOWN, np.uint8)
     lookup[list(table)] = list(table.values())
@@ -64,7 +70,7 @@ def _converted(
     what: str,
     known: str,
 ) -> np.ndarray:
-    """(H, W) ids of all strips; `InputError` if some are `_UNKNOWN`."""
+    """(H, W) ids of all strips; raises `InputError` if some are `_UNKNOWN`."""
     parts, unknown, first = [], 0, ""
     for row, values in strips:
         parts.append(look_up(values))
@@ -85,7 +91,7 @@ def _listed(values: Mapping[Any, int]) -> str:
 
 
 def label_strips(file: RawFile, bands: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, (h, W, bands) uint8) from top to bottom; `InputError` for another number of bands or type."""
+    """(first row, (h, W, bands) uint8) from top to bottom; raises `InputError` for another number of bands or type."""
     with open_raster(file) as raster:
         if raster.bands != bands or raster.dtype != np.uint8:
             raise InputError(

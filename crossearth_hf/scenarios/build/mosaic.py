@@ -18,8 +18,8 @@ _BLOCK = 2 * _TILE + _GAP
 
 
 @dataclass(frozen=True)
-class Block:
-    """What the picture shows of one domain.
+class DomainPicture:
+    """The part of the picture for one domain.
 
     Attributes:
         title: Line above the tiles.
@@ -32,7 +32,7 @@ class Block:
     tiles: Sequence[tuple[np.ndarray, np.ndarray]]
 
 
-def draw_mosaic(blocks: Sequence[Block]) -> Image.Image:
+def draw_mosaic(blocks: Sequence[DomainPicture]) -> Image.Image:
     """Draws blocks below one another: images, below them their labels, then the legend; RGB, 1,214 pixels wide."""
     legends = [Legend(_entries(block), _WIDTH, _FONT_SIZE) for block in blocks]
     heights = [_title_height() + _BLOCK + legend.height + 2 * MARGIN for legend in legends]
@@ -44,7 +44,10 @@ def draw_mosaic(blocks: Sequence[Block]) -> Image.Image:
         for column, (image, labels) in enumerate(block.tiles[:COLUMNS]):
             left = MARGIN + column * (_TILE + _GAP)
             page.paste(_square(image, Image.Resampling.LANCZOS), (left, top + _title_height()))
-            page.paste(_square(_painted(labels, block.label_set)), (left, top + _title_height() + _TILE + _GAP))
+            page.paste(
+                _square(_painted(labels, block.label_set)),
+                (left, top + _title_height() + _TILE + _GAP),
+            )
         legend.draw(page, top + _title_height() + _BLOCK + MARGIN)
         top += height
     return page
@@ -54,7 +57,9 @@ def _title_height() -> int:
     return round(1.6 * _TITLE_SIZE)
 
 
-def _square(pixels: np.ndarray, resampling: Image.Resampling = Image.Resampling.NEAREST) -> Image.Image:
+def _square(
+    pixels: np.ndarray, resampling: Image.Resampling = Image.Resampling.NEAREST
+) -> Image.Image:
     """The middle square of (H, W, 3) pixels at the size of a tile."""
     height, width = pixels.shape[:2]
     side = min(height, width)
@@ -69,7 +74,7 @@ def _painted(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
     return painted
 
 
-def _entries(block: Block) -> list[tuple[Color, str]]:
+def _entries(block: DomainPicture) -> list[tuple[Color, str]]:
     entries = [
         (color, name.replace("_", " "))
         for name, color in zip(block.label_set.classes, block.label_set.colors, strict=True)

@@ -1,4 +1,4 @@
-"""What a build will write, known before the long work: tiles, shards, counts that must agree with the benchmark's."""
+"""The plan of a build, made before the long work: tiles, shards, and counts that must match the benchmark's."""
 
 import hashlib
 import json
@@ -16,15 +16,16 @@ import numpy as np
 
 from ...errors import InputError
 from ...progress import progress_bar
-from ..scenarios import VERSION, Domain
-from ..source_datasets import get_dataset
+from ..domains import Domain
+from ..scenarios import VERSION
+from ..source_datasets import PROCESSED_HOMEPAGE, get_dataset
 from .archives import RawFile
 from .pairs import DomainSource, RawPair
 from .rasters import LABEL_OPTIONS, PNG_OPTIONS, Header, read_header
-from .tiling import Window, windows
+from .tiling import Tile, windows
 
 SHARD_PIXELS = 2**27
-"""Pixels of images in a shard, more only where one image has: three Potsdam images or 128 of LoveDA, some 200 MB."""
+"""Pixels of images in a shard, unless one image has more: three of Potsdam or 128 of LoveDA, about 200 MB."""
 
 _ENDING = {signal.SIGINT, signal.SIGTERM}
 _FEW = 16  # headers that are read before processes have started
@@ -37,7 +38,7 @@ class PlannedImage:
 
     pair: RawPair
     size: tuple[int, int]
-    tiles: tuple[Window, ...]
+    tiles: tuple[Tile, ...]
 
     @property
     def is_whole(self) -> bool:
@@ -60,7 +61,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """A domain's build.
 
     Attributes:
@@ -118,34 +119,37 @@ def read_headers(sources: Iterable[DomainSource], workers: int) -> dict[RawFile,
 
 
 def process_context() -> Any:
-    """How processes start: forked where the system can, for importing torch anew takes seconds."""
-    return multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    """How processes start: forked if the system can, because importing torch again takes seconds."""
+    method = "spawn"
+    if "fork" in multiprocessing.get_all_start_methods():
+        method = "fork"
+    return multiprocessing.get_context(method)
 
 
 @contextmanager
 def worker_pool(
     workers: int, start: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes, each begun by `start(*arguments)`; Ctrl-C may end it at any moment.
+    """A pool of processes, each started with `start(*arguments)`; Ctrl-C may end it at any moment.
 
-    The processes leave Ctrl-C, which a terminal sends to them too, to this one, and print nothing when they are ended.
+    A terminal sends Ctrl-C to all processes; the pool's processes ignore it, and print nothing when they are ended.
     """
     pool = ProcessPoolExecutor(workers, process_context(), _begin, (start, arguments))
     try:
-        with _held_signals():  # a process that is just forked would take them as this one does
+        with _held_signals():  # a freshly forked process would handle them like this one
             pool.submit(int)
         yield pool
     finally:
         try:
             pool.shutdown(cancel_futures=True)
-        except RuntimeError:  # interrupted before the thread was started that would end the processes
+        except RuntimeError:  # interrupted before the thread that ends the processes was started
             for process in multiprocessing.active_children():
                 process.terminate()
 
 
 @contextmanager
 def _held_signals() -> Iterator[None]:
-    """Signals that end a job come after the block."""
+    """Delays signals that end a job until after the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -167,8 +171,12 @@ def _begin(start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> N
 
 
 def plan_domain(
-    domain: Domain, source: DomainSource, headers: Mapping[RawFile, Header], *, allow_incomplete: bool
-) -> Plan:
+    domain: Domain,
+    source: DomainSource,
+    headers: Mapping[RawFile, Header],
+    *,
+    allow_incomplete: bool,
+) -> BuildPlan:
     """Plans a domain from its raw files' names and image headers.
 
     Args:
@@ -178,7 +186,8 @@ def plan_domain(
         allow_incomplete: Whether fewer images than the benchmark counts, and images without a partner, are accepted.
 
     Raises:
-        InputError: missing partners or other counts than the benchmark's, with the likely cause; images of mixed kinds.
+        InputError: Partners are missing, the counts differ from those of the benchmark, or images are of mixed kinds.
+            The message gives the likely cause.
     """
     is_plain = _check_kinds(source, headers)
     sizes = [headers[pair.image].size for pair in source.pairs]
@@ -187,12 +196,14 @@ def plan_domain(
         for pair, size in zip(source.pairs, sizes, strict=True)
     ]
     shards = tuple(_shards(images))
-    plan = Plan(domain, source, shards, is_plain, incomplete=False)
-    differences = list(_differences(domain, plan.counts))
+    plan = BuildPlan(domain, source, shards, is_plain, incomplete=False)
+    differences = list(_differences(domain, plan.counts, source.splits or tuple(domain.counts)))
     surplus = [text for text, is_surplus in differences if is_surplus]
     if surplus or ((differences or source.unpaired) and not allow_incomplete):
         raise InputError(_mismatch(domain, source, surplus or [text for text, _ in differences]))
-    return Plan(domain, source, shards, is_plain, incomplete=bool(differences or source.unpaired))
+    return BuildPlan(
+        domain, source, shards, is_plain, incomplete=bool(differences or source.unpaired)
+    )
 
 
 def check_found(domain: Domain, source: DomainSource) -> None:
@@ -204,19 +215,29 @@ def check_found(domain: Domain, source: DomainSource) -> None:
             cause = f"; {source.unpaired[0]}"
         else:
             cause = ""
+        if dataset.processed:
+            wanted += f" from {dataset.homepage}, or {dataset.processed} from {PROCESSED_HOMEPAGE}"
+        else:
+            wanted += f" from {dataset.homepage}"
+        keys = f"{domain.name}.test.images=FOLDER and {domain.name}.test.labels=FOLDER"
         raise InputError(
-            f"no pair of image and label for {domain.name} in the raw folder{cause}: download {wanted} from "
-            f"{dataset.homepage}, or choose other --domains"
+            f"no pair of image and label for {domain.name} in the raw folder{cause}: download {wanted}, choose other "
+            f"--domains, or name folders with --path {keys}"
         )
 
 
 def _check_kinds(source: DomainSource, headers: Mapping[RawFile, Header]) -> bool:
-    """Whether all images are plain, as `Plan` says; raises `InputError` if some are and some are not."""
+    """Whether all images are plain, as `BuildPlan` says; raises `InputError` if some are and some are not."""
     first = source.pairs[0].image
     for pair in source.pairs:
         if _is_plain(source, headers[pair.image]) != _is_plain(source, headers[first]):
-            kinds = [f"{file} has {headers[file].bands} bands of {headers[file].dtype}" for file in (pair.image, first)]
-            raise InputError(f"{' and '.join(kinds)}; the images of a domain are of one kind: download both again")
+            kinds = [
+                f"{file} has {headers[file].bands} bands of {headers[file].dtype}"
+                for file in (pair.image, first)
+            ]
+            raise InputError(
+                f"{' and '.join(kinds)}; the images of a domain are of one kind: download both again"
+            )
     return _is_plain(source, headers[first])
 
 
@@ -243,9 +264,13 @@ def _shards(images: Sequence[PlannedImage]) -> Iterator[Shard]:
             yield Shard(split, f"{split}-{index:05d}-of-{len(groups):05d}.parquet", tuple(group))
 
 
-def _differences(domain: Domain, counts: dict[str, int]) -> Iterator[tuple[str, bool]]:
-    """A phrase for each split whose count is not the benchmark's, and whether it has too many."""
+def _differences(
+    domain: Domain, counts: dict[str, int], splits: Sequence[str]
+) -> Iterator[tuple[str, bool]]:
+    """A phrase for each of the splits whose count is not the benchmark's, and whether it has too many."""
     for split, expected in domain.counts.items():
+        if split not in splits:
+            continue
         count = counts.get(split, 0)
         if expected is not None and count not in (expected, domain.archive_counts.get(split)):
             yield f"{split} has {count} images where the benchmark has {expected}", count > expected
@@ -260,7 +285,6 @@ def _mismatch(domain: Domain, source: DomainSource, differences: list[str]) -> s
             more = ""
         cause = f"{source.unpaired[0]}{more}"
     else:
-        cause = (
-            f"an archive of {', '.join(get_dataset(domain.dataset).archives)} may be missing, cut off or another one"
-        )
+        archives = ", ".join(get_dataset(domain.dataset).archives)
+        cause = f"an archive of {archives} may be missing, cut off or another one"
     return f"{domain.name}: {what} ({cause}); complete the download, or add --allow-incomplete to build what is there"

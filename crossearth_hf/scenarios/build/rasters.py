@@ -1,6 +1,6 @@
-"""Raw pixels to the bit: every band and type, by windows, from files and members of zips; and encoded again.
+"""Exact raw pixels of all bands and types, by windows, from files and members of zips; and their encoding.
 
-`raster.scene.Scene` shows a raster as 8-bit RGB; here nothing is stretched, chosen or masked.
+`raster.scene.Scene` reads a raster as 8-bit RGB; here nothing is stretched, chosen or masked.
 """
 
 import io
@@ -32,7 +32,10 @@ LABEL_OPTIONS = {"compress_level": 6}
 """Of label maps, which do repeat: 2 ms a tile, a quarter smaller than at level 1."""
 
 _PLAIN_MODES = {"L": 1, "RGB": 3}
-_PNG_END, _TAIL = b"IEND\xaeB`\x82", 1024  # the last chunk; some programs write a few bytes behind it
+_PNG_END, _TAIL = (
+    b"IEND\xaeB`\x82",
+    1024,
+)  # the last chunk; some programs write a few bytes behind it
 _MAX_PIXELS = 2**31
 _NEAR = 2**16  # bytes
 _OPTIONS = {
@@ -66,15 +69,21 @@ class RawRaster:
         """(height, width) in pixels."""
         return self.grid.height, self.grid.width
 
-    def read(self, row: int, col: int, height: int, width: int, bands: tuple[int, ...] | None = None) -> np.ndarray:
+    def read(
+        self, row: int, col: int, height: int, width: int, bands: tuple[int, ...] | None = None
+    ) -> np.ndarray:
         """(height, width, bands) values of a window; `InputError` on damaged data or a band that is not there."""
         if bands is not None and max(bands) > self.bands:
-            raise InputError(f"{self.name} has {self.bands} bands, no band {max(bands)}; check the raw file")
+            raise InputError(
+                f"{self.name} has {self.bands} bands, no band {max(bands)}; check the raw file"
+            )
         try:
             window = Window(col, row, width, height)
-            values = self._source.read(list(bands) if bands else None, window=window)
+            values = self._source.read(bands and list(bands), window=window)
         except GDAL_ERRORS as error:
-            raise InputError(f"{self.name} is damaged or cut off ({error}); download or copy it again") from error
+            raise InputError(
+                f"{self.name} is damaged or cut off ({error}); download or copy it again"
+            ) from error
         return values.transpose(1, 2, 0)
 
 
@@ -85,10 +94,10 @@ def open_raster(file: RawFile, content: bytes | None = None) -> Iterator[RawRast
 
     Args:
         file: The raw file.
-        content: Its bytes, where they are at hand already.
+        content: Its bytes, if they have been read already.
 
     Raises:
-        InputError: not an image of these kinds, damaged, or larger than 2^31 pixels.
+        InputError: The file is not an image of these kinds, it is damaged, or it is larger than 2^31 pixels.
     """
     if content is None and file.member is not None:
         content = file.read_bytes()
@@ -96,7 +105,9 @@ def open_raster(file: RawFile, content: bytes | None = None) -> Iterator[RawRast
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with _opened(file, content) as source:
             if source.width * source.height > _MAX_PIXELS or source.count == 0:
-                raise InputError(f"{file} is {source.width}x{source.height} pixels, which no raw image of this set is")
+                raise InputError(
+                    f"{file} is {source.width}x{source.height} pixels, which no raw image of this set is"
+                )
             dtype = np.dtype(source.dtypes[0])
             yield RawRaster(str(file), Grid.of(source), source.count, dtype, source.driver, source)
 
@@ -109,7 +120,9 @@ def _opened(file: RawFile, content: bytes | None) -> Iterator[Any]:
         if content is None:
             content = file.read_bytes()
         if _PNG_END not in content[-_TAIL:]:  # GDAL reads black where a PNG breaks off
-            raise InputError(f"{file} is damaged or cut off (it has no end); download or copy it again")
+            raise InputError(
+                f"{file} is damaged or cut off (it has no end); download or copy it again"
+            )
     with ExitStack() as stack:
         try:
             if content is None:
@@ -117,7 +130,9 @@ def _opened(file: RawFile, content: bytes | None) -> Iterator[Any]:
             else:
                 source = stack.enter_context(MemoryFile(content)).open(driver=driver)
         except GDAL_ERRORS as error:
-            raise InputError(f"{file} cannot be read as an image ({error}); download or copy it again") from error
+            raise InputError(
+                f"{file} cannot be read as an image ({error}); download or copy it again"
+            ) from error
         yield stack.enter_context(source)
 
 
@@ -127,13 +142,15 @@ def _driver(file: RawFile, content: bytes | None) -> str:
             content = stream.read(SIGNATURE_BYTES)
     driver = raster_driver(content)
     if driver is None:
-        raise InputError(f"{file} cannot be read as an image (no TIFF, PNG or JPEG); download or copy it again")
+        raise InputError(
+            f"{file} cannot be read as an image (no TIFF, PNG or JPEG); download or copy it again"
+        )
     return driver
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an image without its pixels: (height, width), number of bands, type of the values."""
+    """The header of an image: (height, width), number of bands, type of the values."""
 
     size: tuple[int, int]
     bands: int
@@ -149,7 +166,11 @@ def read_header(file: RawFile) -> Header:
                 with Image.open(stream) as image:
                     # Pillow takes 16-bit color for 8-bit; only its decoder's name tells.
                     if image.mode in _PLAIN_MODES and "16" not in str(image.tile):
-                        return Header((image.height, image.width), _PLAIN_MODES[image.mode], np.dtype(np.uint8))
+                        return Header(
+                            (image.height, image.width),
+                            _PLAIN_MODES[image.mode],
+                            np.dtype(np.uint8),
+                        )
     except (*READ_ERRORS, SyntaxError, Image.DecompressionBombError):
         pass  # Pillow does not know every TIFF
     with open_raster(file) as raster:
@@ -157,22 +178,35 @@ def read_header(file: RawFile) -> Header:
 
 
 def _starts_with_header(head: bytes) -> bool:
-    """Whether no TIFF directory lies far behind the start, where a zip would be decompressed twice to reach it."""
+    """Whether a TIFF's directory lies near the start; otherwise a zip would be decompressed twice to reach it."""
     order = {b"II": "little", b"MM": "big"}.get(head[:2])
     return order is None or int.from_bytes(head[4:8], order) < _NEAR  # type: ignore[arg-type]
 
 
 def encode_image(pixels: np.ndarray) -> tuple[bytes, str]:
-    """(H, W, bands) values -> the bytes of an image file that gives them back to the bit, and its ending.
+    """(H, W, bands) values -> the bytes of a lossless image file, and its ending.
 
     PNG for 8-bit gray and RGB; Deflate-compressed TIFF for everything else, with all bands as plain samples (Pillow and
     `datasets.Image` cannot decode every such TIFF: read it with rasterio).
     """
     height, width, bands = pixels.shape
-    if pixels.dtype == np.uint8 and bands in (1, 3):
-        return _png(pixels[..., 0] if bands == 1 else pixels, PNG_OPTIONS), ".png"
-    profile = {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": pixels.dtype}
-    options = {"compress": "deflate", "interleave": "pixel", "photometric": "MINISBLACK", "alpha": "NO"}
+    if pixels.dtype == np.uint8 and bands == 1:
+        return _png(pixels[..., 0], PNG_OPTIONS), ".png"
+    if pixels.dtype == np.uint8 and bands == 3:
+        return _png(pixels, PNG_OPTIONS), ".png"
+    profile = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": bands,
+        "dtype": pixels.dtype,
+    }
+    options = {
+        "compress": "deflate",
+        "interleave": "pixel",
+        "photometric": "MINISBLACK",
+        "alpha": "NO",
+    }
     with warnings.catch_warnings(), MemoryFile() as memory:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with memory.open(**profile, **options) as target:

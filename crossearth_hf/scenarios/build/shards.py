@@ -1,10 +1,10 @@
-"""Parquet shards of images and label maps: by several processes, each shard whole or not there, resumable per shard."""
+"""Parquet shards of images and label maps, written by several processes; each shard is complete or absent."""
 
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -13,19 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from ...data.record_values import PIXEL_SIZE_COLUMN
 from ...errors import InputError
 from ...files.digests import file_sha256
-from ...labels import IGNORE_INDEX
+from ...labels import IGNORE_INDEX, LabelSet
 from ...progress import progress_bar
 from .archives import JSON_ERRORS
-from .plan import Plan, PlannedImage, Shard, process_context, worker_pool
+from .plan import BuildPlan, PlannedImage, Shard, process_context, worker_pool
 from .rasters import encode_image, encode_labels, open_raster
 
 ROW_GROUP_BYTES = 16 * 2**20
-"""Encoded bytes in a row group, at least: what a stream reads at a time and a random access has to decompress."""
+"""Least encoded bytes in a row group, the unit of streaming and of random access."""
 
 _POLL_SECONDS = 0.2
 _KEPT_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+_Row = tuple[dict[str, Any], np.ndarray]
 
 
 class _StopError(Exception):
@@ -55,8 +59,10 @@ class ShardRecord:
     class_pixels: list[int]
 
 
-def features(is_plain: bool) -> Any:
+def features(is_plain: bool, *, with_pixel_size: bool = False) -> Any:
     """The columns as `datasets.Features`; images beyond 8-bit gray and RGB are handed out as bytes, undecoded.
+
+    With `with_pixel_size` there is a column for meters on the ground per pixel, which may be unknown.
 
     Raises:
         InputError: `datasets` is missing.
@@ -64,15 +70,56 @@ def features(is_plain: bool) -> Any:
     try:
         import datasets  # noqa: PLC0415
     except ImportError as error:
-        raise InputError("a build needs the package 'datasets'; install it with pip install datasets") from error
+        raise InputError(
+            "a build needs the package 'datasets'; install it with pip install datasets"
+        ) from error
     if is_plain:
         image = datasets.Image()
     else:
         image = datasets.Image(decode=False)
-    return datasets.Features({"image": image, "label": datasets.Image(), "name": datasets.Value("string")})
+    columns = {"image": image, "label": datasets.Image(), "name": datasets.Value("string")}
+    if with_pixel_size:
+        columns[PIXEL_SIZE_COLUMN] = datasets.Value("float64")
+    return datasets.Features(columns)
 
 
-def build_shards(plan: Plan, folder: Path, workers: int) -> list[ShardRecord]:
+@dataclass(frozen=True)
+class Written:
+    """Counts of a Parquet file: rows, bytes of images, labels and names, and (256,) pixels of every id."""
+
+    rows: int
+    content_bytes: int
+    pixels: np.ndarray
+
+
+def write_rows(path: Path, rows: Iterable[_Row], schema: Any) -> Written:
+    """Writes rows, each with its (256,) pixels of every id, as a Parquet file; raises `OSError` if the disk refuses."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    pixels, number, content, pending = np.zeros(256, np.int64), 0, 0, 0
+    group: list[dict[str, Any]] = []
+    # PNG and JPEG are already compressed.
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        for row, counts in rows:
+            group.append(row)
+            pixels += counts
+            size = len(row["image"]["bytes"]) + len(row["label"]["bytes"]) + len(row["name"])
+            number, content, pending = number + 1, content + size, pending + size
+            if pending >= ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group, pending = [], 0
+        if group:
+            writer.write_table(pa.Table.from_pylist(group, schema))
+    return Written(number, content, pixels)
+
+
+def class_pixels(pixels: np.ndarray, label_set: LabelSet) -> list[int]:
+    """Pixels of each class, then of ignored ones, of (256,) pixels of every id."""
+    return [int(pixels[index]) for index in (*range(len(label_set.classes)), IGNORE_INDEX)]
+
+
+def build_shards(plan: BuildPlan, folder: Path, workers: int) -> list[ShardRecord]:
     """Writes the shards that `folder` lacks.
 
     Args:
@@ -81,7 +128,7 @@ def build_shards(plan: Plan, folder: Path, workers: int) -> list[ShardRecord]:
         workers: Processes; 1 works in this one.
 
     Raises:
-        InputError: a raw file that cannot be used, a full disk. Finished shards stay.
+        InputError: A raw file cannot be used, or the disk is full. Finished shards stay.
     """
     for name in ("data", "records"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -98,7 +145,7 @@ def build_shards(plan: Plan, folder: Path, workers: int) -> list[ShardRecord]:
     return [record for shard in plan.shards if (record := _record(folder, shard)) is not None]
 
 
-def _in_processes(plan: Plan, folder: Path, todo: list[int], workers: int, bar: Any) -> None:
+def _in_processes(plan: BuildPlan, folder: Path, todo: list[int], workers: int, bar: Any) -> None:
     """Shards by a pool of processes, with one bar for all."""
     context = process_context()
     tiles, stop = context.Value("q", 0), context.Event()
@@ -122,7 +169,7 @@ def _in_processes(plan: Plan, folder: Path, todo: list[int], workers: int, bar: 
 
 @dataclass(frozen=True)
 class _Worker:
-    plan: Plan
+    plan: BuildPlan
     folder: Path
     on_tile: Callable[[], object]
 
@@ -130,7 +177,7 @@ class _Worker:
 _worker: _Worker | None = None  # of this process, if the pool started it
 
 
-def _start_worker(plan: Plan, folder: Path, tiles: Any, stop: Any, parent: int) -> None:
+def _start_worker(plan: BuildPlan, folder: Path, tiles: Any, stop: Any, parent: int) -> None:
     global _worker  # noqa: PLW0603 - the way in which a pool hands state to its processes
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -144,7 +191,7 @@ def _start_worker(plan: Plan, folder: Path, tiles: Any, stop: Any, parent: int) 
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent was killed, which tells nobody."""
+    """Ends this process after its parent was killed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -155,33 +202,18 @@ def _work(index: int) -> None:
         _write_shard(_worker.plan, _worker.plan.shards[index], _worker.folder, _worker.on_tile)
 
 
-def _write_shard(plan: Plan, shard: Shard, folder: Path, on_tile: Callable[[], object]) -> None:
-    """Writes a shard under a passing name, then gives it its own; then its record, which makes it finished."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    schema = features(plan.is_plain).arrow_schema
+def _write_shard(
+    plan: BuildPlan, shard: Shard, folder: Path, on_tile: Callable[[], object]
+) -> None:
+    """Writes a shard under a temporary name, renames it, and then writes its record, which marks it as finished."""
     stage = folder / "records" / f"{shard.file}.{os.getpid()}"
-    pixels, content, pending = np.zeros(256, np.int64), 0, 0
-    rows: list[dict[str, Any]] = []
     try:
-        # PNG and JPEG do not shrink any more.
-        with pq.ParquetWriter(stage, schema, compression="none", use_dictionary=False) as writer:
-            for image in shard.images:
-                for row, counts in _rows(plan, image):
-                    on_tile()
-                    rows.append(row)
-                    pixels += counts
-                    size = len(row["image"]["bytes"]) + len(row["label"]["bytes"]) + len(row["name"])
-                    content, pending = content + size, pending + size
-                    if pending >= ROW_GROUP_BYTES:
-                        writer.write_table(pa.Table.from_pylist(rows, schema))
-                        rows, pending = [], 0
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-        classes = [int(pixels[index]) for index in (*range(len(plan.domain.labels.classes)), IGNORE_INDEX)]
+        rows = (row for image in shard.images for row in _counted(_rows(plan, image), on_tile))
+        written = write_rows(stage, rows, features(plan.is_plain).arrow_schema)
+        classes = class_pixels(written.pixels, plan.domain.labels)
+        size, content = stage.stat().st_size, written.content_bytes
         record = ShardRecord(
-            shard.split, shard.file, shard.rows, stage.stat().st_size, content, file_sha256(stage), classes
+            shard.split, shard.file, shard.rows, size, content, file_sha256(stage), classes
         )
         os.replace(stage, folder / "data" / shard.file)
         _write_json(folder / "records" / f"{shard.file}.json", vars(record))
@@ -194,7 +226,14 @@ def _write_shard(plan: Plan, shard: Shard, folder: Path, on_tile: Callable[[], o
         stage.unlink(missing_ok=True)
 
 
-def _rows(plan: Plan, image: PlannedImage) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def _counted(rows: Iterator[_Row], on_tile: Callable[[], object]) -> Iterator[_Row]:
+    """The same rows; each is told before it is handed on."""
+    for row in rows:
+        on_tile()
+        yield row
+
+
+def _rows(plan: BuildPlan, image: PlannedImage) -> Iterator[_Row]:
     """The rows of an image, each with its (256,) pixels per id."""
     pair = image.pair
     labels = plan.source.labels(pair)
@@ -203,7 +242,9 @@ def _rows(plan: Plan, image: PlannedImage) -> Iterator[tuple[dict[str, Any], np.
             f"{pair.image} is {image.size[1]}x{image.size[0]} pixels and its label {pair.label} "
             f"{labels.shape[1]}x{labels.shape[0]}; an image and its label must have the same size: download both again"
         )
-    for (row, col, height, width), (content, suffix) in zip(image.tiles, _encoded_tiles(plan, image), strict=True):
+    for (row, col, height, width), (content, suffix) in zip(
+        image.tiles, _encoded_tiles(plan, image), strict=True
+    ):
         if image.is_whole:
             name = pair.name
         else:
@@ -211,17 +252,19 @@ def _rows(plan: Plan, image: PlannedImage) -> Iterator[tuple[dict[str, Any], np.
         tile = np.ascontiguousarray(labels[row : row + height, col : col + width])
         counts = np.bincount(tile.ravel(), minlength=256)
         plan.domain.labels.check(np.flatnonzero(counts), str(pair.label))
-        yield (
-            {
-                "image": {"bytes": content, "path": name + suffix},
-                "label": {"bytes": encode_labels(tile), "path": name + ".png"},
-                "name": name,
-            },
-            counts,
-        )
+        yield row_of(name, content, suffix, tile), counts
 
 
-def _encoded_tiles(plan: Plan, image: PlannedImage) -> Iterator[tuple[bytes, str]]:
+def row_of(name: str, content: bytes, suffix: str, labels: np.ndarray) -> dict[str, Any]:
+    """A row of an image's bytes and its (H, W) uint8 ids."""
+    return {
+        "image": {"bytes": content, "path": name + suffix},
+        "label": {"bytes": encode_labels(labels), "path": name + ".png"},
+        "name": name,
+    }
+
+
+def _encoded_tiles(plan: BuildPlan, image: PlannedImage) -> Iterator[tuple[bytes, str]]:
     """Bytes and ending of every tile of an image."""
     file, bands = image.pair.image, plan.source.bands
     keep = image.is_whole and bands is None and file.suffix in _KEPT_SUFFIXES
@@ -231,12 +274,12 @@ def _encoded_tiles(plan: Plan, image: PlannedImage) -> Iterator[tuple[bytes, str
         content = None
     with open_raster(file, content) as raster:
         if content is not None:
-            raster.read(0, 0, *raster.size)  # what cannot be decoded must not be passed on
+            raster.read(0, 0, *raster.size)  # refuses images that cannot be decoded
             yield content, file.suffix
             return
         rows = {row: height for row, _, height, _ in image.tiles}
         for row, height in rows.items():
-            band = raster.read(row, 0, height, image.size[1], bands)  # one row of tiles: files are stored by rows
+            band = raster.read(row, 0, height, image.size[1], bands)  # files are stored by rows
             for _, col, _, width in (tile for tile in image.tiles if tile[0] == row):
                 yield encode_image(band[:, col : col + width])
 
@@ -244,7 +287,9 @@ def _encoded_tiles(plan: Plan, image: PlannedImage) -> Iterator[tuple[bytes, str
 def _record(folder: Path, shard: Shard) -> ShardRecord | None:
     """The record of a finished shard; None if it has to be written."""
     try:
-        record = ShardRecord(**json.loads((folder / "records" / f"{shard.file}.json").read_text(encoding="utf-8")))
+        record = ShardRecord(
+            **json.loads((folder / "records" / f"{shard.file}.json").read_text(encoding="utf-8"))
+        )
         if (folder / "data" / shard.file).stat().st_size == record.bytes:
             return record
         return None
@@ -253,7 +298,7 @@ def _record(folder: Path, shard: Shard) -> ShardRecord | None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Deletes what a killed run had begun."""
+    """Deletes unfinished files of a killed run."""
     for path in (folder / "records").iterdir():
         if path.suffix != ".json":
             path.unlink()

@@ -1,4 +1,4 @@
-"""What values the label files of a domain hold, before the first one is used: encodings are detected, never guessed."""
+"""Counts the values in the label files of a domain before any is used: encodings are detected, never guessed."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,17 +7,19 @@ import numpy as np
 
 from ...errors import InputError
 from ...progress import progress_bar
-from ..scenarios import Domain
+from ..domains import Domain
 from .archives import RawFile
 from .pairs import DomainSource, RawPair
 from .rasters import open_raster
 
-_BINARY_LIMIT = 0.5  # roads and buildings cover a few percent of the published sets, nowhere near a half
+_BINARY_LIMIT = (
+    0.5  # roads and buildings cover a few percent of the published sets, nowhere near a half
+)
 _UNKNOWN = 254
 
 
 def mask_values(file: RawFile) -> np.ndarray:
-    """(H, W) uint8 of a label file with one band, or with equal ones; `InputError` for any other."""
+    """(H, W) uint8 of a label file with one band, or with equal ones; raises `InputError` for any other."""
     with open_raster(file) as raster:
         first, *others = raster.read(0, 0, *raster.size).transpose(2, 0, 1)  # (bands, H, W)
     if first.dtype != np.uint8 or any((band != first).any() for band in others):
@@ -38,15 +40,15 @@ def count_values(pairs: Sequence[RawPair], domain: Domain) -> np.ndarray:
 
 
 def foreground_value(counts: np.ndarray, domain: Domain) -> int:
-    """The value of the foreground in a binary set: 255 beside 0, or 1 beside 0.
+    """The value of the foreground in a binary set: 255 or 1; the background is 0.
 
     Args:
         counts: (256,) pixels per value over the whole set.
         domain: Named in messages.
 
     Raises:
-        InputError: other values, only one of them, or a foreground of more than half of all pixels, which means that
-            the values are swapped.
+        InputError: There are other values or only one of them, or the foreground has more than half of all pixels,
+            which means that the values are swapped.
     """
     values = np.flatnonzero(counts).tolist()
     if values not in ([0, 255], [0, 1]):
@@ -82,7 +84,10 @@ def binary_source(
 
 def two_values(foreground: int) -> tuple[int, ...]:
     """Table for `table_ids`: 0 is class 0, `foreground` class 1, all other values none."""
-    return tuple(1 if value == foreground else 0 if value == 0 else _UNKNOWN for value in range(256))
+    table = [_UNKNOWN] * 256
+    table[0] = 0
+    table[foreground] = 1
+    return tuple(table)
 
 
 def threshold(level: int) -> tuple[int, ...]:
@@ -103,4 +108,7 @@ def table_ids(pair: RawPair, table: tuple[int, ...]) -> np.ndarray:
 
 
 def _listed(values: Sequence[int]) -> str:
-    return f"{', '.join(map(str, values[:8]))}{' and others' if len(values) > 8 else ''}"
+    first = ", ".join(map(str, values[:8]))
+    if len(values) > 8:
+        return f"{first} and others"
+    return first

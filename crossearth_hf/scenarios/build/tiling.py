@@ -1,8 +1,8 @@
-"""Where tiles lie in an image."""
+"""Places of tiles in an image."""
 
 from math import ceil
 
-Window = tuple[int, int, int, int]
+Tile = tuple[int, int, int, int]
 """Row, column, height and width in pixels."""
 
 
@@ -11,8 +11,8 @@ def starts(length: int, tile: int) -> list[int]:
     return [min(index * tile, max(length - tile, 0)) for index in range(ceil(length / tile))]
 
 
-def windows(height: int, width: int, tile: int | None) -> list[Window]:
-    """Tiles of an image, row by row; the whole image where `tile` is None.
+def windows(height: int, width: int, tile: int | None) -> list[Tile]:
+    """Tiles of an image, row by row; the whole image if `tile` is None.
 
     The rule of mmsegmentation's converters for Potsdam and Vaihingen: they step by the tile's side whatever their
     --stride_size says, shift the last row and column to the border, and overwrite the duplicates that this makes.
@@ -21,5 +21,7 @@ def windows(height: int, width: int, tile: int | None) -> list[Window]:
     if tile is None:
         return [(0, 0, height, width)]
     return [
-        (row, col, min(tile, height), min(tile, width)) for row in starts(height, tile) for col in starts(width, tile)
+        (row, col, min(tile, height), min(tile, width))
+        for row in starts(height, tile)
+        for col in starts(width, tile)
     ]

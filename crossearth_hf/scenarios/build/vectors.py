@@ -17,7 +17,10 @@ from ...raster.grid import Grid
 from .archives import JSON_ERRORS, RawFile
 
 _LONGITUDE_LATITUDE = "OGC:CRS84"  # GeoJSON without a "crs" member (RFC 7946)
-_WHOLE = {"LineString": "MultiLineString", "Polygon": "MultiPolygon"}  # part -> collection of such parts
+_WHOLE = {
+    "LineString": "MultiLineString",
+    "Polygon": "MultiPolygon",
+}  # part -> collection of such parts
 
 Geometry = dict[str, Any]
 
@@ -32,26 +35,41 @@ def read_geometries(file: RawFile, kind: str, grid: Grid) -> list[Geometry]:
         grid: Of the image that the labels belong to.
 
     Raises:
-        InputError: no GeoJSON, shapes of another kind, no georeference of the image, shapes that all miss the image.
+        InputError: The file is not GeoJSON, its shapes are of another kind or all outside of the image, or the image
+            has no georeference.
     """
     content = file.read_bytes().strip()
     if not content:
         return []
     if grid.crs is None or grid.transform.is_identity:
-        raise InputError(f"the image of {file} has no georeference, which its labels need; download the image again")
+        raise InputError(
+            f"the image of {file} has no georeference, which its labels need; download the image again"
+        )
     try:
         data = json.loads(content)
         crs = _crs(data)
-        shapes = [part for feature in data["features"] for part in _parts(feature.get("geometry"), kind)]
+        shapes = [
+            part for feature in data["features"] for part in _parts(feature.get("geometry"), kind)
+        ]
         if shapes:
             moved = transform_geom(crs, grid.crs, shapes)
         else:
             moved = []
         inside = [_touches(shape, grid) for shape in moved]
-    except (*JSON_ERRORS, KeyError, TypeError, IndexError, AttributeError, CRSError, *GDAL_ERRORS) as error:
+    except (
+        *JSON_ERRORS,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        CRSError,
+        *GDAL_ERRORS,
+    ) as error:
         raise InputError(f"{file} is no GeoJSON of {kind}s ({error}); download it again") from error
     if moved and not any(inside):
-        raise InputError(f"the shapes of {file} all lie outside its image; the two do not belong together")
+        raise InputError(
+            f"the shapes of {file} all lie outside its image; the two do not belong together"
+        )
     return moved
 
 
@@ -78,21 +96,29 @@ def burn_lines(shapes: list[Geometry], grid: Grid, distance: float) -> np.ndarra
         else:
             lines = shape["coordinates"]
         for line in lines:
-            points = np.array([~grid.transform @ tuple(point[:2]) for point in line])  # (N, 2) column, row
+            # (N, 2) column, row
+            points = np.array([~grid.transform @ tuple(point[:2]) for point in line])
             for start, end in pairwise(points):
                 _burn_segment(drawn, start, end, np.array(sides), distance)
     return drawn
 
 
-def _burn_segment(drawn: np.ndarray, start: np.ndarray, end: np.ndarray, sides: np.ndarray, distance: float) -> None:
+def _burn_segment(
+    drawn: np.ndarray, start: np.ndarray, end: np.ndarray, sides: np.ndarray, distance: float
+) -> None:
     """Marks the pixels near one segment, given in (column, row); `sides` are a pixel's meters across and down."""
     reach = distance / sides
     first = np.floor(np.minimum(start, end) - reach).astype(int).clip(0)
-    last = np.ceil(np.maximum(start, end) + reach).astype(int).clip(max=(drawn.shape[1], drawn.shape[0]))
+    last = (
+        np.ceil(np.maximum(start, end) + reach)
+        .astype(int)
+        .clip(max=(drawn.shape[1], drawn.shape[0]))
+    )
     if (last <= first).any():
         return
     cols, rows = np.arange(first[0], last[0]) + 0.5, np.arange(first[1], last[1]) + 0.5
-    x, y = np.meshgrid((cols - start[0]) * sides[0], (rows - start[1]) * sides[1])  # meters from the start
+    # meters from the start
+    x, y = np.meshgrid((cols - start[0]) * sides[0], (rows - start[1]) * sides[1])
     along = (end - start) * sides
     length = float(along @ along)
     if length == 0:
@@ -104,8 +130,10 @@ def _burn_segment(drawn: np.ndarray, start: np.ndarray, end: np.ndarray, sides: 
 
 
 def _crs(data: dict[str, Any]) -> CRS:
-    named = data.get("crs")
-    return CRS.from_user_input(named["properties"]["name"] if named else _LONGITUDE_LATITUDE)
+    name, named = _LONGITUDE_LATITUDE, data.get("crs")
+    if named:
+        name = named["properties"]["name"]
+    return CRS.from_user_input(name)
 
 
 def _parts(geometry: Geometry | None, kind: str) -> Iterator[Geometry]:

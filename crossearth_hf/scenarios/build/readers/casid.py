@@ -10,28 +10,25 @@ Labels start at 0 by the authors' check, at 1 by their description: the base is 
 from collections.abc import Mapping
 from functools import partial
 from glob import escape
-from types import MappingProxyType
 
 import numpy as np
 
 from ....errors import InputError
-from ...scenarios import Domain
+from ...domains import Domain
 from ..archives import RawFile, RawFolder
 from ..label_values import mapped_ids
-from ..pairs import DomainSource, RawPair, by_key, paired
+from ..pairs import DomainSource, RawPair, by_key, paired, stem
 from ..survey import count_values
 
-PATHS: Mapping[str, str] = MappingProxyType(
-    {
-        name: f"folder or zip of the {climate} climate, with all_train and all_test"
-        for name, climate in (
-            ("casid_sub", "subtropical monsoon"),
-            ("casid_tem", "temperate monsoon"),
-            ("casid_tms", "tropical monsoon"),
-            ("casid_trf", "tropical rainforest"),
-        )
-    }
-)
+PATHS: Mapping[str, str] = {
+    name: f"folder or zip of the {climate} climate, with all_train and all_test"
+    for name, climate in (
+        ("casid_sub", "subtropical monsoon"),
+        ("casid_tem", "temperate monsoon"),
+        ("casid_tms", "tropical monsoon"),
+        ("casid_trf", "tropical rainforest"),
+    )
+}
 _PARTS = {"all_train": "train", "all_test": "test"}
 _BASES = (0, 1)
 
@@ -41,10 +38,11 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
     pairs: tuple[RawPair, ...] = ()
     unpaired: tuple[str, ...] = ()
     for part, split in _PARTS.items():
-        images = by_key(_files(raw, domain, paths, f"{part}/image/*.png"), lambda file: file.stem)
-        labels = by_key(
-            _files(raw, domain, paths, f"{part}/label/*-label.png"), lambda file: file.stem.removesuffix("-label")
-        )
+        images = by_key(_files(raw, domain, paths, f"{part}/image/*.png"), stem)
+        # The authors' archive has the ids of one climate's tests in a folder of their own.
+        files = _files(raw, domain, paths, f"{part}/label_id/*.png")
+        files = files or _files(raw, domain, paths, f"{part}/label/*-label.png")
+        labels = by_key(files, lambda file: file.stem.removesuffix("-label"))
         found, lonely = paired(images, labels, split)
         pairs, unpaired = pairs + found, unpaired + lonely
     if pairs:
@@ -64,7 +62,7 @@ def label_base(counts: np.ndarray, domain: Domain) -> int:
     """The number of the first class, 0 or 1, told by the only values that decide it: 0 and the number of classes.
 
     Raises:
-        InputError: both or none of the two occur, or values beyond them.
+        InputError: Both numbers occur, neither occurs, or there are values beyond them.
     """
     values, last = np.flatnonzero(counts).tolist(), len(domain.labels.classes)
     fitting = [base for base in _BASES if all(base <= value < base + last for value in values)]
@@ -84,12 +82,18 @@ def _labels(pair: RawPair, base: int, classes: int) -> np.ndarray:
     return mapped_ids(pair.label, {base + index: index for index in range(classes)})
 
 
-def _files(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder], pattern: str) -> list[RawFile]:
-    """Files of a climate: where `--path` says, else in the folders whose name tells the climate."""
+def _files(
+    raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder], pattern: str
+) -> list[RawFile]:
+    """Files of a climate: in the folder of `--path`, else in folders with the name of the climate."""
     if domain.name in paths:
         return paths[domain.name].files(pattern)
     depth = -len(pattern.split("/"))
-    folders = {entry.relative.split("/")[depth - 1] for entry in raw.entries if entry.relative.count("/") >= -depth}
+    folders = {
+        entry.relative.split("/")[depth - 1]
+        for entry in raw.entries
+        if entry.relative.count("/") >= -depth
+    }
     named = sorted(folder for folder in folders if climate(folder) == domain.name)
     return [file for folder in named for file in raw.files(f"{escape(folder)}/{pattern}")]
 

@@ -1,16 +1,19 @@
-"""What the two ISPRS data sets share: the colors of their label files and how these become ids."""
+"""Common parts of the two ISPRS data sets: the colors of their label files and the conversion to ids."""
 
 from functools import partial
 
 import numpy as np
 
 from ....labels import IGNORE_INDEX, LabelSet, get_label_set
-from ...scenarios import Domain
+from ...domains import Domain
 from ..label_values import Color, palette_ids
 from ..pairs import RawPair
 
 _BOUNDARY: Color = (0, 0, 0)
-_MERGED = {"low_vegetation": "vegetation", "tree": "vegetation"}  # ISPRS class -> class of the set "rescue"
+_MERGED = {
+    "low_vegetation": "vegetation",
+    "tree": "vegetation",
+}  # ISPRS class -> class of the set "rescue"
 _LEVEL = 128
 
 
@@ -20,22 +23,25 @@ def isprs_palette(label_set: LabelSet) -> dict[Color, int]:
     Black marks the boundaries of objects in the eroded ("noBoundary") files: ignored.
     """
     isprs = get_label_set("isprs")
-    names = {name: name if name in label_set.classes else _MERGED[name] for name in isprs.classes}
-    ids = {color: label_set.label2id[names[name]] for name, color in zip(isprs.classes, isprs.colors, strict=True)}
-    return {**ids, _BOUNDARY: IGNORE_INDEX}
+    ids: dict[Color, int] = {}
+    for name, color in zip(isprs.classes, isprs.colors, strict=True):
+        if name not in label_set.classes:
+            name = _MERGED[name]
+        ids[color] = label_set.label2id[name]
+    ids[_BOUNDARY] = IGNORE_INDEX
+    return ids
 
 
 def isprs_labels(pair: RawPair, domain: Domain, defective: frozenset[str]) -> np.ndarray:
     """(H, W) uint8 ids of a pair; label files of the pairs in `defective` are rounded to pure colors first."""
+    repair = None
     if pair.name in defective:
         repair = to_pure_colors
-    else:
-        repair = None
     return palette_ids(pair.label, isprs_palette(domain.labels), repair)
 
 
 def to_pure_colors(values: np.ndarray) -> np.ndarray:
-    """Every channel of (H, W, 3) uint8 to the nearer of 0 and 255, of which all published colors are made."""
+    """Rounds every channel of (H, W, 3) uint8 to 0 or 255, because all published colors consist of these."""
     return np.where(values >= _LEVEL, np.uint8(255), np.uint8(0))
 
 

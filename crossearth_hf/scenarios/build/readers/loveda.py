@@ -2,33 +2,34 @@
 
 from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 
 from ....labels import IGNORE_INDEX
-from ...scenarios import Domain
+from ...domains import Domain
 from ..archives import RawFolder
 from ..label_values import mapped_ids
-from ..pairs import DomainSource, RawPair, by_key, paired
+from ..pairs import DomainSource, RawPair, found_pairs
 
-PATHS: Mapping[str, str] = MappingProxyType({})
+PATHS: Mapping[str, str] = {}
 _PARTS = {"Train": "train", "Val": "test"}  # the labels of Test are not published
 
 
 def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> DomainSource:
     """Images and masks of the domain's scene type."""
     scene = {"loveda_urban": "Urban", "loveda_rural": "Rural"}[domain.name]
-    pairs: tuple[RawPair, ...] = ()
-    unpaired: tuple[str, ...] = ()
-    for part, split in _PARTS.items():
-        images = by_key(raw.files(f"{part}/{scene}/images_png/*.png"), lambda file: file.stem)
-        masks = by_key(raw.files(f"{part}/{scene}/masks_png/*.png"), lambda file: file.stem)
-        found, lonely = paired(images, masks, split)
-        pairs, unpaired = pairs + found, unpaired + lonely
-    return DomainSource(pairs, partial(_labels, classes=len(domain.labels.classes)), unpaired=unpaired)
+    patterns = {
+        split: (f"{part}/{scene}/images_png/*.png", f"{part}/{scene}/masks_png/*.png")
+        for part, split in _PARTS.items()
+    }
+    pairs, unpaired = found_pairs(raw, patterns)
+    return DomainSource(
+        pairs, partial(_labels, classes=len(domain.labels.classes)), unpaired=unpaired
+    )
 
 
 def _labels(pair: RawPair, classes: int) -> np.ndarray:
     """Published: 0 without data, then the classes from 1."""
-    return mapped_ids(pair.label, {0: IGNORE_INDEX, **{index + 1: index for index in range(classes)}})
+    return mapped_ids(
+        pair.label, {0: IGNORE_INDEX, **{index + 1: index for index in range(classes)}}
+    )

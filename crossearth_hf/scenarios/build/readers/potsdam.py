@@ -1,15 +1,19 @@
-"""ISPRS Potsdam: 38 orthophotos of 6000 x 6000 pixels at 5 cm, as RGB and as infrared-red-green."""
+"""ISPRS Potsdam: 38 orthophotos of 6000 x 6000 pixels at 5 cm, as RGB and as infrared-red-green.
+
+Beside the contest's archives: `img_dir/{train,val}` with `ann_dir/{train,val}` below a folder called RGB or IRRG, in
+the five classes shared with RescueNet, as CrossEarth's authors publish them (Potsdam_Res).
+"""
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
-from ...scenarios import Domain
+from ...domains import Domain
 from ..archives import RawFile, RawFolder
-from ..pairs import DomainSource, by_key, listed
+from ..pairs import DomainSource, RawPair, by_key, listed, paired
+from ..processed import id_source, with_part
 from .isprs import label_reader
 
-PATHS: Mapping[str, str] = MappingProxyType({})
+PATHS: Mapping[str, str] = {}
 
 # Rows and columns of the 24 tiles whose labels the contest gave to its participants, and of the 14 that it kept: as
 # listed in torchgeo (torchgeo/datasets/potsdam.py) and mmsegmentation (tools/dataset_converters/potsdam.py).
@@ -18,7 +22,11 @@ _COLUMNS = {
     "test": {2: (13, 14), 3: (13, 14), 4: (13, 15), 5: (13, 15), 6: (13, 15), 7: (13, 13)},
 }
 SPLITS = {
-    split: [f"{row}_{column}" for row, (first, last) in rows.items() for column in range(first, last + 1)]
+    split: [
+        f"{row}_{column}"
+        for row, (first, last) in rows.items()
+        for column in range(first, last + 1)
+    ]
     for split, rows in _COLUMNS.items()
 }
 
@@ -35,6 +43,8 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
         bands = "RGB"
     images = by_key(raw.files(f"top_potsdam_*_{bands}.tif"), _tile)
     labels = by_key(raw.files("top_potsdam_*_label_noBoundary.tif"), _tile)
+    if not images and domain.label_set == "rescue":
+        return _processed(raw, domain, bands)
     pairs, unpaired = listed(SPLITS, images, labels)
     return DomainSource(
         pairs=pairs,
@@ -46,6 +56,23 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
             "keeps; so do we.",
         ),
     )
+
+
+def _processed(raw: RawFolder, domain: Domain, bands: str) -> DomainSource:
+    """Tiles that are cut and relabeled: 1 to 5, 0 without a label."""
+    pairs: tuple[RawPair, ...] = ()
+    unpaired: tuple[str, ...] = ()
+    other = {"RGB": "IRRG", "IRRG": "RGB"}[bands]
+    for part, split in (("train", "train"), ("val", "test")):
+        images, labels = (
+            by_key(with_part(raw.entries, bands, other, f"{kind}/{part}"), lambda file: file.stem)
+            for kind in ("img_dir", "ann_dir")
+        )
+        found, lonely = paired(images, labels, split)
+        pairs, unpaired = pairs + found, unpaired + lonely
+    if not pairs and raw.files("img_dir/train/*"):
+        unpaired = (f"no folder above img_dir is called {bands}, so that the bands are not known",)
+    return id_source(pairs, unpaired, domain)
 
 
 def _tile(file: RawFile) -> str | None:

@@ -14,23 +14,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 
 from ....labels import IGNORE_INDEX
-from ...scenarios import Domain
+from ...domains import Domain
 from ..archives import RawFile, RawFolder
 from ..pairs import DomainSource, RawPair, by_key, paired
 from ..rasters import open_raster
 from ..vectors import burn_lines, burn_polygons, read_geometries
 
-PATHS: Mapping[str, str] = MappingProxyType(
-    {
-        "images": "folder or zip of the chips, names with AOI_N_CITY and imgN, such as PS-RGB_AOI_2_Vegas_img1.tif",
-        "labels": "folder or zip of their GeoJSON files, with the same parts in their names",
-    }
-)
+PATHS: Mapping[str, str] = {
+    "images": "folder or zip of the chips, names with AOI_N_CITY and imgN, such as PS-RGB_AOI_2_Vegas_img1.tif",
+    "labels": "folder or zip of their GeoJSON files, with the same parts in their names",
+}
 CITIES = ("AOI_2_Vegas", "AOI_3_Paris", "AOI_4_Shanghai", "AOI_5_Khartoum")
 ROAD_DISTANCE = 2.0
 """Meters from the center line to the edge of a road."""
@@ -38,7 +35,7 @@ ROAD_DISTANCE = 2.0
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where images and labels lie, patterns in order of preference, and what shapes the labels are."""
+    """Patterns of images and labels in order of preference, and the kind of shapes in the labels."""
 
     images: str
     labels: tuple[str, ...]
@@ -49,7 +46,9 @@ _LAYOUTS = {
     "spacenet_road": _Layout(
         "PS-RGB/*.tif", ("geojson_roads/*.geojson", "geojson_roads_speed/*.geojson"), "LineString"
     ),
-    "spacenet_building": _Layout("RGB-PanSharpen/*.tif", ("geojson/buildings/*.geojson",), "Polygon"),
+    "spacenet_building": _Layout(
+        "RGB-PanSharpen/*.tif", ("geojson/buildings/*.geojson",), "Polygon"
+    ),
 }
 
 
@@ -59,20 +58,22 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
     images = _chips(paths, "images", raw, (layout.images,), ".tif")
     labels = _chips(paths, "labels", raw, layout.labels, ".geojson")
     unlabeled = len(images.keys() - labels.keys())
-    pairs, unpaired = paired({key: file for key, file in images.items() if key in labels}, labels, "test")
+    pairs, unpaired = paired(
+        {key: file for key, file in images.items() if key in labels}, labels, "test"
+    )
     found = {pair.name.rsplit("_", 1)[0] for pair in pairs}
-    missing = tuple(f"no labeled chip of {city}" for city in CITIES if city not in found)
+    if pairs:
+        unpaired += tuple(f"no labeled chip of {city}" for city in CITIES if city not in found)
+    notes = []
     if unlabeled:
-        notes = [f"{unlabeled} chips without a label file are left out"]
-    else:
-        notes = []
+        notes.append(f"{unlabeled} chips without a label file are left out")
     if layout.kind == "LineString":
         notes.append(f"roads are drawn {2 * ROAD_DISTANCE:g} m wide around their center lines")
     notes.append("pixels without image, 0 in all bands, are ignored")
     return DomainSource(
         pairs,
         partial(_labels, kind=layout.kind),
-        unpaired=unpaired + (missing if pairs else ()),
+        unpaired=unpaired,
         layout="assumed",
         notes=tuple(notes),
     )
@@ -81,7 +82,7 @@ def read(raw: RawFolder, domain: Domain, paths: Mapping[str, RawFolder]) -> Doma
 def _chips(
     paths: Mapping[str, RawFolder], key: str, raw: RawFolder, patterns: tuple[str, ...], suffix: str
 ) -> dict[str, RawFile]:
-    """Files by city and number, such as AOI_2_Vegas_img1: where `--path` says, else by the first pattern that finds."""
+    """Files by city and number, such as AOI_2_Vegas_img1: from `--path`, else by the first matching pattern."""
     if key in paths:
         return by_key(paths[key].files(f"*{suffix}"), _chip)
     for pattern in patterns:

@@ -2,20 +2,24 @@
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
-from ...scenarios import Domain
+from ...domains import Domain
 from ..archives import RawFile, RawFolder
 from ..pairs import DomainSource, by_key, listed
 from .isprs import label_reader
 
-PATHS: Mapping[str, str] = MappingProxyType({})
+PATHS: Mapping[str, str] = {}
 
 # The 16 areas whose labels the contest gave to its participants, and the 17 that it kept: as listed in torchgeo
 # (torchgeo/datasets/vaihingen.py) and mmsegmentation (tools/dataset_converters/vaihingen.py).
 SPLITS = {
-    "train": [f"area{number}" for number in (1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30, 32, 34, 37)],
-    "test": [f"area{number}" for number in (2, 4, 6, 8, 10, 12, 14, 16, 20, 22, 24, 27, 29, 31, 33, 35, 38)],
+    "train": [
+        f"area{number}" for number in (1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30, 32, 34, 37)
+    ],
+    "test": [
+        f"area{number}"
+        for number in (2, 4, 6, 8, 10, 12, 14, 16, 20, 22, 24, 27, 29, 31, 33, 35, 38)
+    ],
 }
 
 

@@ -1,0 +1,50 @@
+"""Tiles that become one map: a virtual raster beside the map while the job lasts."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import InputError
+from ..files.outputs import check_output
+from ..raster.tiles import TILES_MARK, mosaic_vrt
+from .kept_parts import unfinished_parts
+from .one_scene import SUFFIXES
+
+
+@contextmanager
+def tiles_as_one(tiles: Sequence[str], map_path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A virtual raster of tiles, hidden beside their map; it stays as long as the map is unfinished.
+
+    Args:
+        tiles: Rasters on this machine, as `mosaic_vrt` takes them.
+        map_path: The map to write.
+
+    Raises:
+        InputError: The tiles cannot be joined (see `mosaic_vrt`), the map cannot be written, or another file is in
+            place of the VRT.
+    """
+    target = check_output(map_path, SUFFIXES["labels"], overwrite=True)
+    place = target.with_name(f".{target.name}.tiles.vrt")
+    text = mosaic_vrt(tiles)
+    before = _text(place)
+    if before is not None and TILES_MARK not in before:
+        raise InputError(
+            f"{place} is in the place of a working file; move it away, or choose another name for the map"
+        )
+    if before != text:  # an interrupted job goes on only if the file is the same
+        place.write_text(text, encoding="utf-8")
+    try:
+        yield place
+    finally:
+        if not unfinished_parts(target).exists():
+            place.unlink(missing_ok=True)
+
+
+def _text(path: Path) -> str | None:
+    """The text of a file; None if there is none, "" if it is no text."""
+    if not os.path.lexists(path):
+        return None
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8")
+    return ""

@@ -1,0 +1,105 @@
+"""The training and validation data of a run, checked and summarized before training; batches of its crops."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..data import Source, all_images, load_sources
+from ..data.label_counts import count_labels
+from ..data.labeled_images import LabeledImage
+from ..data.validation_split import hold_out
+from ..labels import LabelSet
+from .augmentation import TrainingCrops
+from .config import TrainConfig
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Data of a run.
+
+    Attributes:
+        sources: Training data.
+        unlabeled: Training data without labels.
+        eval_images: Images that are scored during the run.
+    """
+
+    sources: list[Source]
+    unlabeled: list[Source]
+    eval_images: list[LabeledImage]
+
+
+def load_data(
+    config: TrainConfig,
+    label_set: LabelSet,
+    folder: RunFolder,
+    tell: Callable[[str], object] | None,
+) -> RunData:
+    """Loads the images of a run; its folder gets a list of the images held out for validation.
+
+    Args:
+        config: The run.
+        label_set: Its classes.
+        folder: Folder of the run.
+        tell: Takes lines for a person, such as tables of the classes; None in all processes but the main one.
+
+    Raises:
+        InputError: The data do not fit, or hold nothing to learn or to score.
+    """
+    options: dict[str, Any] = {
+        "reading": config.reading,
+        "mask_values": config.mask_values or None,
+        "mask_offset": config.mask_offset,
+        "tell": tell,
+    }
+    sources = load_sources(config.train_data, label_set, labeled=config.needs_labels, **options)
+    unlabeled = load_sources(config.unlabeled_data, label_set, labeled=False, **options)
+    scored, images = "eval_data", all_images(load_sources(config.eval_data, label_set, **options))
+    if config.validation_fraction:
+        split = hold_out(config.train_data, sources, config.validation_fraction, config.seed)
+        sources, scored, images = split.train, "validation data", all_images([split.validation])
+        if tell is not None:
+            tell(split.line)
+            folder.write_split(split.record)
+    if config.needs_labels:
+        explained = config.mask_values or config.mask_offset
+        _tell_labels("train_data", sources, label_set, tell, counts_from_zero=not explained)
+        if images:
+            _tell_labels(scored, [images], label_set, tell)
+    return RunData(sources, unlabeled, images)
+
+
+def _tell_labels(
+    what: str,
+    sources: Sequence[Source],
+    label_set: LabelSet,
+    tell: Callable[[str], object] | None,
+    *,
+    counts_from_zero: bool = False,
+) -> None:
+    """Checks the labels of the images and tells their counts.
+
+    Raises:
+        InputError: The labels hold nothing to learn or to score, or their values look misread.
+    """
+    counts = count_labels(sources)
+    counts.check(what, label_set.classes, label_set)
+    if counts_from_zero:
+        counts.check_from_zero(what, label_set)
+        counts.check_black_and_white(what, label_set)
+    if tell is not None:
+        tell(counts.table(what, label_set))
+
+
+def batches_from(first: int, crops: TrainingCrops, config: TrainConfig) -> DataLoader:
+    """Batches of the crops from number `first` on, in their order."""
+    return DataLoader(
+        crops,
+        config.per_device_train_batch_size,
+        sampler=range(first, len(crops)),
+        num_workers=config.dataloader_num_workers,
+        generator=torch.Generator(),  # so that it draws nothing from the global one
+    )
