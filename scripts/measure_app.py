@@ -26,8 +26,18 @@ def main() -> None:
     """Starts a server, uploads different scenes one after the other, prints a line each."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--uploads", metavar="N", type=int, default=50, help="default: 50")
-    parser.add_argument("--size", metavar="N", type=int, default=2048, help="side of a scene in pixels (default: 2048)")
-    parser.add_argument("--mixed", action="store_true", help="sizes, types, formats, tabs, cancelled and bad requests")
+    parser.add_argument(
+        "--size",
+        metavar="N",
+        type=int,
+        default=2048,
+        help="side of a scene in pixels (default: 2048)",
+    )
+    parser.add_argument(
+        "--mixed",
+        action="store_true",
+        help="sizes, types, formats, tabs, cancelled and bad requests",
+    )
     parser.add_argument("--port", metavar="N", type=int, default=7899, help="default: 7899")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server ends too
@@ -42,7 +52,9 @@ def main() -> None:
                 upload = _mixed if arguments.mixed else _upload
                 seconds = upload(client, Path(folder), number, arguments.size)
                 now, peak = (_memory(server.pid, field) for field in ("VmRSS", "VmHWM"))
-                print(f"upload {number + 1}: {seconds:.1f} s, {now} MiB, peak {peak} MiB", flush=True)
+                print(
+                    f"upload {number + 1}: {seconds:.1f} s, {now} MiB, peak {peak} MiB", flush=True
+                )
         finally:
             server.terminate()
             server.wait()
@@ -52,7 +64,12 @@ def _connect(url: str, folder: Path, server: subprocess.Popen) -> Client:
     """A client of the server, once it answers."""
     while server.poll() is None:
         try:
-            return Client(url, download_files=str(folder / "downloads"), verbose=False, httpx_kwargs={"timeout": 600})
+            return Client(
+                url,
+                download_files=str(folder / "downloads"),
+                verbose=False,
+                httpx_kwargs={"timeout": 600},
+            )
         except Exception:  # whatever httpx makes of a port on which nobody listens yet
             time.sleep(1)
     raise SystemExit("the server did not start")
@@ -61,7 +78,9 @@ def _connect(url: str, folder: Path, server: subprocess.Popen) -> Client:
 def _upload(client: Client, folder: Path, number: int, size: int) -> float:
     """Seconds from the upload of a new scene to the downloaded map."""
     domain = ("temperate-summer", "desert-city", "tropical-town")[number % 3]
-    image, labels = write_scene(generate_scene(domain, number, size, size), folder / f"{number}.tif")
+    image, labels = write_scene(
+        generate_scene(domain, number, size, size), folder / f"{number}.tif"
+    )
     start = time.perf_counter()
     client.predict(handle_file(image), api_name="/predict")
     seconds = time.perf_counter() - start
@@ -77,7 +96,9 @@ def _mixed(client: Client, folder: Path, number: int, largest: int) -> float:
     scene = _write(folder / f"{number}.{ending}", number, size, type_)
     if number % 7 == 3:
         scene.write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
-    api_name, options = ("/compare", {"seed": number}) if number % 4 == 2 else ("/predict", {})
+    api_name, options = "/predict", {}
+    if number % 4 == 2:
+        api_name, options = "/compare", {"seed": number}
     start = time.perf_counter()
     job = client.submit(handle_file(scene), api_name=api_name, **options)
     if number % 5 == 4:
@@ -99,7 +120,10 @@ def _write(path: Path, number: int, size: int, type_: str) -> Path:
     if path.suffix != ".tif":
         Image.fromarray(pixels).save(path)
         return path
-    values = pixels.transpose(2, 0, 1).astype(type_) * np.array(1 if type_ == "uint8" else 40, type_)
+    factor = 40
+    if type_ == "uint8":
+        factor = 1
+    values = pixels.transpose(2, 0, 1).astype(type_) * np.array(factor, type_)
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5e6)}
     with rasterio.open(path, "w", "GTiff", size, size, 3, dtype=type_, **place) as target:
         target.write(values)

@@ -41,9 +41,19 @@ SIDE, TILE = 6000, 512
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work_dir", type=Path, help="folder for archives and builds; they are deleted at the end")
-    parser.add_argument("--tiles", type=Path, nargs=2, required=True, help="RGB tile and its ids: 0 boundary, 1 to 6")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "work_dir", type=Path, help="folder for archives and builds; they are deleted at the end"
+    )
+    parser.add_argument(
+        "--tiles",
+        type=Path,
+        nargs=2,
+        required=True,
+        help="RGB tile and its ids: 0 boundary, 1 to 6",
+    )
     parser.add_argument("--images", type=int, default=2, help="6000 x 6000 images (default: 2)")
     parser.add_argument("--workers", type=int, default=2, help="processes of either (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each (default: 3)")
@@ -54,7 +64,10 @@ def write_archives(folder: Path, tiles: tuple[Path, Path], count: int) -> None:
     """Potsdam's RGB and label archives with the first `count` training images."""
     folder.mkdir(parents=True)
     palette = np.array([(0, 0, 0), *get_label_set("isprs").colors], np.uint8)
-    image, label = np.array(Image.open(tiles[0]).convert("RGB")), palette[np.array(Image.open(tiles[1]))]
+    image, label = (
+        np.array(Image.open(tiles[0]).convert("RGB")),
+        palette[np.array(Image.open(tiles[1]))],
+    )
     rng = np.random.default_rng(0)
     names = {"3_Ortho_RGB.zip": "2_Ortho_RGB/top_potsdam_{}_RGB.tif"}
     names["5_Labels_all_noBoundary.zip"] = "top_potsdam_{}_label_noBoundary.tif"
@@ -81,7 +94,9 @@ def encode_plainly(folder: Path, name: str) -> int:
             pixels = np.array(Image.open(io.BytesIO(archive.read(member))))
         for row, col, height, width in windows(SIDE, SIDE, TILE):
             tile = pixels[row : row + height, col : col + width]
-            tile, options = (tile[..., 0], LABEL_OPTIONS) if "label" in member else (tile, PNG_OPTIONS)
+            options = PNG_OPTIONS
+            if "label" in member:
+                tile, options = tile[..., 0], LABEL_OPTIONS
             buffer = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(tile)).save(buffer, "PNG", **options)
             size += buffer.tell()
@@ -96,7 +111,9 @@ def plain(folder: Path, names: list[str], workers: int) -> None:
 
 def cost_of(work: Callable[[], object]) -> dict[str, float]:
     """Seconds on the clock and CPU seconds of `work`, run in a process of its own, and MiB of its largest process."""
-    process = multiprocessing.get_context("fork").Process(target=_measured, args=(work, queue := _queue()))
+    process = multiprocessing.get_context("fork").Process(
+        target=_measured, args=(work, queue := _queue())
+    )
     process.start()
     result = queue.get()
     process.join()
@@ -127,14 +144,29 @@ def main(arguments: list[str]) -> None:
         for _ in range(args.rounds):
             runs["builder"].append(cost_of(lambda: build_dataset("potsdam", raw, out, **options)))
             shutil.rmtree(out)
-            runs["plain"].append(cost_of(lambda: plain(raw, SPLITS["train"][: args.images], args.workers)))
+            runs["plain"].append(
+                cost_of(lambda: plain(raw, SPLITS["train"][: args.images], args.workers))
+            )
     finally:
         shutil.rmtree(raw)
         shutil.rmtree(out, ignore_errors=True)
-    medians = {name: {key: round(median(r[key] for r in costs), 2) for key in costs[0]} for name, costs in runs.items()}
-    ratios = {key: round(medians["builder"][key] / medians["plain"][key], 2) for key in ("seconds", "cpu")}
+    medians = {
+        name: {key: round(median(r[key] for r in costs), 2) for key in costs[0]}
+        for name, costs in runs.items()
+    }
+    ratios = {
+        key: round(medians["builder"][key] / medians["plain"][key], 2) for key in ("seconds", "cpu")
+    }
     print(
-        json.dumps({**medians, "builder / plain": ratios, "images": args.images, "tiles": 144 * args.images}, indent=1)
+        json.dumps(
+            {
+                **medians,
+                "builder / plain": ratios,
+                "images": args.images,
+                "tiles": 144 * args.images,
+            },
+            indent=1,
+        )
     )
 
 

@@ -32,18 +32,32 @@ STYLE_PROBABILITY = 0.1  # of the published recipe, for the mean over many steps
 Step = Callable[[], None]
 
 
+def _fastest_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
-    parser.add_argument("--size", type=int, help="side of the images in pixels; the preset's by default")
+    parser.add_argument(
+        "--size", type=int, help="side of the images in pixels; the preset's by default"
+    )
     parser.add_argument("--batch_size", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each variant, after one of warm-up")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed steps of each variant, after one of warm-up"
+    )
+    parser.add_argument("--device", default=_fastest_device())
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--no_memory", action="store_true", help="leave out the processes that measure memory")
+    parser.add_argument(
+        "--no_memory", action="store_true", help="leave out the processes that measure memory"
+    )
     parser.add_argument("--out", type=Path, help="JSON file; printed in any case")
     return parser.parse_args(arguments)
 
@@ -52,7 +66,11 @@ def build(args: argparse.Namespace) -> CrossEarthForMultiTaskTraining:
     """The model with both tasks, its classes those of LoveDA and the like."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = CrossEarthForMultiTaskTraining(CrossEarthConfig.from_preset(args.preset)).to(args.device).train()
+    model = (
+        CrossEarthForMultiTaskTraining(CrossEarthConfig.from_preset(args.preset))
+        .to(args.device)
+        .train()
+    )
     if args.gradient_checkpointing:
         with warnings.catch_warnings():  # transformers 5.23 renames the method that 5.20 knows
             warnings.simplefilter("ignore", FutureWarning)
@@ -60,12 +78,19 @@ def build(args: argparse.Namespace) -> CrossEarthForMultiTaskTraining:
     return model
 
 
-def make_step(model: CrossEarthForMultiTaskTraining, variant: str, args: argparse.Namespace) -> Step:
+def make_step(
+    model: CrossEarthForMultiTaskTraining, variant: str, args: argparse.Namespace
+) -> Step:
     """One training step of `variant`, on images that stay the same."""
     size, batch = args.size or model.config.image_size, args.batch_size
     pixels = torch.randn(batch, 3, size, size, device=args.device)
-    cells = torch.randint(0, model.config.num_labels, (batch, size // 16, size // 16), device=args.device)
-    inputs = {"pixel_values": pixels, "labels": cells.repeat_interleave(16, 1).repeat_interleave(16, 2)}
+    cells = torch.randint(
+        0, model.config.num_labels, (batch, size // 16, size // 16), device=args.device
+    )
+    inputs = {
+        "pixel_values": pixels,
+        "labels": cells.repeat_interleave(16, 1).repeat_interleave(16, 2),
+    }
     network: torch.nn.Module = model
     if variant == "plain":
         network = model.segmentation_model()
@@ -99,10 +124,20 @@ def measure_time(args: argparse.Namespace) -> dict[str, Any]:
     steps = {variant: make_step(model, variant, args) for variant in VARIANTS}
     for step in steps.values():
         step()
-    clock = time.perf_counter if args.device.startswith("cuda") else time.process_time
-    rounds = [{variant: seconds_of(step, clock) for variant, step in steps.items()} for _ in range(args.repeats)]
-    seconds = {variant: statistics.median(times[variant] for times in rounds) for variant in VARIANTS}
-    ratios = {name: statistics.median(times[name] / times["plain"] for times in rounds) for name in VARIANTS}
+    clock = time.process_time
+    if args.device.startswith("cuda"):
+        clock = time.perf_counter
+    rounds = [
+        {variant: seconds_of(step, clock) for variant, step in steps.items()}
+        for _ in range(args.repeats)
+    ]
+    seconds = {
+        variant: statistics.median(times[variant] for times in rounds) for variant in VARIANTS
+    }
+    ratios = {
+        name: statistics.median(times[name] / times["plain"] for times in rounds)
+        for name in VARIANTS
+    }
     return {"seconds": seconds, "ratio": ratios, "rounds": rounds}
 
 
@@ -123,23 +158,32 @@ def peak_memory(args: argparse.Namespace, variant: str) -> int:
 def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Peak bytes of each variant and their ratio to the plain one."""
     peaks = {}
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # glibc in the processes to come: what is freed is given back
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = (
+        "65536"  # glibc in the processes to come: what is freed is given back
+    )
     for variant in VARIANTS:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peaks[variant] = pool.apply(peak_memory, (args, variant))
-    return {"bytes": peaks, "ratio": {variant: peak / peaks["plain"] for variant, peak in peaks.items()}}
+    return {
+        "bytes": peaks,
+        "ratio": {variant: peak / peaks["plain"] for variant, peak in peaks.items()},
+    }
 
 
 def expected(ratios: dict[str, float]) -> float:
     """Mean ratio over many steps, where each image is styled with the published probability."""
-    return ratios["multitask"] + STYLE_PROBABILITY * (ratios["multitask_all_styled"] - ratios["multitask"])
+    return ratios["multitask"] + STYLE_PROBABILITY * (
+        ratios["multitask_all_styled"] - ratios["multitask"]
+    )
 
 
 def main() -> int:
     """Measures, prints and writes the report."""
     args = parse(sys.argv[1:])
     settings = {name: value for name, value in vars(args).items() if name != "out"}
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
+    device = "CPU"
+    if args.device.startswith("cuda"):
+        device = torch.cuda.get_device_name()
     report: dict[str, Any] = {"settings": settings, "device": device, "torch": torch.__version__}
     if not args.no_memory:
         report["memory"] = measure_memory(args)

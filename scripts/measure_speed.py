@@ -29,20 +29,40 @@ KNOWN = cases.CASES | cases.QUICK
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--cases", nargs="+", choices=KNOWN, default=list(cases.CASES), metavar="CASE", help=", ".join(KNOWN)
+        "--cases",
+        nargs="+",
+        choices=KNOWN,
+        default=list(cases.CASES),
+        metavar="CASE",
+        help=", ".join(KNOWN),
     )
     parser.add_argument(
         "--contestants", nargs="+", metavar="FAMILY[:OPTION]", type=contestant,
         help=f"of {', '.join(cases.FAMILIES)}; a family alone stands for those of it that the case usually has",
     )  # fmt: skip
-    parser.add_argument("--dtype", nargs="+", default=cases.PRECISIONS, help="precisions of ours in inference")
-    parser.add_argument("--rounds", type=positive, default=5, help="turns of every contestant, after one of warm-up")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of PyTorch")
+    parser.add_argument(
+        "--dtype", nargs="+", default=cases.PRECISIONS, help="precisions of ours in inference"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=5, help="turns of every contestant, after one of warm-up"
+    )
+    parser.add_argument(
+        "--threads", type=positive, default=torch.get_num_threads(), help="of PyTorch"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--previous", metavar="REVISION", default=cases.PREVIOUS_RELEASE, help="git's, to compare with")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=7200, help="for one turn")
+    parser.add_argument(
+        "--previous",
+        metavar="REVISION",
+        default=cases.PREVIOUS_RELEASE,
+        help="git's, to compare with",
+    )
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=7200, help="for one turn"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the whole report")
     return parser.parse_args(arguments)
 
@@ -50,7 +70,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def contestant(text: str) -> str:
     """A contestant as typed; raises `argparse.ArgumentTypeError` for an unknown family."""
     if text.partition(":")[0] not in cases.FAMILIES:
-        raise argparse.ArgumentTypeError(f"'{text}' is of no known family; they are {', '.join(cases.FAMILIES)}")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is of no known family; they are {', '.join(cases.FAMILIES)}"
+        )
     return text
 
 
@@ -64,16 +86,24 @@ def positive(text: str) -> int:
 def measure(case: Case, names: list[str], args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The report of one case and its contestants; its files go to `folder`."""
     model = materials.make_model(case.preset, folder, ROOT)
-    scenes = [materials.make_scene(size, folder) for size in (case.size, case.window)] if case.kind == "predict" else []
-    entries = [Entry(family, option) for family, _, option in (name.partition(":") for name in names)]
+    scene = corner = None
+    if case.kind in ("predict", "engines"):
+        scene = materials.make_scene(case.size, folder)
+        corner = materials.make_scene(case.window, folder)
+    entries = [
+        Entry(family, option) for family, _, option in (name.partition(":") for name in names)
+    ]
 
     def start(entry: Entry) -> Contestant:
         own = folder / case.name / entry.name.replace(":", "-")
         setup = Setup(
-            entry.family, entry.option, case, model=model, scene=scenes[0] if scenes else None,
-            corner=scenes[1] if scenes else None, folder=own, threads=args.threads, device=args.device,
+            entry.family, entry.option, case, model=model, scene=scene, corner=corner, folder=own,
+            threads=args.threads, device=args.device,
         )  # fmt: skip
-        return Contestant(setup, folder / "previous" if entry.family == "previous" else ROOT, args.timeout)
+        package = ROOT
+        if entry.family == "previous":
+            package = folder / "previous"
+        return Contestant(setup, package, args.timeout)
 
     race(case, entries, args.rounds, start, lambda text: print(text, file=sys.stderr, flush=True))
     return {"name": case.name, "contestants": [summary(entry, entries) for entry in entries]}
@@ -81,12 +111,21 @@ def measure(case: Case, names: list[str], args: argparse.Namespace, folder: Path
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The report of all cases, written anew after each of them; raises `InputError` for what cannot be begun."""
-    out = check_output(args.out, (".json",), overwrite=True) if args.out else None
-    plan = {name: cases.chosen_contestants(KNOWN[name], args.dtype, args.contestants) for name in args.cases}
+    out = None
+    if args.out:
+        out = check_output(args.out, (".json",), overwrite=True)
+    plan = {
+        name: cases.chosen_contestants(KNOWN[name], args.dtype, args.contestants)
+        for name in args.cases
+    }
     report: dict[str, Any] = {"machine": describe(args.threads, args.device), "cases": []}
     with tempfile.TemporaryDirectory(prefix="crossearth-speed-") as name:
         folder = Path(name)
-        if any(contestant.startswith("previous") for contestants in plan.values() for contestant in contestants):
+        if any(
+            contestant.startswith("previous")
+            for contestants in plan.values()
+            for contestant in contestants
+        ):
             materials.extract_release(ROOT, args.previous, folder / "previous")
         for case, contestants in plan.items():
             report["cases"].append(measure(KNOWN[case], contestants, args, folder))

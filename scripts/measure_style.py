@@ -22,16 +22,30 @@ from crossearth_hf.model.configuration_crossearth import PRESETS
 from crossearth_hf.model.earth_style import EarthStyle, StyleSettings, image_seed
 
 
+def _fastest_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
-    parser.add_argument("--size", type=int, help="side of the images in pixels; the preset's by default")
-    parser.add_argument("--batch_size", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=10, help="timed rounds, after two of warm-up")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--bf16", action="store_true", help="autocast the model to bfloat16; injection stays in float32"
+        "--size", type=int, help="side of the images in pixels; the preset's by default"
+    )
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument(
+        "--repeats", type=int, default=10, help="timed rounds, after two of warm-up"
+    )
+    parser.add_argument("--device", default=_fastest_device())
+    parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="autocast the model to bfloat16; injection stays in float32",
     )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--out", type=Path, help="JSON file; printed in any case")
@@ -43,7 +57,9 @@ def make_step(args: argparse.Namespace, config: CrossEarthConfig) -> Callable[[t
     model = CrossEarthForSemanticSegmentation(config).to(args.device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
     size = args.size or config.image_size
-    cells = torch.randint(0, config.num_labels, (args.batch_size, size // 16, size // 16), device=args.device)
+    cells = torch.randint(
+        0, config.num_labels, (args.batch_size, size // 16, size // 16), device=args.device
+    )
     labels = cells.repeat_interleave(16, 1).repeat_interleave(16, 2)
 
     def step(images: torch.Tensor) -> None:
@@ -79,13 +95,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         return style.inject(images, settings, [image_seed(0, i) for i in range(args.batch_size)])[0]
 
     works = {"plain": lambda: step(images), "styled": lambda: step(inject()), "injection": inject}
-    rounds = [{name: seconds_of(w, args.device) for name, w in works.items()} for _ in range(args.repeats + 2)][2:]
+    rounds = [
+        {name: seconds_of(w, args.device) for name, w in works.items()}
+        for _ in range(args.repeats + 2)
+    ][2:]
     seconds = {name: statistics.median(times[name] for times in rounds) for name in works}
     return {
         "seconds": seconds,
         "seconds_per_styled_image": seconds["injection"] / args.batch_size,
-        "step_ratio_all_styled": statistics.median(times["styled"] / times["plain"] for times in rounds),
-        "injection_per_plain_step": statistics.median(times["injection"] / times["plain"] for times in rounds),
+        "step_ratio_all_styled": statistics.median(
+            times["styled"] / times["plain"] for times in rounds
+        ),
+        "injection_per_plain_step": statistics.median(
+            times["injection"] / times["plain"] for times in rounds
+        ),
         "rounds": rounds,
     }
 
@@ -94,7 +117,9 @@ def main() -> int:
     """Measures, prints and writes the report."""
     args = parse(sys.argv[1:])
     settings = {name: value for name, value in vars(args).items() if name != "out"}
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
+    device = "CPU"
+    if args.device.startswith("cuda"):
+        device = torch.cuda.get_device_name()
     report = {"settings": settings, "device": device, "torch": torch.__version__, **measure(args)}
     text = json.dumps(report, indent=2) + "\n"
     print(text, end="")

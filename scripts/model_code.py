@@ -1,11 +1,15 @@
-"""Writes the code that the bundled model carries, as `save_pretrained` does: `make model-code`."""
+"""Writes the code that the models in hub_cards carry, as `save_pretrained` does: `make model-code`."""
 
 from pathlib import Path
 
 from transformers.dynamic_module_utils import custom_object_save
 
-from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
-from crossearth_hf.inference.loading import BUNDLED_MODEL
+from crossearth_hf import (
+    CrossEarthConfig,
+    CrossEarthForSemanticSegmentation,
+    CrossEarthImageProcessor,
+)
+from crossearth_hf.inference.loading import HUB_CARDS
 
 
 def write_model_code(folder: Path) -> None:
@@ -17,4 +21,5 @@ def write_model_code(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_model_code(BUNDLED_MODEL)
+    for config in HUB_CARDS.glob("*/config.json"):
+        write_model_code(config.parent)

@@ -1,4 +1,7 @@
-"""Runs the ablation: `python scripts/run_ablation.py --data DATA --start MODEL --peer PEER --out runs/ablation`."""
+"""Runs the ablation: `python scripts/run_ablation.py --data DATA --start MODEL --peer PEER --out runs/ablation`.
+
+docs/ablation.md has the protocol and the lines that make the starts.
+"""
 
 import argparse
 import multiprocessing
@@ -9,26 +12,63 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
-from ablation.experiments import EXPERIMENTS, VARIANTS, execute, finished_results, plan, prepare_banks, run_config
+from ablation.cells import (
+    Places,
+    better_style,
+    cell_config,
+    execute,
+    finished_results,
+    prepare_bank,
+    weigh_mim,
+)
+from ablation.protocol import BOTH, PEER, REGIMES, ROWS, Cell, plan
 from ablation.report import write_ablation
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.progress import progress_bar
 
+STEPS = 1500
+FIRST_REGIME = next(iter(REGIMES))  # the primary one chooses the style for both
+
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Trains and scores variants x seeds; finished runs are not repeated.")
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds dubai/, harvey_uav/, ...")
-    parser.add_argument("--start", type=Path, required=True, help="model that every variant starts from")
-    parser.add_argument("--peer", type=Path, required=True, help="model that the convolutional peer starts from")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, the table and the figure")
-    parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), metavar="NAME")
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--max_steps", type=int, help="optimizer steps of every run; by default the experiment's own")
-    parser.add_argument("--workers", type=int, default=1, help="runs side by side; the CPU's threads are shared out")
-    parser.add_argument("--table", action="store_true", help="run nothing; write the table of what is finished")
+    parser = argparse.ArgumentParser(
+        description="Trains and scores rows x seeds; finished runs are not repeated."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that holds dubai/, manifest.json, ..."
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="one or two models that rows start from",
+    )
+    parser.add_argument(
+        "--peer", type=Path, required=True, help="model that the convolutional peer starts from"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the runs, the table and the figure"
+    )
+    parser.add_argument("--regimes", nargs="+", default=list(REGIMES), metavar="NAME")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the protocol")
+    parser.add_argument(
+        "--max_steps", type=int, default=STEPS, help=f"optimizer steps of a run (default: {STEPS})"
+    )
+    parser.add_argument(
+        "--peer_steps",
+        type=int,
+        help="those of the peer, for equal training time; default: the same",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs side by side; the CPU's threads are shared out"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="run nothing; write the table of what is finished"
+    )
     return parser.parse_args()
 
 
@@ -39,11 +79,17 @@ def main() -> int:
         failed = [] if options.table else run_missing(options)
         for sentence in failed:
             print(f"error: {sentence}", file=sys.stderr)
-        written = write_ablation(finished_results(options.out), options.out)
+        results = finished_results(options.out)
+        if not results:
+            raise InputError(f"{options.out} holds no finished run; leave --table out to make them")
+        written = write_ablation(results, options.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, BrokenProcessPool):  # Ctrl-C reaches the workers too, and may be seen there first
+    except (
+        KeyboardInterrupt,
+        BrokenProcessPool,
+    ):  # Ctrl-C reaches the workers too, and may be seen there first
         print(
             "stopped, by Ctrl-C or because a worker was ended, as too little memory does; finished runs are kept, the "
             "same command goes on",
@@ -58,19 +104,48 @@ def run_missing(options: argparse.Namespace) -> list[str]:
     """Runs every cell that is not finished; what is wrong with those that failed, when all others are done."""
     if options.workers < 1:
         raise InputError(f"--workers {options.workers} cannot run anything; give 1 or more")
-    runs = plan(options.experiments, options.variants, options.seeds)
-    prepare_banks({run.experiment.name for run in runs}, options.data, options.out)
-    places = {"data": options.data, "output": options.out, "start": options.start, "peer": options.peer}
-    configs = [run_config(run, max_steps=options.max_steps, **places) for run in runs]
+    if len(options.start) > 2:
+        raise InputError(f"--start names {len(options.start)} models; give one or two")
+    places = Places(options.data, options.out, tuple(options.start), options.peer)
+    cells = plan(options.regimes, options.rows, options.seeds)
+    prepare_bank(places)
+    first = [cell for cell in cells if cell.row != BOTH]
+    last = [
+        cell for cell in cells if cell.row == BOTH
+    ]  # after the style rows, of which they take the better one
+    return run_cells(first, places, options) + run_cells(last, places, options)
+
+
+def run_cells(cells: list[Cell], places: Places, options: argparse.Namespace) -> list[str]:
+    """Runs cells side by side; what is wrong with those that failed."""
+    results = finished_results(places.out)
+    styles = {
+        cell.regime: better_style(results, FIRST_REGIME) for cell in cells if cell.row == BOTH
+    }
+    masked = {cell.regime for cell in cells if "mim_block_size" in cell.settings(None)}
+    weights = {regime: weigh_mim(places, regime) for regime in masked}
+    jobs_of = {}
+    for cell in cells:
+        steps = options.max_steps
+        if cell.row == PEER and options.peer_steps is not None:
+            steps = options.peer_steps
+        jobs_of[cell] = cell_config(
+            cell, places, steps, styles.get(cell.regime), weights.get(cell.regime, 1.0)
+        )
     threads = max(1, torch.get_num_threads() // options.workers)
     failed = []
-    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), start_worker, (threads,)) as pool:
-        jobs = {pool.submit(execute, run, config, options.data): run for run, config in zip(runs, configs, strict=True)}
+    with ProcessPoolExecutor(
+        options.workers, multiprocessing.get_context("spawn"), start_worker, (threads,)
+    ) as pool:
+        jobs = {
+            pool.submit(execute, cell, config, options.data): cell
+            for cell, config in jobs_of.items()
+        }
         for job in progress_bar(as_completed(jobs), desc="ablation", unit="run", total=len(jobs)):
             try:
                 job.result()
             except (InputError, FloatingPointError) as error:
-                failed.append(f"{jobs[job].folder(options.out)}: {error}")
+                failed.append(f"{options.out / jobs[job].name}: {error}")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -8,7 +8,9 @@ from crossearth_hf import cli
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains; exit codes: 2 for a user's mistake, 1 for a run that diverged, 130 for an interrupted one."""
-    return cli.main(["train", *(sys.argv[1:] if arguments is None else arguments)])
+    if arguments is None:
+        arguments = sys.argv[1:]
+    return cli.main(["train", *arguments])
 
 
 if __name__ == "__main__":

@@ -1,42 +1,36 @@
-"""The ablation's results as one JSON, one table and one figure."""
+"""The ablation's results as one JSON, one table for each regime and one figure."""
 
 import json
-from collections.abc import Callable, Sequence
-from math import nan
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from ablation.experiments import ALL_EXPERIMENTS, EXPERIMENTS, TRIED, VARIANTS, Experiment
+import numpy as np
+
+from ablation.cells import left_out_mean
+from ablation.gains import Confusions, Gain, holm, mean_iou, paired_gain
+from ablation.protocol import BASE, LEFT_OUT, REGIMES, ROWS, UNSEEN
 from crossearth_hf.evaluation.numbers import ABSENT, percent_spread, spread
 from crossearth_hf.files.outputs import staged
+from crossearth_hf.labels import get_label_set
 from crossearth_hf.reporting.tables import markdown_rows
 
-Scores = dict[str, float]  # mean IoU per target
-
-BASE = "full"
-"""The variant that others are compared with seed by seed: the same model without the method."""
-
-_PRECISIONS = {"no": "float32", "bf16": "bfloat16"}
-
-SELECTIONS: dict[str, str] = {
-    "last": "last checkpoint",
-    "source": "checkpoint chosen on the source's validation images",
-    "oracle": "checkpoint chosen on the target itself (an oracle, no result)",
-}
+LABELS = get_label_set("land-cover")
+BLUE = "#0072B2"  # of Okabe and Ito
 
 
 def write_ablation(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Writes `ablation.json`, `ablation.md` and `ablation.png` to `folder`; returns their paths.
 
     Args:
-        results: What `experiments.execute` returned; cells may be missing, the table says how many seeds there are.
+        results: What `cells.execute` returned; cells may be missing, the table says how many seeds there are.
         folder: Existing folder.
     """
     summary = summarize(results)
     texts = {
-        "ablation.json": json.dumps({"summary": summary, "runs": list(results)}, indent=1) + "\n",
-        "ablation.md": "\n\n".join(_table(name, rows) for name, rows in summary.items()) + "\n",
+        "ablation.json": json.dumps({"summary": summary, "runs": list(results)}) + "\n",
+        "ablation.md": "\n\n".join(_table(regime, rows) for regime, rows in summary.items()) + "\n",
     }
     for name, text in texts.items():
         with staged([folder / name]) as (temporary,):
@@ -47,147 +41,123 @@ def write_ablation(results: Sequence[dict[str, Any]], folder: Path) -> list[Path
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over seeds.
+    """Means and deviations over seeds, and gains over the base.
 
     Returns:
-        experiment -> variant -> {"seeds": count, "last" / "source" / "oracle": {column: [mean, deviation]}}; columns
-        are the targets, the source's validation images and "unseen": the mean over the experiment's headline targets,
-        computed per seed. The deviation is the sample's, None for a single seed. Beside them "gain": the same of the
-        differences in "unseen" of the last checkpoint to `BASE` of the same seed and start, or None.
-        Such runs share crops too, so that these differences spread less than the scores do; the peer has a start of
-        its own. "precisions": names of those that the runs computed in.
+        regime -> row -> {"seeds", "left_out", "minutes", "targets": name -> [mean, deviation], "unseen" and
+        "unseen_top": the same of the mean over `UNSEEN`, "gain": fields of `Gain` or None}. Scores are those with
+        factors, but for "unseen_top".
     """
     summary: dict[str, Any] = {}
-    every_variant = VARIANTS | TRIED
-    for experiment in ALL_EXPERIMENTS.values():
-        every = [run for run in results if run["experiment"] == experiment.name]
-        base = {run["seed"]: run for run in every if run["variant"] == BASE}
-        rows: dict[str, Any] = {}
-        for variant in every_variant:
-            runs = [run for run in every if run["variant"] == variant]
-            if not runs:
-                continue
-            pairs = [(run, base[run["seed"]]) for run in runs if run["seed"] in base]
-            gains = [
-                _unseen(run, experiment) - _unseen(other, experiment)
-                for run, other in pairs
-                if run.get("start") == other.get("start") or every_variant[variant].peer
-            ]
-            rows[variant] = {
-                "seeds": len(runs),
-                "gain": list(spread(gains)) if gains else None,
-                "precisions": sorted({_PRECISIONS[run["config"]["mixed_precision"]] for run in runs}),
-            } | {
-                selection: _spread([_with_headline(select(run, experiment.validation.name), experiment.headline)
-                                    for run in runs])
-                for selection, select in _SELECT.items()
-            }  # fmt: skip
-        if rows:
-            summary[experiment.name] = rows
+    for regime in REGIMES:
+        runs = [result for result in results if result["regime"] == regime]
+        rows = {row: [run for run in runs if run["row"] == row] for row in ROWS}
+        if runs:
+            gains = _gains({row: found for row, found in rows.items() if found})
+            summary[regime] = {
+                row: _summary(found, gains.get(row)) for row, found in rows.items() if found
+            }
     return summary
 
 
-def _unseen(run: dict[str, Any], experiment: Experiment) -> float:
-    """The generalization score of a run's last checkpoint."""
-    return _with_headline(_last(run, experiment.validation.name), experiment.headline)["unseen"]
+def _summary(runs: Sequence[dict[str, Any]], gain: Gain | None) -> dict[str, Any]:
+    targets = {
+        name: spread([_score(run, name, "factors") for run in runs]) for name in runs[0]["targets"]
+    }
+    return {
+        "seeds": len(runs),
+        "unseen": spread([_unseen(run, "factors") for run in runs]),
+        "unseen_top": spread([_unseen(run, "top") for run in runs]),
+        "left_out": spread([left_out_mean(run) for run in runs]),
+        "minutes": spread([run["training_seconds"] / 60 for run in runs]),
+        "targets": targets,
+        "gain": None if gain is None else asdict(gain),
+    }
 
 
-def _scores(checkpoint: dict[str, Any]) -> Scores:
-    return {name: values["mean_iou"] for name, values in checkpoint["scores"].items()}
+def _gains(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Gain]:
+    """Gain of every row that shares seeds with the base, p-values corrected over the rows."""
+    if BASE not in rows:
+        return {}
+    counts = {row: _confusions(runs) for row, runs in rows.items()}
+    labeled = {name: _labeled(rows[BASE][0], name) for name in UNSEEN}
+    found = {row: paired_gain(counts[row], counts[BASE], labeled) for row in rows if row != BASE}
+    gains = {row: gain for row, gain in found.items() if gain is not None}
+    corrected = holm({row: gain.p for row, gain in gains.items()})
+    return {row: replace(gain, p=corrected[row]) for row, gain in gains.items()}
 
 
-def _last(run: dict[str, Any], validation: str) -> Scores:
-    return _scores(run["checkpoints"][-1])
+def _confusions(runs: Sequence[dict[str, Any]]) -> Confusions:
+    return {
+        run["seed"]: {name: np.array(run["targets"][name]["factors"]) for name in UNSEEN}
+        for run in runs
+    }
 
 
-def _chosen_on_source(run: dict[str, Any], validation: str) -> Scores:
-    return max((_scores(checkpoint) for checkpoint in run["checkpoints"]), key=lambda scores: scores[validation])
+def _labeled(run: dict[str, Any], target: str) -> list[int]:
+    return [LABELS.label2id[name] for name in run["targets"][target]["classes"]]
 
 
-def _chosen_on_target(run: dict[str, Any], validation: str) -> Scores:
-    checkpoints = [_scores(checkpoint) for checkpoint in run["checkpoints"]]
-    return {name: max(scores[name] for scores in checkpoints) for name in checkpoints[0]}
+def _score(run: dict[str, Any], target: str, way: str) -> float:
+    counts = np.array(run["targets"][target][way]).sum(0)
+    return float(mean_iou(counts, _labeled(run, target)))
 
 
-_SELECT: dict[str, Callable[[dict[str, Any], str], Scores]] = {
-    "last": _last,
-    "source": _chosen_on_source,
-    "oracle": _chosen_on_target,
-}
+def _unseen(run: dict[str, Any], way: str) -> float:
+    return float(np.mean([_score(run, name, way) for name in UNSEEN]))
 
 
-def _with_headline(scores: Scores, headline: Sequence[str]) -> Scores:
-    return {"unseen": mean(scores[name] for name in headline)} | scores
-
-
-def _spread(runs: Sequence[Scores]) -> dict[str, list[float | None]]:
-    columns = {name: [scores[name] for scores in runs] for name in runs[0]}
-    return {name: list(spread(values)) for name, values in columns.items()}
-
-
-def _table(name: str, rows: dict[str, Any]) -> str:
-    """Markdown: a line per variant, the last checkpoint per target, then the headline by the other two selections."""
-    experiment = ALL_EXPERIMENTS[name]
-    targets = [target.name for target in experiment.targets]
+def _table(regime: str, rows: dict[str, Any]) -> str:
+    """Markdown: a line per row, the primary outcome first."""
+    targets = list(next(iter(rows.values()))["targets"])
     head = [
-        "variant",
+        "row",
         "seeds",
         "unseen",
-        f"gain over {BASE}, same seeds",
+        f"gain over {BASE} [95 %]",
+        "p (Holm)",
         *targets,
-        "unseen, source-chosen",
-        "unseen, oracle",
-        f"({experiment.validation.name})",
+        "unseen, top score",
     ]
+    head += [f"left-out regions ({len(LEFT_OUT)})", "minutes"]
     lines = [head, ["---"] * len(head)]
-    for variant, row in rows.items():
-        last = [_cell(row["last"]["unseen"]), _gain(variant, row["gain"])]
-        last += [_cell(row["last"][column]) for column in targets]
-        others = [_cell(row[selection]["unseen"]) for selection in ("source", "oracle")]
-        inside = _cell(row["last"][experiment.validation.name])
-        lines.append([variant, str(row["seeds"]), *last, *others, f"({inside})"])
-    return f"**{name}**\n\n{markdown_rows(lines)}{_precisions(rows)}"
+    for name, row in rows.items():
+        gain, p = _gain(row["gain"])
+        cells = [percent_spread(*row["targets"][target]) for target in targets]
+        means = [percent_spread(*row[key]) for key in ("unseen", "unseen_top", "left_out")]
+        minutes = f"{row['minutes'][0]:.0f}"
+        lines.append([name, str(row["seeds"]), means[0], gain, p, *cells, *means[1:], minutes])
+    note = "Mean IoU in percent with factors chosen on left-out regions, mean and deviation over seeds. Unseen: mean of"
+    return f"**{regime}**\n\n{markdown_rows(lines)}\n\n{note} {', '.join(UNSEEN)}."
 
 
-def _precisions(rows: dict[str, Any]) -> str:
-    """A line below the table where its rows were not all computed in one precision."""
-    groups: dict[str, list[str]] = {}
-    for variant, row in rows.items():
-        groups.setdefault(" and ".join(row["precisions"]), []).append(variant)
-    parts = [f"{', '.join(variants)} in {precision}" for precision, variants in groups.items()]
-    return f"\n\nPrecision: {'; '.join(parts)}." if len(groups) > 1 else ""
-
-
-def _cell(value: Sequence[float | None]) -> str:
-    """Mean IoU and its standard deviation in percent."""
-    average, deviation = value
-    return percent_spread(average or 0.0, deviation)
-
-
-def _gain(variant: str, gain: Sequence[float | None] | None) -> str:
-    """A difference with its sign and spread, in points."""
-    if gain is None or variant == BASE:
-        return ABSENT
-    average, deviation = gain
-    return f"{'+' if (average or 0) >= 0 else ''}{_cell([average, deviation])}"
+def _gain(gain: dict[str, Any] | None) -> tuple[str, str]:
+    """A gain in points with its interval, and its p-value."""
+    if gain is None:
+        return ABSENT, ABSENT
+    mean, low, high = (f"{100 * gain[key]:+.1f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]", f"{gain['p']:.3f}"
 
 
 def _figure(summary: dict[str, Any], path: Path) -> None:
-    """Bars of the headline per variant, with the spread over seeds; one panel per experiment of `EXPERIMENTS`."""
+    """Gains over the base with their intervals, one panel per regime."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    panels = {name: rows for name, rows in summary.items() if name in EXPERIMENTS} or summary
-    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
-    for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        rows = {variant: row for variant, row in rows.items() if variant in VARIANTS} or rows
-        values = [row["last"]["unseen"] for row in rows.values()]
-        heights = [100 * height for height, _ in values]
-        spreads = [nan if deviation is None else 100 * deviation for _, deviation in values]  # None with one seed
-        colors = ["#0072B2" if variant == "crossearth" else "#999999" for variant in rows]  # Okabe and Ito's blue
-        axes.barh(list(rows), heights, xerr=spreads, color=colors, capsize=3)
+    figure = Figure(figsize=(4.6 * len(summary), 3.6), layout="constrained")
+    for axes, (regime, rows) in zip(
+        figure.subplots(1, len(summary), squeeze=False)[0], summary.items(), strict=True
+    ):
+        gains = {name: row["gain"] for name, row in rows.items() if row["gain"] is not None}
+        means = np.array([100 * gain["mean"] for gain in gains.values()])
+        bounds = np.array(
+            [[100 * gain["low"], 100 * gain["high"]] for gain in gains.values()]
+        ).reshape(-1, 2)
+        errors = np.abs(bounds - means[:, None]).T
+        axes.errorbar(means, range(len(means)), xerr=errors, fmt="o", color=BLUE, capsize=3)
+        axes.axvline(0, color="#999999", linewidth=1)
+        axes.set_yticks(range(len(means)), list(gains))
         axes.invert_yaxis()
-        headline = ALL_EXPERIMENTS[name].headline
-        axes.set_title(f"{name} → {', '.join(headline)}", fontsize=9)
-        axes.set_xlabel("mean IoU over the unseen targets, %")
+        axes.set_title(regime, fontsize=9)
+        axes.set_xlabel(f"gain over {BASE} on unseen domains, points of mean IoU")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150, format="png")

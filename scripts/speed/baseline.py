@@ -18,13 +18,18 @@ MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 def build(setup: Setup) -> Job:
     """The baseline's job in the case."""
     network = PlainCrossEarth.from_folder(setup.model).to(setup.device)
-    return {"scores": scores_job, "training": training_job, "predict": predict_job}[setup.case.kind](setup, network)
+    return {"scores": scores_job, "training": training_job, "predict": predict_job}[
+        setup.case.kind
+    ](setup, network)
 
 
 def scores_job(setup: Setup, network: PlainCrossEarth) -> Job:
     """Scores of an image, window by window."""
     pixels, window = image_of(setup.case, setup.device), setup.case.window
-    return Job(lambda: _scores(setup, network, pixels), lambda: _scores(setup, network, pixels[:, :, :window, :window]))
+    return Job(
+        lambda: _scores(setup, network, pixels),
+        lambda: _scores(setup, network, pixels[:, :, :window, :window]),
+    )
 
 
 def training_job(setup: Setup, network: PlainCrossEarth) -> Job:
@@ -58,7 +63,9 @@ def predict_job(setup: Setup, network: PlainCrossEarth) -> Job:
         normalized = (image - np.reshape(MEAN, (3, 1, 1))) / np.reshape(DEVIATION, (3, 1, 1))
         pixels = torch.from_numpy(normalized).float()[None].to(setup.device)
         labels = _scores(setup, network, pixels)[0].argmax(dim=0).byte().cpu()
-        with rasterio.open(output, "w", **(profile | {"count": 1, "compress": "deflate"})) as target:
+        with rasterio.open(
+            output, "w", **(profile | {"count": 1, "compress": "deflate"})
+        ) as target:
             target.write(labels.numpy(), 1)
         return labels
 

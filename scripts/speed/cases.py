@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from .jobs import Case
-from .materials import BUNDLED
+from .materials import BUNDLED, SMALL
+from .package import ENGINES
 from .peers import NETWORKS
 
 PREVIOUS_RELEASE = "8d595de"
@@ -22,6 +23,8 @@ CASES = {
         Case("training512", "training", "large-512", size=512, window=512, stride=341, stays=False),
         Case("predict4096", "predict", BUNDLED, size=4096, window=256, stride=171),
         Case("predict8192", "predict", BUNDLED, size=8192, window=256, stride=171),
+        Case("engines1024", "engines", SMALL, size=1024, window=256, stride=192),
+        Case("engines2048", "engines", SMALL, size=2048, window=256, stride=192),
     )
 }
 QUICK = {
@@ -40,12 +43,16 @@ def usual_contestants(case: Case, precisions: Sequence[str]) -> list[str]:
     if case.kind == "training":
         return ["baseline", "ours:fast", "ours:lean", "previous:fast", *PEERS]
     ours = [f"ours:{precision}" for precision in precisions]
+    if case.kind == "engines":
+        return [*ours, *(f"ours:{engine}" for engine in ENGINES)]
     if case.kind == "scores":
         return ["baseline", *ours, "previous:float32", *PEERS]
     return ["baseline", "forward:logits", "forward:scores", *ours, "previous:float32"]
 
 
-def chosen_contestants(case: Case, precisions: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+def chosen_contestants(
+    case: Case, precisions: Sequence[str], wanted: Sequence[str] | None
+) -> list[str]:
     """The usual ones, or of these the families in `wanted`, and whoever is named there with an option."""
     usual = usual_contestants(case, precisions)
     if wanted is None:

@@ -20,8 +20,9 @@ class Case:
 
     Attributes:
         name: Unique.
-        kind: "scores", "training" or "predict": what is done.
-        preset: Of `CrossEarthConfig`, or a configuration's file; "bundled" for the model that comes with a clone.
+        kind: "scores", "training" or "predict": what is done; "engines" is predict by this package alone.
+        preset: Of `CrossEarthConfig`, or a configuration's file; "bundled" and "crossearth-small" for the models that
+            come with a clone.
         size: Side of the image in pixels.
         window, stride: Of the sliding window in pixels.
         stays: Whether contestants stay in memory between their turns; else each turn is a new process, warmed up.
@@ -42,7 +43,7 @@ class Setup:
 
     Attributes:
         family: Who competes, one of `cases.FAMILIES`.
-        option: A precision, or a configuration of training; "" for the family's only one.
+        option: A precision, an engine, or a configuration of training; "" for the family's only one.
         case: What is measured.
         model: Folder with CrossEarth's weights for this case.
         scene, corner: GeoTIFFs for "predict", and its corner for the warm-up.

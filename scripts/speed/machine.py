@@ -47,5 +47,9 @@ def sentence(machine: dict[str, Any]) -> str:
 def _cpu_info() -> dict[str, str]:
     """Fields of the first processor in /proc/cpuinfo; nothing where there is no such file."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if not path.exists():
+        return {}
+    lines = path.read_text().split("\n\n")[0].splitlines()
+    return {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from crossearth_hf import CrossEarthForSemanticSegmentation
 
 BUNDLED = "bundled"
-"""Stands for the preset of the model that comes with a clone."""
+"""Stands for the preset of the model that came with a clone before `SMALL`."""
+SMALL = "crossearth-small"
+"""Stands for the preset of the model that comes with the package."""
 
 
 def make_model(preset: str, folder: Path, repository: Path) -> Path:
@@ -29,6 +31,8 @@ def make_model(preset: str, folder: Path, repository: Path) -> Path:
 
     if preset == BUNDLED:
         return repository / "hub_cards" / "crossearth-tiny"
+    if preset == SMALL:
+        return repository / "hub_cards" / SMALL
     model = folder / preset
     if not model.exists():
         torch.manual_seed(0)
@@ -50,7 +54,7 @@ def spread_queries(network: "CrossEarthForSemanticSegmentation") -> None:
     were chosen on ViT-L, where masks then have logits of a trained model's size and several classes share the map.
     """
     adapter, head = network.model.adapter, network.transformer_module
-    queries = adapter.queries(adapter.all_tokens())  # (Q, C)
+    queries = adapter.queries(adapter())  # (Q, C)
     deviation = queries.std(dim=0).mean()
     adapter.merge.bias.sub_(queries.mean(dim=0)).div_(deviation)
     adapter.merge.weight.div_(deviation)

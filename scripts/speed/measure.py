@@ -67,13 +67,17 @@ def race(case: Case, entries: Sequence[Entry], rounds: int, start: Start, tell: 
         for number in range(1, rounds + 1):
             for entry in entries:
                 if entry.error is None:
-                    with _recorded(entry, case, tell), _turn(entry, start, waiting.get(entry.name)) as contestant:
+                    with (
+                        _recorded(entry, case, tell),
+                        _turn(entry, start, waiting.get(entry.name)) as contestant,
+                    ):
                         entry.note(contestant.run("run"))
                         tell(
                             f"{case.name}: round {number}, {entry.name}: {entry.seconds[-1]:.3f} s, of the processors "
                             f"{entry.cpu_seconds[-1]:.3f} s"
                         )
-                        if entry.outcome is None and entry.family not in NETWORKS:  # other weights, other scores
+                        # other weights, other scores
+                        if entry.outcome is None and entry.family not in NETWORKS:
                             entry.outcome = contestant.outcome()
 
 
@@ -120,7 +124,9 @@ def summary(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
             "cpu_seconds": entry.cpu_seconds,
             "peak_bytes": entry.peak_bytes,
             "against": {
-                other.name: _against(entry, other) for other in entries if other is not entry and other.seconds
+                other.name: _against(entry, other)
+                for other in entries
+                if other is not entry and other.seconds
             },
         }
     return report
@@ -128,7 +134,9 @@ def summary(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
 
 def _against(entry: Entry, other: Entry) -> dict[str, Any]:
     ratios = [mine / its for mine, its in zip(entry.seconds, other.seconds, strict=False)]
-    cpu_ratios = [mine / its for mine, its in zip(entry.cpu_seconds, other.cpu_seconds, strict=False)]
+    cpu_ratios = [
+        mine / its for mine, its in zip(entry.cpu_seconds, other.cpu_seconds, strict=False)
+    ]
     return {
         "ratio": statistics.median(ratios),
         "ratio_least": min(ratios),
@@ -153,4 +161,7 @@ def agreement(outcome: np.ndarray | None, reference: np.ndarray | None) -> dict[
     difference = float(np.abs(outcome - reference).max() / np.abs(reference).max())
     if outcome.ndim == 1:
         return {"difference": difference}
-    return {"difference": difference, "changed": float((outcome.argmax(1) != reference.argmax(1)).mean())}
+    return {
+        "difference": difference,
+        "changed": float((outcome.argmax(1) != reference.argmax(1)).mean()),
+    }

@@ -22,13 +22,17 @@ TRAINING: dict[str, dict[str, Any]] = {
     "lean": {"gradient_checkpointing": True},
     "lean-bf16": {"gradient_checkpointing": True, "mixed_precision": "bf16"},
 }
+ENGINES = ("onnxruntime", "openvino")
+"""Options of predict beside precisions."""
+
 BATCH = 4
 """Windows at a time in the forward passes that predict is compared with: predict's own default."""
 
 
 def build(setup: Setup) -> Job:
     """The job of the imported `crossearth_hf` in the case."""
-    return {"scores": scores_job, "training": training_job, "predict": predict_job}[setup.case.kind](setup)
+    jobs = {"scores": scores_job, "training": training_job}
+    return jobs.get(setup.case.kind, predict_job)(setup)
 
 
 def scores_job(setup: Setup) -> Job:
@@ -59,15 +63,21 @@ def training_job(setup: Setup) -> Job:
 
     # The trainer asks for a source and never reads it: every contestant learns from the same image, by `image_of`.
     source = setup.folder / "data"
-    for name in ("images", "masks"):
+    for name, mode in (("images", "RGB"), ("masks", "L")):
         (source / name).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB" if name == "images" else "L", (32, 32)).save(source / name / "unread.png")
-    data = {"label_set": "isprs", "train_data": [str(source)]}
+        Image.new(mode, (32, 32)).save(source / name / "unread.png")
+    classes = "label_set"  # in the previous release
+    if hasattr(training.TrainConfig, "mask_offset"):
+        classes = "classes"
+    data = {classes: "isprs", "train_data": [str(source)]}
     folders = {"model": str(setup.model), "output_dir": str(setup.folder / "run")}
     trainer = training.Trainer(training.TrainConfig(**(data | folders | TRAINING[setup.option])))
     trainer.model.train()
     classes = trainer.segmentation.config.num_labels
-    pixels, labels = image_of(setup.case, setup.device), labels_of(setup.case, classes, setup.device)
+    pixels, labels = (
+        image_of(setup.case, setup.device),
+        labels_of(setup.case, classes, setup.device),
+    )
     losses: list[float] = []
 
     def step() -> list[float]:
@@ -83,13 +93,24 @@ def training_job(setup: Setup) -> Job:
 
 
 def predict_job(setup: Setup) -> Job:
-    """`crossearth predict` from its arguments to the map, loading included; the option is a precision."""
+    """`crossearth predict` from its arguments to the map, loading included; the option is a precision or an engine."""
     from crossearth_hf.cli import main  # noqa: PLC0415
+
+    how = "--engine" if setup.option in ENGINES else "--dtype"
 
     def predict(scene: str) -> Tensor:
         output = str(setup.folder / "map.tif")
         windows = ["--window", str(setup.case.window), "--stride", str(setup.case.stride)]
-        command = ["predict", scene, output, "--model", str(setup.model), "--dtype", setup.option, "--overwrite"]
+        command = [
+            "predict",
+            scene,
+            output,
+            "--model",
+            str(setup.model),
+            how,
+            setup.option,
+            "--overwrite",
+        ]
         if main([*command, *windows, "--device", setup.device]) != 0:
             raise RuntimeError(f"crossearth predict failed; its log is in {setup.folder}")
         with rasterio.open(output) as source:
@@ -104,7 +125,7 @@ def build_forward(setup: Setup) -> Job:
     The option says how far they go: "logits" to the model's output, "scores" to every class's score at every pixel.
     """
     from crossearth_hf.inference import load_model  # noqa: PLC0415
-    from crossearth_hf.model.image_processing_crossearth import semantic_scores  # noqa: PLC0415
+    from crossearth_hf.model.semantic_scores import semantic_scores  # noqa: PLC0415
 
     keep_freed_memory()
     model, _ = load_model(setup.model, device=setup.device, dtype="float32")

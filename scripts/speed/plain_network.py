@@ -43,12 +43,16 @@ class PlainPatches(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.position_embeddings = nn.Parameter(torch.empty(1, 1 + grid**2, width))
-        self.patch_embeddings = nn.ModuleDict({"projection": nn.Conv2d(channels, width, patch, stride=patch)})
+        self.patch_embeddings = nn.ModuleDict(
+            {"projection": nn.Conv2d(channels, width, patch, stride=patch)}
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 1 + N, D) tokens."""
         maps = self.patch_embeddings["projection"](pixels)  # (B, D, h, w)
-        tokens = torch.cat([self.cls_token.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
+        tokens = torch.cat(
+            [self.cls_token.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1
+        )
         return tokens + self._positions(maps.shape[2], maps.shape[3])
 
     def _positions(self, height: int, width: int) -> Tensor:
@@ -76,7 +80,9 @@ class PlainAttention(nn.Module):
         """(B, N, D) to (B, N, D)."""
         batch, count, width = tokens.shape
         query, key, value = (
-            projection(tokens).reshape(batch, count, self.heads, width // self.heads).transpose(1, 2)
+            projection(tokens)
+            .reshape(batch, count, self.heads, width // self.heads)
+            .transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (B, heads, N, D / heads)
         weights = (query * (width // self.heads) ** -0.5) @ key.transpose(-2, -1)
@@ -104,7 +110,9 @@ class PlainBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.attention = PlainAttention(width, heads)
         self.layer_scale1, self.layer_scale2 = PlainScale(width), PlainScale(width)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
@@ -151,18 +159,25 @@ class PlainBackbone(nn.Module):
         if config["convolutional_stem"]:
             self.backbone["stem"] = PlainStem()
             self.backbone["embeddings"] = PlainPatches(sum(PlainStem.widths[2:]), width, 1, grid)
-            self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in PlainStem.widths)
+            self.laterals = nn.ModuleList(
+                nn.Conv2d(channels, width, 1) for channels in PlainStem.widths
+            )
         else:
             self.backbone["embeddings"] = PlainPatches(3, width, 16, grid)
         blocks = (PlainBlock(width, vit["num_attention_heads"]) for _ in range(layers))
         self.backbone["layer"] = nn.Sequential(*blocks)
-        self.adapter = PlainRein(layers, config["rein_num_tokens"], config["rein_rank"], width, config["hidden_dim"])
+        self.adapter = PlainRein(
+            layers, config["rein_num_tokens"], config["rein_rank"], width, config["hidden_dim"]
+        )
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Maps (B, D, h, w) at strides 4, 8, 16, 32."""
-        details = self.backbone["stem"](pixels) if "stem" in self.backbone else []
-        if details:
-            coarse = F.interpolate(details[3], size=details[2].shape[2:], mode="bilinear", align_corners=False)
+        details = []
+        if "stem" in self.backbone:
+            details = self.backbone["stem"](pixels)
+            coarse = F.interpolate(
+                details[3], size=details[2].shape[2:], mode="bilinear", align_corners=False
+            )
             tokens = self.backbone["embeddings"](torch.cat([details[2], coarse], dim=1))
         else:
             tokens = self.backbone["embeddings"](pixels)
@@ -172,12 +187,16 @@ class PlainBackbone(nn.Module):
             index, tokens = int(name), block(tokens)
             tokens = torch.cat([tokens[:, :1], self.adapter(tokens[:, 1:], index)], dim=1)
             if index in self.taken:
-                maps[index] = tokens[:, 1:].transpose(1, 2).reshape(len(pixels), -1, *grid).contiguous()
+                maps[index] = (
+                    tokens[:, 1:].transpose(1, 2).reshape(len(pixels), -1, *grid).contiguous()
+                )
         pyramid = [
             F.interpolate(maps[index], scale_factor=factor, mode="bilinear", align_corners=False)
             for index, factor in zip(self.taken, (4.0, 2.0, 1.0, 0.5), strict=True)
         ]
-        return [m + self.laterals[i](details[i]) for i, m in enumerate(pyramid)] if details else pyramid
+        if not details:
+            return pyramid
+        return [m + self.laterals[i](details[i]) for i, m in enumerate(pyramid)]
 
 
 class PlainDecoder(nn.Module):
@@ -190,7 +209,9 @@ class PlainDecoder(nn.Module):
         self.query_features = nn.Linear(config.hidden_dim, config.hidden_dim)
         self.decoder = Mask2FormerMaskedAttentionDecoder(config)
 
-    def forward(self, memories: list[Tensor], mask_features: Tensor, queries: Tensor) -> tuple[Any, Any]:
+    def forward(
+        self, memories: list[Tensor], mask_features: Tensor, queries: Tensor
+    ) -> tuple[Any, Any]:
         """Normed queries (Q, B, C) and mask logits (B, Q, H/4, W/4) of every output."""
         batch = len(mask_features)
         positions, keys = [], []
@@ -222,7 +243,9 @@ class PlainCrossEarth(nn.Module):
         head = Mask2FormerConfig(**{name: config[name] for name in _HEAD_FIELDS})
         self.model = PlainBackbone(config)
         head._attn_implementation = "eager"
-        self.pixel_decoder = Mask2FormerPixelDecoder(head, [config["backbone_config"]["hidden_size"]] * 4)
+        self.pixel_decoder = Mask2FormerPixelDecoder(
+            head, [config["backbone_config"]["hidden_size"]] * 4
+        )
         for module in self.pixel_decoder.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config["group_norm_groups"]
@@ -236,7 +259,9 @@ class PlainCrossEarth(nn.Module):
         with torch.device("meta"):
             network = cls(config)
         weights = load_file(folder / "model.safetensors")
-        network.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+        network.load_state_dict(
+            {name: weight.float() for name, weight in weights.items()}, assign=True
+        )
         network.model.backbone.requires_grad_(False)
         return network.eval()
 
@@ -244,6 +269,8 @@ class PlainCrossEarth(nn.Module):
         """Class and mask logits of every decoder output for (B, 3, H, W) normalized pixels."""
         features = self.pixel_decoder(self.model(pixels), return_dict=True)
         queries, masks = self.transformer_module(
-            list(features.multi_scale_features), features.mask_features, self.model.adapter.queries()
+            list(features.multi_scale_features),
+            features.mask_features,
+            self.model.adapter.queries(),
         )
         return [self.class_predictor(query).transpose(0, 1) for query in queries], list(masks)

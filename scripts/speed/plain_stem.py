@@ -6,11 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Expansion, kernel, stride, width and number of blocks of every stage (Tan & Le, table 1, without squeeze-excitation).
+# Every stage's expansion, kernel, stride, width and number of blocks (Tan & Le, table 1, without squeeze-excitation).
 _STAGES = (
-    (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4),
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
-)  # fmt: skip
+)
 
 
 def _convolve(convolution: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -33,9 +38,13 @@ class PlainResidual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        hidden = torch.clamp(self.expand(maps), 0, 6) if hasattr(self, "expand") else maps
+        hidden = maps
+        if hasattr(self, "expand"):
+            hidden = torch.clamp(self.expand(maps), 0, 6)
         hidden = self.project(torch.clamp(_convolve(self.depthwise, hidden), 0, 6))
-        return hidden + maps if hidden.shape == maps.shape else hidden
+        if hidden.shape == maps.shape:
+            return hidden + maps
+        return hidden
 
 
 class PlainStem(nn.Module):
@@ -49,8 +58,8 @@ class PlainStem(nn.Module):
         self.stages, inputs = nn.ModuleList(), 32
         for expansion, kernel, stride, width, blocks in _STAGES:
             stage = nn.Sequential()
-            for block in range(blocks):
-                stage.append(PlainResidual(inputs, width, expansion, kernel, stride if block == 0 else 1))
+            for step in [stride] + [1] * (blocks - 1):
+                stage.append(PlainResidual(inputs, width, expansion, kernel, step))
                 inputs = width
             self.stages.append(stage)
 

@@ -31,7 +31,10 @@ class PlainLoss:
     """
 
     def __init__(
-        self, points: int, weights: tuple[float, float, float] = (2.0, 5.0, 5.0), no_object: float = 0.1
+        self,
+        points: int,
+        weights: tuple[float, float, float] = (2.0, 5.0, 5.0),
+        no_object: float = 0.1,
     ) -> None:
         self.points, self.weights, self.no_object = points, weights, no_object
 
@@ -45,9 +48,12 @@ class PlainLoss:
         outputs = zip(classes, masks, strict=True)
         return torch.stack([self._output(logits, maps, targets) for logits, maps in outputs]).sum()
 
-    def _output(self, classes: Tensor, masks: Tensor, targets: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _output(
+        self, classes: Tensor, masks: Tensor, targets: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
         matched = [
-            self._match(logits, maps, *target) for logits, maps, target in zip(classes, masks, targets, strict=True)
+            self._match(logits, maps, *target)
+            for logits, maps, target in zip(classes, masks, targets, strict=True)
         ]
         wanted = torch.full(classes.shape[:2], classes.shape[2] - 1, device=classes.device)
         for row, (queries, order), (present, _) in zip(wanted, matched, targets, strict=True):
@@ -55,19 +61,32 @@ class PlainLoss:
         class_weights = torch.ones(classes.shape[2], device=classes.device)
         class_weights[-1] = self.no_object
         loss_class = F.cross_entropy(classes.transpose(1, 2), wanted, class_weights)
-        predicted = torch.cat([maps[queries] for maps, (queries, _) in zip(masks, matched, strict=True)])[:, None]
-        truth = torch.cat([mask[order] for (_, mask), (_, order) in zip(targets, matched, strict=True)])[:, None]
+        predicted = torch.cat(
+            [maps[queries] for maps, (queries, _) in zip(masks, matched, strict=True)]
+        )[:, None]
+        truth = torch.cat(
+            [mask[order] for (_, mask), (_, order) in zip(targets, matched, strict=True)]
+        )[:, None]
         with torch.no_grad():
             points = self._uncertain(predicted)
             asked = sample(truth, points)
         logits, count = sample(predicted, points), len(predicted)
-        loss_mask = F.binary_cross_entropy_with_logits(logits, asked, reduction="none").mean(1).sum() / count
+        loss_mask = (
+            F.binary_cross_entropy_with_logits(logits, asked, reduction="none").mean(1).sum()
+            / count
+        )
         chance = logits.sigmoid()
-        loss_dice = (1 - (2 * (chance * asked).sum(1) + 1) / (chance.sum(1) + asked.sum(1) + 1)).sum() / count
-        return self.weights[0] * loss_class + self.weights[1] * loss_mask + self.weights[2] * loss_dice
+        loss_dice = (
+            1 - (2 * (chance * asked).sum(1) + 1) / (chance.sum(1) + asked.sum(1) + 1)
+        ).sum() / count
+        return (
+            self.weights[0] * loss_class + self.weights[1] * loss_mask + self.weights[2] * loss_dice
+        )
 
     @torch.no_grad()
-    def _match(self, classes: Tensor, masks: Tensor, present: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def _match(
+        self, classes: Tensor, masks: Tensor, present: Tensor, truth: Tensor
+    ) -> tuple[Tensor, Tensor]:
         points = torch.rand(1, self.points, 2, device=masks.device)
         logits = sample(masks[:, None], points.repeat(len(masks), 1, 1))  # (Q, P)
         asked = sample(truth[:, None], points.repeat(len(truth), 1, 1))  # (M, P)
@@ -77,17 +96,25 @@ class PlainLoss:
         negative = F.binary_cross_entropy_with_logits(logits, zeros, reduction="none")
         cost_mask = (positive @ asked.T + negative @ (1 - asked).T) / self.points
         chance = logits.sigmoid()
-        cost_dice = 1 - (2 * chance @ asked.T + 1) / (chance.sum(1)[:, None] + asked.sum(1)[None] + 1)
-        cost = self.weights[0] * cost_class + self.weights[1] * cost_mask + self.weights[2] * cost_dice
+        cost_dice = 1 - (2 * chance @ asked.T + 1) / (
+            chance.sum(1)[:, None] + asked.sum(1)[None] + 1
+        )
+        cost = (
+            self.weights[0] * cost_class + self.weights[1] * cost_mask + self.weights[2] * cost_dice
+        )
         queries, order = linear_sum_assignment(cost.cpu().numpy())
         return torch.as_tensor(queries), torch.as_tensor(order)
 
     def _uncertain(self, predicted: Tensor) -> Tensor:
         """(N, P, 2) points: three quarters where the logits are nearest to 0 among 3P random ones, the rest random."""
         candidates = torch.rand(len(predicted), 3 * self.points, 2, device=predicted.device)
-        nearest = (-sample(predicted, candidates).abs()).topk(int(0.75 * self.points), dim=1).indices
+        nearest = (
+            (-sample(predicted, candidates).abs()).topk(int(0.75 * self.points), dim=1).indices
+        )
         chosen = torch.stack([own[index] for own, index in zip(candidates, nearest, strict=True)])
-        rest = torch.rand(len(predicted), self.points - nearest.shape[1], 2, device=predicted.device)
+        rest = torch.rand(
+            len(predicted), self.points - nearest.shape[1], 2, device=predicted.device
+        )
         return torch.cat([chosen, rest], dim=1)
 
 

@@ -35,8 +35,14 @@ class Contestant:
         self.timeout = timeout
         setup.folder.mkdir(parents=True, exist_ok=True)
         self.log = (setup.folder / "log.txt").open("a")
-        path = os.pathsep.join([str(source), str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-        settings = {"OMP_NUM_THREADS": str(setup.threads), "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+        path = os.pathsep.join(
+            [str(source), str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
+        settings = {
+            "OMP_NUM_THREADS": str(setup.threads),
+            "PYTHONPATH": path,
+            "HF_HUB_OFFLINE": "1",
+        }
         if setup.device == "cpu":
             settings["ACCELERATE_USE_CPU"] = "true"
         self.process = subprocess.Popen(
@@ -107,4 +113,6 @@ class Contestant:
 
     def _death(self) -> str:
         code = self.process.wait()
-        return "out of memory (killed)" if code == -signal.SIGKILL else f"the process ended with code {code}"
+        if code == -signal.SIGKILL:
+            return "out of memory (killed)"
+        return f"the process ended with code {code}"

@@ -26,7 +26,9 @@ def build(setup: Setup) -> Job:
     if setup.family in ("ours", "previous", "forward"):
         from . import package  # noqa: PLC0415
 
-        return package.build_forward(setup) if setup.family == "forward" else package.build(setup)
+        if setup.family == "forward":
+            return package.build_forward(setup)
+        return package.build(setup)
     from . import peers  # noqa: PLC0415
 
     return peers.build(setup)
@@ -35,7 +37,10 @@ def build(setup: Setup) -> Job:
 def read_setup(line: str) -> Setup:
     """The setup that `process.Contestant` sent."""
     fields = json.loads(line)
-    paths = {name: Path(fields[name]) if fields[name] else None for name in ("model", "scene", "corner", "folder")}
+    paths = {
+        name: Path(fields[name]) if fields[name] else None
+        for name in ("model", "scene", "corner", "folder")
+    }
     return Setup(**(fields | paths | {"case": Case(**fields["case"])}))
 
 
@@ -50,7 +55,8 @@ class Memory:
         gc.collect()
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
-        with suppress(OSError, AttributeError):  # glibc and Linux; elsewhere the peak is that since the start
+        # glibc and Linux; elsewhere the peak is that since the start
+        with suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
 
@@ -84,7 +90,10 @@ class Worker:
             np.save(path, torch.as_tensor(self.outcome).cpu().numpy())
             return {"outcome": str(path)}
         started, processor = time.perf_counter(), time.process_time()
-        self.outcome = self.job.warm_up() if command == "warm_up" else self.job.run()
+        if command == "warm_up":
+            self.outcome = self.job.warm_up()
+        else:
+            self.outcome = self.job.run()
         if self.memory.cuda:
             torch.cuda.synchronize()
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - processor
@@ -103,15 +112,21 @@ def main() -> None:
             if worker is None:
                 worker = Worker(read_setup(line))
                 package_file = getattr(sys.modules.get("crossearth_hf"), "__file__", None)
-                reply: dict[str, Any] = {"loaded_bytes": worker.memory.peak(), "package": package_file}
+                reply: dict[str, Any] = {
+                    "loaded_bytes": worker.memory.peak(),
+                    "package": package_file,
+                }
             else:
                 reply = worker.answer(json.loads(line))
         except (MemoryError, torch.OutOfMemoryError):
             reply = {"error": "out of memory"}
-        except Exception as error:  # whatever stops one contestant is to be told, not to stop the others
+        except (
+            Exception
+        ) as error:  # whatever stops one contestant is to be told, not to stop the others
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            short = "can't allocate memory" in reason
-            reply = {"error": "out of memory" if short else reason}
+            if "can't allocate memory" in reason:
+                reason = "out of memory"
+            reply = {"error": reason}
         replies.write(json.dumps(reply) + "\n")
 
 

