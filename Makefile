@@ -1,19 +1,24 @@
 # `make demo` maps a scene, `make test` checks the project; both need only Python 3.10+ and make.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet
 DEMO := demo
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test types suite test-browser test-min docs model-code clean
+.PHONY: demo test types suite test-transformers test-browser test-min browser-page docs model-code clean
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 .venv/dev: .venv/core
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(INSTALL) --editable ".[dev]"
+	touch $@
+
+.venv/browser: .venv/dev
+	$(INSTALL) --editable ".[browser]"
 	touch $@
 
 demo: .venv/core
@@ -32,10 +37,21 @@ types: .venv/dev
 suite: .venv/dev
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
+# transformers' common tests, out of the installed release's source distribution on PyPI, on our classes.
+test-transformers: .venv/dev
+	$(BIN)/python scripts/fetch_transformers_tests.py
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m transformers --numprocesses auto --maxprocesses 4 --disable-warnings \
+		tests/transformers_common
+
 # The app in a real browser: `apt-get install chromium` first.
-test-browser: .venv/dev
-	$(BIN)/pip install --quiet --editable ".[browser]"
+test-browser: .venv/browser
 	$(BIN)/pytest -m browser
+
+# The page of app/browser with the bundled model and onnxruntime-web; any web server can serve the folder.
+browser-page: .venv/core
+	$(INSTALL) --editable ".[onnx]"
+	cd app/browser && npm install --no-package-lock --ignore-scripts --no-audit --no-fund
+	$(BIN)/crossearth export bundled app/browser/model.onnx --overwrite
 
 # The lowest versions that pyproject.toml allows, as uv resolves them; the oldest torch on PyPI brings CUDA: 6 GB.
 .venv-min/done: pyproject.toml
@@ -50,7 +66,7 @@ test-min: .venv-min/done
 docs: .venv/dev
 	$(BIN)/mkdocs build --site-dir build/docs
 
-# The modules in hub_cards/crossearth-tiny, after a change of those in crossearth_hf/model.
+# The modules in the model folders of hub_cards, after a change of those in crossearth_hf/model.
 model-code: .venv/core
 	$(BIN)/python scripts/model_code.py
 

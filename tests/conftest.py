@@ -9,9 +9,33 @@ from rasters import write_raster
 from small_jobs import PIXELS
 from tiny_model import tiny_config
 
-from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf import (
+    CrossEarthConfig,
+    CrossEarthForSemanticSegmentation,
+    CrossEarthImageProcessor,
+)
+
+LONG_FILES = (
+    "test_exporting.py",
+    "test_engines.py",
+    "test_wheel.py",
+    "test_reliability.py",
+    "test_notebooks.py",
+    "test_deepness.py",
+    "test_distributed.py",
+    "test_memory.py",
+    "test_hub_roundtrip.py",
+    "test_modeling_crossearth.py",
+    "test_fuzz.py",
+    "test_workers.py",
+)
+"""Files of more than half a minute, which come first: at the end, one of them would keep one core busy alone."""
 
 torch.set_num_threads(1)  # tensors are tiny here: threads would only wait for one another
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
 @pytest.fixture

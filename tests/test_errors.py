@@ -4,7 +4,13 @@ import pickle
 
 import pytest
 
-from crossearth_hf.errors import LONGEST_FOREIGN_TEXT, LONGEST_SENTENCE, on_one_line, reason_of, shown
+from crossearth_hf.errors import (
+    LONGEST_FOREIGN_TEXT,
+    LONGEST_SENTENCE,
+    on_one_line,
+    reason_of,
+    shown,
+)
 
 HOSTILE = "a\x1b[31m\n\r\u202eb\u2028c\x00d\x9b"
 

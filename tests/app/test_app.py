@@ -1,8 +1,10 @@
 """The app without a server: predictions, and what gets onto the page."""
 
+import json
 import re
-import signal
-import socket
+from html import unescape
+from urllib.request import urlopen
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -14,21 +16,25 @@ pytest.importorskip("shapely")
 
 import app_parts
 import pyogrio
+from affine import Affine
 from app_parts import patches, read_map, stub_model, write_patches
-from packaging.requirements import Requirement
 from paths import ROOT
-from rasters import write_raster
+from rasters import read_shares, write_raster
 
-import crossearth_hf
-from crossearth_hf.app import main, pages, predict, settings
+from crossearth_hf.app import pages, predict
+from crossearth_hf.app.about import LEARNED_FROM, about
+from crossearth_hf.app.downloads import name_of
 from crossearth_hf.app.examples import make_examples
-from crossearth_hf.app.pictures import ORANGE, paint_confidence, save_version
-from crossearth_hf.app.shift import STYLES, compare_versions, infrared_scene
+from crossearth_hf.app.growth import Growth
+from crossearth_hf.app.looks import look
+from crossearth_hf.app.pictures import gray_levels
+from crossearth_hf.app.shift import infrared_scene
+from crossearth_hf.app.uploads import Limits
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import LabelSet, get_label_set
-from crossearth_hf.model.earth_style import EarthStyle
 from crossearth_hf.prediction import MapReport
-from crossearth_hf.raster.scene import Scene
+from crossearth_hf.raster.grid import Grid
+from crossearth_hf.raster.scene import Reading, Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -37,7 +43,10 @@ def test_a_scene_becomes_a_map(tmp_path, folder):
     ids = write_patches(tmp_path / "upload <script>.tif")
     counted = []
     result = predict(
-        tmp_path / "upload <script>.tif", stub_model(), folder, on_windows=lambda *numbers: counted.append(numbers)
+        tmp_path / "upload <script>.tif",
+        stub_model(),
+        folder,
+        on_windows=lambda *numbers: counted.append(numbers),
     )
     map_file, confidence, picture = result.report.files
     np.testing.assert_array_equal(read_map(map_file), ids)
@@ -45,25 +54,147 @@ def test_a_scene_becomes_a_map(tmp_path, folder):
         assert (source.crs.to_epsg(), source.transform) == (32632, app_parts.PLACE)
     assert counted[-1][0] == counted[-1][1] == 4 * 5
     assert Image.open(picture).format == "PNG"
-    assert np.isfinite(read_map(confidence)).all()
-    meta, _, _, (class_ids, names, *_) = pyogrio.raw.read(result.polygons)
+    assert np.isfinite(read_shares(confidence)).all()
+    meta, _, _, (class_ids, names, *_) = pyogrio.raw.read(result.polygons, layer="map")
     assert meta["crs"] == "EPSG:32632"
-    assert set(zip(class_ids.tolist(), names.tolist(), strict=True)) == {(0, "red"), (1, "green"), (2, "blue")}
+    assert set(zip(class_ids.tolist(), names.tolist(), strict=True)) == {
+        (0, "red"),
+        (1, "green"),
+        (2, "blue"),
+    }
     assert (result.place.longitude, result.place.latitude) == pytest.approx((8.99, 45.15), abs=0.01)
     assert result.advice is None
     assert result.layers.size == (200, 160)
-    shown = np.asarray(Image.open(result.layers.map))
-    np.testing.assert_array_equal(shown[..., :3], result.report.label_set.colorize(ids))
-    assert (shown[..., 3] == 255).all()
+    np.testing.assert_array_equal(np.asarray(Image.open(result.layers.labels)), ids)
 
 
-def test_pixels_without_data_are_transparent(tmp_path, folder):
+def test_downloads_are_named_after_the_scene(tmp_path, folder):
+    write_patches(tmp_path / "s.tif")
+    result = predict(tmp_path / "s.tif", stub_model(), folder, name="my-scene")
+    files = [*result.report.files, result.polygons]
+    names = [
+        f"my-scene-{kind}" for kind in ("map.tif", "confidence.tif", "picture.png", "polygons.gpkg")
+    ]
+    assert [path.name for path in files] == names
+    with ZipFile(result.archive) as archive:
+        assert set(names) <= set(archive.namelist())
+        assert archive.read("my-scene-map.tif") == files[0].read_bytes()
+    assert result.archive.name == "my-scene.zip"
+    html = pages.downloads([result.archive, *files])
+    assert all(f"{name}' download" in html for name in [*names, "my-scene.zip"])
+
+
+@pytest.mark.parametrize(
+    ("upload", "name"),
+    [
+        ("my scene <b>.tif", "my-scene-b"),
+        ("Zürich 2024.tif", "Zürich-2024"),
+        ("../../etc/passwd", "passwd"),
+        ("{{x}}.png", "x"),
+        ("...", "scene"),
+        ("a" * 300 + ".tif", "a" * 40),
+    ],
+)
+def test_names_of_uploads_are_made_plain(upload, name):
+    assert name_of(upload) == name
+
+
+def test_the_map_grows(tmp_path, folder):
+    """What is shown at the end is the map, but for the blending where windows overlap."""
+    ids = write_patches(tmp_path / "s.tif")
+    grown, shares = [], []
+
+    def count(done, total):
+        shares.append((grown[0].labels != 255).mean())
+
+    predict(tmp_path / "s.tif", stub_model(), folder, on_windows=count, on_growth=grown.append)
+    assert 0 < shares[0] < 0.5
+    assert shares == sorted(shares)
+    np.testing.assert_array_equal(grown[0].labels, ids)
+    with urlopen(grown[0].address()) as picture:
+        np.testing.assert_array_equal(np.asarray(Image.open(picture)), ids)
+
+
+def test_the_growing_map_of_a_large_scene_is_small():
+    network, _ = stub_model()
+    growth = Growth(Grid(4096, 2048, None, Affine.identity()), network.config)
+    growth._found = [np.ones((16, 16), np.uint8)] * 4
+    growth.place()
+    assert growth.labels.shape == (256, 512)
+    assert (growth.labels[:8, :20] == 1).all()
+    assert (growth.labels[9:] == 255).all()
+
+
+def test_a_first_look(tmp_path, folder):
+    pixels, _ = patches()
+    write_raster(
+        tmp_path / "s.tif",
+        np.concatenate([pixels, pixels[:1]]),
+        crs=app_parts.CRS,
+        transform=app_parts.PLACE,
+    )
+    found = look(tmp_path / "s.tif", folder, Limits(), Reading(bands=(3, 2, 1)), None)
+    assert Image.open(found.picture).size == (200, 160)
+    assert "bands 3,2,1 of 4" in found.reading
+    html = pages.look(found, "<s>", get_label_set("land-cover"))
+    for part in (
+        "200 x 160 pixels",
+        "2 m",
+        "longitude 8.98",
+        "EPSG:32632",
+        "bands 3,2,1 of 4",
+        "&lt;s&gt;",
+    ):
+        assert part in html
+    view = json.loads(unescape(re.search('data-view="(.*?)"', html)[1]))
+    assert (view["width"], view["height"], view["crs"]) == (200, 160, "EPSG:32632")
+    assert view["transform"] == list(app_parts.PLACE[:6])
+    assert view["meters"] == pytest.approx(2, rel=1e-3)
+
+
+def test_the_checkbox_is_offered_where_it_works(tmp_path):
+    write_patches(tmp_path / "s.tif")
+
+    def offered(name, trained_at, megapixels=1):
+        (tmp_path / name).mkdir()
+        found = look(
+            tmp_path / "s.tif",
+            tmp_path / name,
+            Limits(megapixels=megapixels),
+            Reading(),
+            trained_at,
+        )
+        return found.can_be_rescaled
+
+    assert not offered("unknown", None)
+    assert offered("fits", 0.5)
+    assert not offered("too many pixels", 0.1)
+    assert not offered("too different", 500.0)
+
+
+def test_what_the_page_says_of_the_bundled_model():
+    network, processor = stub_model()
+    html = about("crossearth-small", (network, processor))
+    assert "finds red, green and blue in" in html
+    card = (ROOT / "hub_cards" / "crossearth-small" / "README.md").read_text()
+    for place in LEARNED_FROM:
+        assert place in html
+        assert place in card
+    network.config.ground_sampling_distance = 0.3
+    other = about("<b>", (network, processor))
+    assert "&lt;b&gt;" in other
+    assert "pixels of 0.3 m" in other
+
+
+def test_pixels_without_data_are_left_out(tmp_path, folder):
     pixels, _ = patches()
     pixels[:, :30] = 0
-    app_parts.write_geotiff(tmp_path / "s.tif", pixels, crs=app_parts.CRS, transform=app_parts.PLACE, nodata=0)
+    app_parts.write_geotiff(
+        tmp_path / "s.tif", pixels, crs=app_parts.CRS, transform=app_parts.PLACE, nodata=0
+    )
     result = predict(tmp_path / "s.tif", stub_model(), folder)
-    for layer in (result.layers.map, result.layers.confidence):
-        np.testing.assert_array_equal(np.asarray(Image.open(layer))[..., 3] == 0, ~pixels.any(axis=0))
+    for layer in (result.layers.labels, result.layers.confidence):
+        np.testing.assert_array_equal(np.asarray(Image.open(layer)) == 255, ~pixels.any(axis=0))
     assert result.report.without_data == 30 * 200
     assert "6,000 pixels hold no data" in pages.legend(result.report)
 
@@ -76,7 +207,7 @@ def test_pictures(tmp_path, folder, ending):
     assert (read_map(result.report.files[0]) == ids).mean() > 0.98
     assert result.place is None
     assert result.report.hectares is None
-    assert "no known place" in pages.place(result.place, result.summary, result.advice, 1.0)
+    assert "no known location" in pages.place(result.place, result.summary, result.advice, 1.0)
     assert "Hectares need a georeferenced scene" in pages.legend(result.report)
 
 
@@ -93,15 +224,22 @@ def test_large_scenes_are_shown_decimated(tmp_path, folder, monkeypatch):
     monkeypatch.setattr("crossearth_hf.app.pictures.LONGEST", 100)
     write_patches(tmp_path / "s.tif")
     result = predict(tmp_path / "s.tif", stub_model(), folder)
-    assert Image.open(result.layers.scene).size == Image.open(result.layers.map).size == result.layers.size == (100, 80)
+    assert (
+        Image.open(result.layers.scene).size
+        == Image.open(result.layers.labels).size
+        == result.layers.size
+        == (100, 80)
+    )
 
 
 def test_the_models_resolution(tmp_path, folder):
     ids = write_patches(tmp_path / "s.tif")
     advised = predict(tmp_path / "s.tif", stub_model(trained_at=0.5), folder)
-    assert "learned at 0.5 m" in advised.advice
+    assert "trained at 0.5 m" in advised.advice
     (folder / "again").mkdir()
-    result = predict(tmp_path / "s.tif", stub_model(trained_at=1.0), folder / "again", at_model_resolution=True)
+    result = predict(
+        tmp_path / "s.tif", stub_model(trained_at=1.0), folder / "again", at_model_resolution=True
+    )
     found = read_map(result.report.files[0])
     assert found.shape == ids.shape
     assert (found == ids).mean() > 0.95
@@ -128,90 +266,9 @@ def test_the_legend():
     assert "Okabe and Ito (2008)" in pages.legend(ours)
 
 
-def test_confidence_is_gray_and_uncertain_places_are_orange():
-    painted = paint_confidence(np.array([[0.3, 0.5, 0.75, 1.0, np.nan]], np.float32))[0]
-    assert painted[0].tolist() == list(ORANGE)
-    assert painted[1].tolist() == [40, 40, 40]
-    assert painted[3].tolist() == [245, 245, 245]
-    assert 40 < painted[2][0] < 245
-    assert painted[4].tolist() != list(ORANGE)
-
-
-@pytest.fixture(scope="module")
-def style():
-    return EarthStyle.from_file()
-
-
-def versions(path, style, infrared=False, **options):
-    with Scene(path) as scene:
-        settings = {"alpha": 1.0, "mask_ratio": 1.0, "seed": 3} | options
-        extra = infrared_scene(scene) if infrared else None
-        found = compare_versions(scene, *stub_model(), style, infrared=extra, **settings)
-        if extra is not None:
-            extra.close()
-    return found
-
-
-def test_versions_of_a_scene(tmp_path, style):
-    pixels, ids = patches()
-    write_raster(tmp_path / "s.tif", np.concatenate([pixels, pixels[2:]]), photometric="RGB", alpha="unspecified")
-    original, *styled = versions(tmp_path / "s.tif", style)
-    np.testing.assert_array_equal(original.labels, ids)
-    assert original.agreement is None
-    assert len(styled) == STYLES
-    for version in styled:
-        assert version.agreement == (version.labels == ids).mean() < 1
-        assert np.abs(version.raster.pixels.astype(int) - pixels).mean() > 5
-    again = versions(tmp_path / "s.tif", style)
-    np.testing.assert_array_equal(again[1].raster.pixels, styled[0].raster.pixels)
-    assert (styled[0].raster.pixels != styled[1].raster.pixels).any()
-    untouched = versions(tmp_path / "s.tif", style, mask_ratio=0.0)
-    assert [version.agreement for version in untouched[1:]] == [1.0] * STYLES
-    infrared = versions(tmp_path / "s.tif", style, infrared=True, mask_ratio=0.0)
-    assert infrared[1].title == "Near infrared, red, green"
-    np.testing.assert_array_equal(infrared[1].raster.pixels, pixels[[2, 0, 1]])  # its band 4 equals its band 3
-    np.testing.assert_array_equal(infrared[2].raster.pixels, pixels[[2, 0, 1]])
-
-
-def test_version_cards(tmp_path, folder, style):
-    pixels, ids = patches()
-    write_raster(tmp_path / "s.tif", pixels)
-    found = versions(tmp_path / "s.tif", style)
-    label_set = LabelSet("custom", ("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
-    files = [save_version(v.raster, v.labels, ids, label_set, folder, i) for i, v in enumerate(found)]
-    html = pages.version_cards(found, files, label_set)
-    assert html.count("<figure>") == 1 + STYLES
-    assert html.count("<img") == 2 + 3 * STYLES
-    assert all(alt for alt in re.findall(r"alt='(.*?)'", html))
-    changed = np.asarray(Image.open(files[1][2]))[..., :3].max(axis=2) == 200
-    np.testing.assert_array_equal(changed, found[1].labels != ids)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [({"alpha": 2.0}, "alpha 2.0"), ({"seed": -1}, "non-negative"), ({"infrared": True}, "needs a fourth band")],
-)
-def test_versions_that_cannot_be(tmp_path, style, options, sentence):
-    write_patches(tmp_path / "s.tif")
-    with pytest.raises(InputError, match=sentence):
-        versions(tmp_path / "s.tif", style, **options)
-
-
-def test_a_model_of_four_bands_has_no_styles(tmp_path, style):
-    write_patches(tmp_path / "s.tif")
-    network, processor = stub_model()
-    network.config.num_channels = 4
-    with Scene(tmp_path / "s.tif") as scene, pytest.raises(InputError, match="this model sees 4 bands"):
-        compare_versions(scene, network, processor, style, alpha=1.0, mask_ratio=1.0, seed=3)
-
-
-def test_scenes_too_small_or_empty_for_a_style(tmp_path, style):
-    write_raster(tmp_path / "small.tif", np.ones((3, 20, 90), np.uint8))
-    write_raster(tmp_path / "empty.tif", np.zeros((3, 90, 90), np.uint8), nodata=0)
-    with pytest.raises(InputError, match="90 x 20 pixels"):
-        versions(tmp_path / "small.tif", style)
-    with pytest.raises(InputError, match="no pixel with data"):
-        versions(tmp_path / "empty.tif", style)
+def test_levels_of_confidence():
+    levels = gray_levels(np.array([[0.0, 0.5, 1.0, np.nan]], np.float32))[0]
+    assert levels.tolist() == [0, 127, 254, 255]
 
 
 def test_examples_are_drawn_once(tmp_path):
@@ -224,120 +281,3 @@ def test_examples_are_drawn_once(tmp_path):
         assert colors.valid.all()
         np.testing.assert_array_equal(other.pixels[1:], colors.pixels[:2])
         assert (other.pixels[0] != colors.pixels[2]).any()
-
-
-def test_models_of_one_name_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "load_model", lambda name, device: name)
-    for folder in ("a/best", "b/best", "b/other"):
-        (tmp_path / folder).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert settings.load_models(["a/best", "b/best", "b/other", "org/model"], "cpu") == {
-        "a/best": "a/best",
-        "b/best": "b/best",
-        "other": "b/other",
-        "org/model": "org/model",
-    }
-    monkeypatch.chdir("b/other")
-    assert settings.load_models(["."], "cpu") == {"other": "."}
-
-
-def test_the_work_folder_is_emptied_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    monkeypatch.setenv("GRADIO_EXAMPLES_CACHE", "")
-    (tmp_path / "mine.txt").write_text("mine")
-    stale = tmp_path / "crossearth-app" / "served" / "old"
-    stale.mkdir(parents=True)
-    with settings.work_folder(tmp_path) as folders:
-        assert not stale.exists()
-        folders.examples.mkdir()
-        (folders.served / "upload.tif").write_text("x")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["crossearth-app", "examples", "mine.txt"]
-    with settings.work_folder(None) as folders:
-        assert folders.served.is_dir()
-    assert not folders.served.parent.exists()
-
-
-def test_two_servers_do_not_share_a_work_folder(tmp_path, monkeypatch):
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
-        monkeypatch.setenv(name, "")
-    with settings.work_folder(tmp_path) as folders:
-        (folders.served / "upload.tif").write_text("x")
-        with pytest.raises(InputError, match="another server uses"), settings.work_folder(tmp_path):
-            pass
-        assert (folders.served / "upload.tif").exists()
-    with settings.work_folder(tmp_path):
-        pass
-
-
-def test_work_folders_that_cannot_be(tmp_path, monkeypatch):
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
-        monkeypatch.setenv(name, "")
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "precious.txt").write_text("mine")
-    (tmp_path / "linked" / "crossearth-app").mkdir(parents=True)
-    (tmp_path / "linked" / "crossearth-app" / "served").symlink_to(tmp_path / "mine")
-    for parent in ("file", "linked"):
-        with (
-            pytest.raises(InputError, match="choose another folder by --work-dir"),
-            settings.work_folder(tmp_path / parent),
-        ):
-            pass
-    assert (tmp_path / "mine" / "precious.txt").exists()
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        "--max-megapixels 0",
-        "--max-megapixels nan",
-        "--max-megabytes inf",
-        "--keep-minutes inf",
-        "--keep-minutes -1",
-        "--max-queue -1",
-        "--port 0",
-        "--port 99999999",
-        "--port x",
-        "--prot",
-        "scene.tif",
-    ],
-)
-def test_wrong_flags(flags, capsys):
-    with pytest.raises(SystemExit) as stop:
-        settings.parse(flags.split())
-    assert stop.value.code == 2
-    usage, error = capsys.readouterr().err.splitlines()
-    assert usage == "usage: crossearth app [options]"
-    assert error.startswith("crossearth app: error: ")
-    assert flags.split()[-1] in error
-
-
-def test_addresses_that_cannot_be_opened(capsys, monkeypatch):
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        taken = str(other.getsockname()[1])
-        for flags in (["--port", taken], ["--host", "8.8.8.8"], ["--host", "::zz"], ["--host", "a" * 70]):
-            assert main(flags) == 2
-            (error,) = capsys.readouterr().err.splitlines()
-            assert flags[1] in error
-            assert "cannot be opened here; choose another port with --port" in error
-    settings.check_address(settings.parse(["--port", taken]))
-
-
-def test_the_readme_names_every_flag():
-    readme = (ROOT / "app" / "README.md").read_text()
-    flags = vars(settings.parse([]))
-    assert [flag for flag in flags if f"`--{flag.replace('_', '-')}" not in readme] == []
-
-
-def test_a_space_installs_this_version_with_the_app():
-    requirement = Requirement((ROOT / "app" / "requirements.txt").read_text().strip())
-    wheel = f"crossearth_hf-{crossearth_hf.__version__}-py3-none-any.whl"
-    assert (requirement.name, requirement.extras) == ("crossearth-hf", {"app"})
-    assert requirement.url.rpartition("/")[2] == wheel
-    readme = (ROOT / "app" / "README.md").read_text()
-    assert f"dist/{wheel} {wheel}" in readme
-    front = readme.split("---")[1]
-    assert "app_file: app.py" in front

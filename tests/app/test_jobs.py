@@ -73,7 +73,9 @@ def test_all_jobs_run_in_one_thread(tmp_path):
     jobs = Jobs(tmp_path, keep=60)
 
     async def several():
-        works = [jobs.run("one", lambda job: (threading.get_ident(), job.folder)) for _ in range(20)]
+        works = [
+            jobs.run("one", lambda job: (threading.get_ident(), job.folder)) for _ in range(20)
+        ]
         return await asyncio.gather(*works)
 
     found = asyncio.run(several()) + asyncio.run(several())

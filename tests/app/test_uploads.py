@@ -19,7 +19,7 @@ from crossearth_hf.app.shift import infrared_scene
 from crossearth_hf.app.uploads import Limits, admitted
 from crossearth_hf.errors import InputError
 from crossearth_hf.raster.admission import SCENE_DRIVER
-from crossearth_hf.raster.scene import Scene
+from crossearth_hf.raster.scene import Reading, Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -39,12 +39,16 @@ def cut(path):
 
 
 def cut_png(path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(path, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(
+        path, "PNG"
+    )
     path.write_bytes(path.read_bytes()[:5000])
 
 
 def cut_jpeg(path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(path, "JPEG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(
+        path, "JPEG"
+    )
     path.write_bytes(path.read_bytes()[:4000])
 
 
@@ -70,7 +74,13 @@ def many_bytes(path):
 
 
 def one_tile(path):
-    tile = {"tiled": True, "blockxsize": 1008, "blockysize": 992, "sparse_ok": True, "interleave": "pixel"}
+    tile = {
+        "tiled": True,
+        "blockxsize": 1008,
+        "blockysize": 992,
+        "sparse_ok": True,
+        "interleave": "pixel",
+    }
     profile = {"driver": "GTiff", "width": 1000, "height": 990, "count": 70, "dtype": "uint8"}
     rasterio.open(path, "w", **profile, **tile).close()
 
@@ -82,15 +92,19 @@ def two_bands(path):
 BAD = {
     "nothing": (None, {}, "There is no scene yet"),
     "empty": (empty, {}, r"empty \(0 bytes\)"),
-    "text": (text, {}, "neither a GeoTIFF nor a JPEG nor a PNG"),
-    "header only": (header_only, {}, "not an image that can be read"),
+    "text": (text, {}, "not a GeoTIFF, JPEG or PNG"),
+    "header only": (header_only, {}, "not a readable image"),
     "cut off": (cut, {}, "damaged or cut off"),
-    "cut off PNG": (cut_png, {}, "not an image that can be read, or it is damaged"),
-    "cut off JPEG": (cut_jpeg, {}, "not an image that can be read, or it is damaged"),
+    "cut off PNG": (cut_png, {}, "not a readable image, or it is damaged"),
+    "cut off JPEG": (cut_jpeg, {}, "not a readable image, or it is damaged"),
     "no data": (without_data, {}, "no pixel with data"),
     "complex": (complex_numbers, {}, "complex numbers"),
-    "too many pixels": (many_pixels, {}, "1,000 x 1,100 = 1.1 million pixels, this server takes 1 million"),
-    "too many bytes": (many_bytes, {}, "1 MB, this server takes 0.5 MB"),
+    "too many pixels": (
+        many_pixels,
+        {},
+        "1,000 x 1,100 = 1.1 million pixels; this server takes 1 million",
+    ),
+    "too many bytes": (many_bytes, {}, "1 MB; this server takes 0.5 MB"),
     "one tile": (one_tile, {}, "tiles of 1,008 x 992 pixels and 70 bands, too large to unpack"),
     "bands": (
         two_bands,
@@ -122,7 +136,10 @@ def test_overviews_may_not_be_one_tile_either(tmp_path, folder, monkeypatch):
     write_raster(tmp_path / "s.tif", pixels, tiled=True, blockxsize=128, blockysize=128)
     with admitted(tmp_path / "s.tif", folder, Limits()) as scene:
         assert scene.grid.width == 600
-    with rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=256), rasterio.open(tmp_path / "s.tif", "r+") as target:
+    with (
+        rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=256),
+        rasterio.open(tmp_path / "s.tif", "r+") as target,
+    ):
         target.build_overviews([2])
     (folder / "scene.tif").unlink()
     with (
@@ -134,7 +151,7 @@ def test_overviews_may_not_be_one_tile_either(tmp_path, folder, monkeypatch):
 
 def test_resampling_may_not_exceed_the_limit(tmp_path, folder):
     write_patches(tmp_path / "s.tif")
-    with pytest.raises(InputError, match=r"12\.8 million pixels, this server takes 1 million"):
+    with pytest.raises(InputError, match=r"12\.8 million pixels; this server takes 1 million"):
         predict(
             tmp_path / "s.tif",
             stub_model(trained_at=0.1),
@@ -158,7 +175,7 @@ def test_no_upload_reads_another_file(tmp_path, folder, start):
     with rasterio.open(upload) as source:  # the danger is real
         assert source.driver == "VRT"
         assert source.read(1)[0, 0] == 77
-    with pytest.raises(InputError, match=r"neither a GeoTIFF|not an image that can be read"):
+    with pytest.raises(InputError, match=r"not a GeoTIFF|not a readable image"):
         predict(upload, stub_model(), folder)
 
 
@@ -220,7 +237,7 @@ def test_only_regular_files_come_in(tmp_path, folder, make):
 
 def test_an_upload_that_is_gone(tmp_path, folder):
     for name in ("gone.tif", "zero\0.tif", "a" * 5000):
-        with pytest.raises(InputError, match="no longer here"):
+        with pytest.raises(InputError, match=r"(?i)the file was deleted"):
             predict(tmp_path / name, stub_model(), folder)
 
 
@@ -233,7 +250,9 @@ def hdf5(path):
 
 
 def web_service(path):
-    path.write_text("<GDAL_WMS><Service name='TMS'><ServerUrl>http://127.0.0.1:9/</ServerUrl></Service></GDAL_WMS>")
+    path.write_text(
+        "<GDAL_WMS><Service name='TMS'><ServerUrl>http://127.0.0.1:9/</ServerUrl></Service></GDAL_WMS>"
+    )
 
 
 def catalog(path):
@@ -241,21 +260,26 @@ def catalog(path):
 
 
 def tile_index(path):
-    path.write_text("<GDALTileIndexDataset><IndexDataset>PG:host=127.0.0.1</IndexDataset></GDALTileIndexDataset>")
+    path.write_text(
+        "<GDALTileIndexDataset><IndexDataset>PG:host=127.0.0.1</IndexDataset></GDALTileIndexDataset>"
+    )
 
 
 @pytest.mark.parametrize("make", [geopackage, hdf5, web_service, catalog, tile_index])
 def test_other_formats_are_refused_whatever_their_name(tmp_path, folder, make):
     make(tmp_path / "s.gpkg")
     (tmp_path / "s.gpkg").rename(tmp_path / "s.tif")
-    with pytest.raises(InputError, match="neither a GeoTIFF nor a JPEG nor a PNG"):
+    with pytest.raises(InputError, match="not a GeoTIFF, JPEG or PNG"):
         predict(tmp_path / "s.tif", stub_model(), folder)
 
 
 def test_a_scene_is_opened_by_one_driver(tmp_path, folder):
     """Also when it is opened again, as near infrared: no other driver gets to look at its content."""
     with pytest.raises(InputError, match="not a raster that GDAL can read"):
-        Scene(write_raster(tmp_path / "s.tif", np.ones((3, 64, 64), np.uint8), driver="GPKG"), driver=SCENE_DRIVER)
+        Scene(
+            write_raster(tmp_path / "s.tif", np.ones((3, 64, 64), np.uint8), driver="GPKG"),
+            driver=SCENE_DRIVER,
+        )
     write_raster(tmp_path / "bands.tif", np.ones((4, 64, 64), np.uint8))
     with admitted(tmp_path / "bands.tif", folder, Limits()) as scene:
         write_raster(folder / "other.tif", np.ones((4, 64, 64), np.uint8), driver="GPKG")
@@ -270,13 +294,17 @@ def test_admitted_scene_has_a_name_of_ours(tmp_path, folder):
         assert scene.path == str(folder / "scene.tif")
 
 
-@pytest.mark.parametrize(("typed", "share"), [("", 0.1), ("None", 0), ("65535", 0.1), (" 65535, 1840 ", 0.1)])
+@pytest.mark.parametrize(
+    ("typed", "share"), [("", 0.1), ("None", 0), ("65535", 0.1), (" 65535, 1840 ", 0.1)]
+)
 def test_a_visitor_decides_which_values_are_no_data(tmp_path, folder, typed, share):
     """A pixel has no data where no band has any; 1840 is held by one band of each."""
     pixels, ids = patches()
     filled = pixels.astype(np.uint16) * 8
     filled[:, :16] = 65535
     write_raster(tmp_path / "s.tif", filled)
-    with admitted(tmp_path / "s.tif", folder, Limits(), nodata=nodata_values(typed)) as scene:
+    with admitted(
+        tmp_path / "s.tif", folder, Limits(), Reading(nodata=nodata_values(typed))
+    ) as scene:
         valid = scene.read(0, 0, *ids.shape).valid
     assert (~valid).mean() == pytest.approx(share)

@@ -27,12 +27,15 @@ MAP = "land=impervious_surface,road=impervious_surface,water=clutter,vegetation=
 def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     torch.manual_seed(0)
-    CrossEarthForSemanticSegmentation(tiny_config(num_labels=5, id2label=LAND_COVER.id2label)).save_pretrained(
-        folder / "model"
-    )
+    CrossEarthForSemanticSegmentation(
+        tiny_config(num_labels=5, id2label=LAND_COVER.id2label)
+    ).save_pretrained(folder / "model")
     CrossEarthImageProcessor().save_pretrained(folder / "model")
     rng = np.random.default_rng(0)
-    pairs = [(rng.integers(0, 256, (40, 48, 3), np.uint8), rng.integers(0, 5, (40, 48), np.uint8)) for _ in range(3)]
+    pairs = [
+        (rng.integers(0, 256, (40, 48, 3), np.uint8), rng.integers(0, 5, (40, 48), np.uint8))
+        for _ in range(3)
+    ]
     for index, pair in enumerate(pairs):
         write_pair(folder / "town", f"{index}", *pair)
     write_domain(folder / "data", "vaihingen", pairs)
@@ -40,17 +43,45 @@ def workplace(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    return main(["evaluate", str(folder / "model"), "--device", "cpu", "--bootstrap", "20", *map(str, arguments)])
+    return main(
+        [
+            "evaluate",
+            str(folder / "model"),
+            "--device",
+            "cpu",
+            "--bootstrap",
+            "20",
+            *map(str, arguments),
+        ]
+    )
 
 
 def test_folders_and_scenarios_join_one_report(workplace, tmp_path, capsys):
     out = tmp_path / "report"
-    town = ["--folder", f"{workplace / 'town'}:[01]", "--name", "Town", "--classes", "building,road", "--scale", "0.5"]
+    town = [
+        "--folder",
+        f"{workplace / 'town'}:[01]",
+        "--name",
+        "Town",
+        "--labeled",
+        "building,road",
+        "--scale",
+        "0.5",
+    ]
     assert run(workplace, *town, "--out", out, "--examples", "1") == 0
     output = capsys.readouterr().out
     assert "Town is scored over building, road only" in output
     assert output.splitlines()[-1] == f"the report is in {out}: report.json, examples"
-    built = ["--scenarios", "P(i)2V", "--data", workplace / "data", "--class-map", MAP, "--window", "48"]
+    built = [
+        "--scenarios",
+        "P(i)2V",
+        "--data",
+        workplace / "data",
+        "--class-map",
+        MAP,
+        "--window",
+        "48",
+    ]
     assert run(workplace, *built, "--out", out) == 0
     assert "CrossEarth 67.5" in capsys.readouterr().out
     report = json.loads((out / "report.json").read_text())
@@ -61,7 +92,12 @@ def test_folders_and_scenarios_join_one_report(workplace, tmp_path, capsys):
     assert str(workplace) not in (out / "report.json").read_text()
 
 
-PLACES = {"model": "is only read", "town/report": "is only read", "data/report": "is only read", "": "where results go"}
+PLACES = {
+    "model": "is an input",
+    "town/report": "is an input",
+    "data/report": "is an input",
+    "": "the folder of the results",
+}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -76,9 +112,19 @@ def test_a_report_is_not_written_among_inputs(workplace, capsys, place):
 
 def test_black_and_white_masks_of_more_classes_are_told_the_remedy(workplace, tmp_path, capsys):
     white = np.kron([[0, 255]], np.ones((32, 16))).astype(np.uint8)
-    town = ["--folder", binary_folder(tmp_path / "town", [white]), "--name", "Town", "--classes", "building"]
+    town = [
+        "--folder",
+        binary_folder(tmp_path / "town", [white]),
+        "--name",
+        "Town",
+        "--labeled",
+        "building",
+    ]
     assert run(workplace, *town, "--out", tmp_path / "report") == 2
-    assert "such as --label-set building, and add --mask-values 0,255" in capsys.readouterr().err
+    assert (
+        "such as --classes background,building, and add --mask-values 0,255"
+        in capsys.readouterr().err
+    )
 
 
 def binary_folder(folder, masks):
@@ -103,7 +149,10 @@ def test_black_and_white_masks_are_scored_as_asked_or_not_at_all(two_classes, tm
     white = np.kron([[0, 255]], np.ones((32, 16))).astype(np.uint8)
     town = ["--folder", binary_folder(tmp_path / "town", [white, white * 0]), "--name", "Town"]
     assert run(two_classes, *town, "--out", tmp_path / "report") == 2
-    assert "add --mask-values 0,255, and if no pixel is 'building', --mask-values 0,1" in capsys.readouterr().err
+    assert (
+        "add --mask-values 0,255, and if no pixel is 'building', --mask-values 0,1"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "report").exists()
     assert run(two_classes, *town, "--mask-values", "0,255", "--out", tmp_path / "report") == 0
     table = capsys.readouterr().err
@@ -120,7 +169,14 @@ def test_black_and_white_masks_are_scored_as_asked_or_not_at_all(two_classes, tm
 
 def test_where_nothing_can_be_scored_no_entry_is_written(two_classes, tmp_path, capsys):
     mask = np.kron([[0, 1]], np.ones((32, 16))).astype(np.uint8)
-    only = ["--folder", binary_folder(tmp_path / "none", [mask * 0]), "--name", "None", "--classes", "building"]
+    only = [
+        "--folder",
+        binary_folder(tmp_path / "none", [mask * 0]),
+        "--name",
+        "None",
+        "--labeled",
+        "building",
+    ]
     assert run(two_classes, *only, "--out", tmp_path / "report") == 2
     assert "None holds no pixel with data of building in 1 image" in capsys.readouterr().err
     image = np.full((3, 32, 32), np.nan, np.float32)  # labeled, but nowhere with data
@@ -129,9 +185,12 @@ def test_where_nothing_can_be_scored_no_entry_is_written(two_classes, tmp_path, 
         (tmp_path / "nan" / part).mkdir(parents=True)
     write_raster(tmp_path / "nan" / "images" / "0.tif", image)
     write_raster(tmp_path / "nan" / "masks" / "0.tif", mask[None])
-    nan = ["--folder", tmp_path / "nan", "--name", "NaN", "--classes", "building"]
+    nan = ["--folder", tmp_path / "nan", "--name", "NaN", "--labeled", "building"]
     assert run(two_classes, *nan, "--out", tmp_path / "report") == 2
-    assert "NaN has no pixel with data of building in 1 images; nothing can be scored" in capsys.readouterr().err
+    assert (
+        "NaN has no pixel with data of building in 1 images, so there is nothing to score"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "report").exists()
 
 
@@ -148,11 +207,18 @@ def write_float_pair(folder, fill):
 def test_a_person_decides_which_values_of_a_folder_are_no_data(workplace, tmp_path, capsys):
     town = ["--folder", write_float_pair(tmp_path / "town", -9999), "--name", "Town"]
     pixels = {}
-    for name, extra in (("found", []), ("none", ["--nodata", "none"]), ("named", ["--nodata", "-9999,0"])):
+    for name, extra in (
+        ("found", []),
+        ("none", ["--nodata", "none"]),
+        ("named", ["--nodata", "-9999,0"]),
+    ):
         assert run(workplace, *town, *extra, "--out", tmp_path / name) == 0
         entry = json.loads((tmp_path / name / "report.json").read_text())["entries"]["Town"]
         pixels[name] = (entry["data"]["pixels"], entry["nodata"])
-        told = "Town: -9999 is held by 1 of 1 images, in up to 50.0% of their pixels" in capsys.readouterr().err
+        told = (
+            "Town: -9999 is held by 1 of 1 images, in up to 50.0% of their pixels"
+            in capsys.readouterr().err
+        )
         assert told == (name == "found")
     assert pixels == {"found": (960, None), "none": (1920, []), "named": (960, [-9999, 0])}
     capsys.readouterr()
@@ -161,10 +227,19 @@ def test_a_person_decides_which_values_of_a_folder_are_no_data(workplace, tmp_pa
 
 
 def test_the_bands_of_a_folder_are_chosen(workplace, tmp_path, capsys):
-    town = ["--folder", write_float_pair(tmp_path / "town", -9999), "--name", "Town", "--out", tmp_path / "report"]
+    town = [
+        "--folder",
+        write_float_pair(tmp_path / "town", -9999),
+        "--name",
+        "Town",
+        "--out",
+        tmp_path / "report",
+    ]
     assert run(workplace, *town, "--bands", "5,1,2") == 0
     (example,) = (tmp_path / "report" / "examples" / "Town").iterdir()
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["entries"]["Town"]["bands"] == [5, 1, 2]
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["entries"]["Town"][
+        "bands"
+    ] == [5, 1, 2]
     chosen = read_image(tmp_path / "town" / "images" / "0.tif", "0", Reading((5, 1, 2)))[0]
     np.testing.assert_array_equal(np.load(example)["image"], chosen)
     capsys.readouterr()
@@ -180,7 +255,11 @@ def test_a_model_of_four_channels_is_scored_on_four_bands(tmp_path, capsys):
     four = {"image_mean": [0.5] * 4, "image_std": [0.25] * 4}
     CrossEarthImageProcessor(**four).save_pretrained(tmp_path / "model")
     town = ["--folder", write_float_pair(tmp_path / "town", -9999), "--name", "Town"]
-    for name, extra in (("first", []), ("same", ["--bands", "1,2,3,4"]), ("others", ["--bands", "5,4,3,2"])):
+    for name, extra in (
+        ("first", []),
+        ("same", ["--bands", "1,2,3,4"]),
+        ("others", ["--bands", "5,4,3,2"]),
+    ):
         assert run(tmp_path, *town, *extra, "--out", tmp_path / name) == 0
     first, same, others = (
         json.loads((tmp_path / name / "report.json").read_text())["entries"]["Town"]["scores"]
@@ -201,30 +280,60 @@ MISTAKES = {
     "data of a folder": ([*FOLDER, "--data", "{}/data"], "--data does not go with --folder"),
     "scale of a scenario": ([*SCENARIO, "--scale", "0.5"], "--scale does not go with --scenarios"),
     "in-domain scenario": ([*SCENARIO, "--in-domain"], "--in-domain does not go with --scenarios"),
-    "a scenario twice": (["--scenarios", "P(i)2V,P(i)2V", "--data", "{}/data"], "names P(i)2V twice; once is enough"),
+    "a scenario twice": (
+        ["--scenarios", "P(i)2V,P(i)2V", "--data", "{}/data"],
+        "names P(i)2V twice; once is enough",
+    ),
     "unknown scenario": (["--scenarios", "P(i)2W", "--data", "{}/data"], "the closest are P(i)2V"),
-    "empty name in a list": (["--scenarios", "P(i)2V,,U2R", "--data", "{}/data"], "is not a list of names"),
+    "empty name in a list": (
+        ["--scenarios", "P(i)2V,,U2R", "--data", "{}/data"],
+        "is not a list of names",
+    ),
     "not built": (
         ["--scenarios", "U2R", "--data", "{}/data", "--class-map", "a=b"],
         "loveda_rural is not a built domain",
     ),
     "other classes": (SCENARIO, "the model's classes are land, building"),
-    "half a map": ([*SCENARIO, "--class-map", "road=impervious_surface"], "leaves out land, water, vegetation"),
+    "half a map": (
+        [*SCENARIO, "--class-map", "road=impervious_surface"],
+        "leaves out land, water, vegetation",
+    ),
     "no map": ([*SCENARIO, "--class-map", "road"], "is not a map such as"),
     "a class twice": ([*SCENARIO, "--class-map", "road=car,road=tree"], "is not a map such as"),
-    "unknown class": ([*FOLDER, "--classes", "house"], "'house' is not a class of 'land-cover'"),
-    "unknown set": ([*FOLDER, "--label-set", "moon"], "'moon' is not a label set"),
+    "unknown class": (
+        [*FOLDER, "--labeled", "house"],
+        "'house' is not a class of the label set 'land-cover'",
+    ),
+    "unknown set": ([*FOLDER, "--classes", "moon"], "'moon' is not a label set"),
     "no image": (["--folder", "{}/town:x*", "--name", "Town"], "holds no image"),
     "no folder": (["--folder", "{}/none", "--name", "Town"], "holds no folder 'images'"),
-    "values of a scenario": ([*SCENARIO, "--mask-values", "0,255"], "--mask-values does not go with --scenarios"),
+    "values of a scenario": (
+        [*SCENARIO, "--mask-values", "0,255"],
+        "--mask-values does not go with --scenarios",
+    ),
     "no values": ([*FOLDER, "--mask-values", "0,x"], "'0,x' is not a list of values such as 0,255"),
-    "too few values": ([*FOLDER, "--mask-values", "0,255"], "names 2 values and the label set 'land-cover' has 5"),
-    "bands of a scenario": ([*SCENARIO, "--bands", "3,2,1"], "--bands does not go with --scenarios"),
-    "no data of a scenario": ([*SCENARIO, "--nodata", "none"], "--nodata does not go with --scenarios"),
-    "a value that is none": ([*FOLDER, "--nodata", "black"], "'black' is not a value such as 0 or -9999"),
-    "a value that is not finite": ([*FOLDER, "--nodata", "nan"], "no-data value nan is not finite and never data"),
+    "too few values": (
+        [*FOLDER, "--mask-values", "0,255"],
+        "names 2 values and the label set 'land-cover' has 5",
+    ),
+    "bands of a scenario": (
+        [*SCENARIO, "--bands", "3,2,1"],
+        "--bands does not go with --scenarios",
+    ),
+    "no data of a scenario": (
+        [*SCENARIO, "--nodata", "none"],
+        "--nodata does not go with --scenarios",
+    ),
+    "a value that is none": (
+        [*FOLDER, "--nodata", "black"],
+        "'black' is neither a value such as 0 or -9999",
+    ),
+    "a value that is not finite": (
+        [*FOLDER, "--nodata", "nan"],
+        "no-data value nan is not finite, and such pixels never count as data",
+    ),
     "a value of no image": ([*FOLDER, "--nodata", "-1"], "no-data value -1 does not fit"),
-    "scale 0": ([*FOLDER, "--scale", "0"], "scale 0.0 is not above 0"),
+    "scale 0": ([*FOLDER, "--scale", "0"], "scale 0.0 must be above 0"),
     "no resample": ([*FOLDER, "--bootstrap", "0"], "resamples 0 must be at least 1"),
     "selection": ([*FOLDER, "--selection", "best"], "invalid choice"),
     "no device": ([*FOLDER, "--device", "quantum"], "not available here"),
@@ -237,7 +346,12 @@ MISTAKES = {
 def test_mistakes_end_with_a_sentence_and_code_2(workplace, tmp_path, capsys, name):
     arguments, sentence = MISTAKES[name]
     try:
-        code = run(workplace, *(argument.format(workplace) for argument in arguments), "--out", tmp_path / "report")
+        code = run(
+            workplace,
+            *(argument.format(workplace) for argument in arguments),
+            "--out",
+            tmp_path / "report",
+        )
     except SystemExit as error:  # argparse's own way
         code = error.code
     assert code == 2
@@ -253,12 +367,26 @@ def test_two_launched_processes_write_the_report_of_one(workplace, tmp_path):
     arguments = ["--folder", str(workplace / "town"), "--name", "Town", "--out"]
     assert run(workplace, *arguments, tmp_path / "one") == 0
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "crossearth_hf.cli"]
-    command = ["evaluate", str(workplace / "model"), "--bootstrap", "20", *arguments, str(tmp_path / "two")]
+    command = [
+        "evaluate",
+        str(workplace / "model"),
+        "--bootstrap",
+        "20",
+        *arguments,
+        str(tmp_path / "two"),
+    ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *launcher, *command], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, *launcher, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.count("the report is in") == 1
-    one, two = (json.loads((tmp_path / run / "report.json").read_text())["entries"]["Town"] for run in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / run / "report.json").read_text())["entries"]["Town"]
+        for run in ("one", "two")
+    )
     for key in one.keys() - {"created", "seconds"}:
         assert one[key] == two[key], key

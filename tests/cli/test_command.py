@@ -12,8 +12,14 @@ def test_an_interrupt_during_the_imports_is_one_sentence(tmp_path):
     (tmp_path / "crossearth_hf").mkdir()
     slow = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
     (tmp_path / "crossearth_hf" / "__init__.py").write_text(slow)
-    command = [sys.executable, "-c", "import sys; from crossearth_command import main; sys.exit(main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from crossearth_command import main; sys.exit(main())",
+    ]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 130
     assert done.stderr == "crossearth: interrupted; no unfinished file is left behind\n"

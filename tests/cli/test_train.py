@@ -12,7 +12,11 @@ ARGUMENTS = ["train", "--model", "tiny.json", "--train_data", "data", "--output_
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (FloatingPointError("the loss is not a number"), 1, "crossearth: error: the loss is not a number"),
+        (
+            FloatingPointError("the loss is not a number"),
+            1,
+            "crossearth: error: the loss is not a number",
+        ),
         (
             KeyboardInterrupt(),
             130,
@@ -29,6 +33,16 @@ def test_a_run_that_ends_early(monkeypatch, capsys, error, code, sentence):
         main(ARGUMENTS)
     assert end.value.code == code
     assert capsys.readouterr().err.strip() == sentence
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(None, 1), ("0", 1), ("1", 0)])
+def test_one_process_says_where_the_model_is(monkeypatch, capsys, rank, lines):
+    monkeypatch.setattr("crossearth_hf.training.trainer.train", lambda config: "run")
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert main(ARGUMENTS) == 0
+    assert len(capsys.readouterr().out.splitlines()) == lines
 
 
 def test_without_the_extra(monkeypatch, capsys):

@@ -39,11 +39,13 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     (tmp_path / "scene.tif").write_bytes(b"II*\0")
     with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pth")
+    torch.jit.save(
+        torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pth"
+    )
     for name in ("text.pth", "text.safetensors", "zip.pth", "script.pth"):
         assert "is not a weight file or is incomplete" in refusal(convert, tmp_path / name, out)
     assert "ends in '.tif'" in refusal(convert, tmp_path / "scene.tif", out)
-    assert "is a folder; name the weight file itself" in refusal(convert, tmp_path, out)
+    assert "is a folder without config.json" in refusal(convert, tmp_path, out)
     assert "does not exist" in refusal(convert, tmp_path / "absent.pth", out)
     assert "does not exist" in refusal(convert, "absent.pth", out)
 
@@ -96,7 +98,9 @@ def test_pickled_calls_never_run(tmp_path, call, place):
     if place in ("beside", "first"):
         report = convert(path, out, config=write_config(tmp_path))
         assert report.inert_objects
-        assert len(load_file(out / "model.safetensors")) == len(meta_model(tiny_config()).state_dict())
+        assert len(load_file(out / "model.safetensors")) == len(
+            meta_model(tiny_config()).state_dict()
+        )
     else:
         refusal(convert, path, out, config=write_config(tmp_path))
         assert not out.exists()
@@ -105,16 +109,27 @@ def test_pickled_calls_never_run(tmp_path, call, place):
 
 def test_the_marker_would_have_been_made(tmp_path):
     """The attack of the test above works on an unpickler that trusts its file."""
-    torch.save({"message_hub": Call(os.system, f"touch {tmp_path / 'marker'}")}, tmp_path / "evil.pth")
+    torch.save(
+        {"message_hub": Call(os.system, f"touch {tmp_path / 'marker'}")}, tmp_path / "evil.pth"
+    )
     torch.load(tmp_path / "evil.pth", weights_only=False)
     assert (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("name", [b"torch._utils\n_rebuild_parameter", b"collections\nOrderedDict", b"a\nb"])
+@pytest.mark.parametrize(
+    "name", [b"torch._utils\n_rebuild_parameter", b"collections\nOrderedDict", b"a\nb"]
+)
 @pytest.mark.parametrize("attribute", [b"__defaults__", b"__call__", b"__setstate__", b"__doc__"])
 def test_pickles_cannot_change_what_they_name(tmp_path, name, attribute):
     # A foreign global, so that PyTorch's own reader refuses; then BUILD with slots: setattr(name, attribute, (1,)).
-    program = b"\x80\x02cos\nsystem\n0c" + name + b"\nN}U" + bytes([len(attribute)]) + attribute + b"K\x01\x85s\x86b."
+    program = (
+        b"\x80\x02cos\nsystem\n0c"
+        + name
+        + b"\nN}U"
+        + bytes([len(attribute)])
+        + attribute
+        + b"K\x01\x85s\x86b."
+    )
     with zipfile.ZipFile(tmp_path / "evil.pth", "w") as archive:
         archive.writestr("evil/data.pkl", program)
         archive.writestr("evil/version", "3")
@@ -144,11 +159,15 @@ def test_hub_names(monkeypatch, tmp_path):
     assert asked == [("some-org/cross.earth", "runs/full.pth")] * 2
     assert checkpoint_files.locate("some-org/dinov2", folder=True).name == "hub.safetensors"
     assert asked[-1] == ("some-org/dinov2", "model.safetensors")
-    assert "does not exist" in refusal(convert, "some-org/cross.earth", tmp_path / "new")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     assert "does not exist" in refusal(convert, "runs/last/full.pth", tmp_path / "new")
     assert len(asked) == 3
+    # A repository, not a file of it, is asked for what transformers writes.
+    assert "config.json cannot be read" in refusal(
+        convert, "some-org/cross.earth", tmp_path / "new"
+    )
+    assert ("some-org/cross.earth", "config.json") in asked
 
 
 def test_hub_offline(monkeypatch, tmp_path):

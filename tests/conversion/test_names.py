@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dinov2_layouts import dinov2, original_layout, save_backbone
 from published import (
     ORACLE_CONFIG,
     convert_tensors,
@@ -12,7 +13,6 @@ from published import (
     write_config,
 )
 from tiny_model import tiny_config
-from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from crossearth_hf.conversion.published import convert, from_published, published_name, to_published
 from crossearth_hf.errors import InputError
@@ -24,17 +24,27 @@ def test_fused_projections_are_split_in_order():
     ours = from_published(PUBLISHED, tiny_config())
     fused = PUBLISHED["backbone.blocks.1.attn.qkv.weight"]  # (3D, D): queries, keys, values
     for part, rows in zip("qkv", (slice(0, 64), slice(64, 128), slice(128, 192)), strict=True):
-        assert torch.equal(ours[f"model.backbone.layer.1.attention.{part}_proj.weight"], fused[rows])
-    layer, decoder = "transformer_module.decoder.layers.2", "decode_head.transformer_decoder.layers.2"
+        assert torch.equal(
+            ours[f"model.backbone.layer.1.attention.{part}_proj.weight"], fused[rows]
+        )
+    layer, decoder = (
+        "transformer_module.decoder.layers.2",
+        "decode_head.transformer_decoder.layers.2",
+    )
     fused = PUBLISHED[f"{decoder}.self_attn.attn.in_proj_bias"]
     assert torch.equal(ours[f"{layer}.self_attn.v_proj.bias"], fused[64:])
     cross = f"{decoder}.cross_attn.attn.in_proj_weight"
     assert torch.equal(ours[f"{layer}.cross_attn.in_proj_weight"], PUBLISHED[cross])
-    assert torch.equal(ours[f"{layer}.cross_attn_layer_norm.bias"], PUBLISHED[f"{decoder}.norms.0.bias"])
+    assert torch.equal(
+        ours[f"{layer}.cross_attn_layer_norm.bias"], PUBLISHED[f"{decoder}.norms.0.bias"]
+    )
 
 
 def test_names_of_parameters():
-    assert published_name("model.backbone.layer.11.attention.k_proj.bias") == "backbone.blocks.11.attn.qkv.bias"
+    assert (
+        published_name("model.backbone.layer.11.attention.k_proj.bias")
+        == "backbone.blocks.11.attn.qkv.bias"
+    )
     assert published_name("class_predictor.weight") == "decode_head.cls_embed.weight"
     with pytest.raises(InputError, match=r"'model\.head' is not a parameter"):
         published_name("model.head")
@@ -54,71 +64,6 @@ def cubic(length_in, length_out):
     return matrix
 
 
-def dinov2(registers=False, **fields):
-    """transformers' own DINOv2 with every number drawn at random."""
-    torch.manual_seed(1)
-    config_class, model_class = (
-        (Dinov2WithRegistersConfig, Dinov2WithRegistersModel) if registers else (Dinov2Config, Dinov2Model)
-    )
-    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 64, "patch_size": 16}
-    extra = {"num_register_tokens": 3} if registers else {}
-    model = model_class(config_class(**(sizes | extra | fields))).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-def original_layout(model):
-    """A transformers DINOv2 under the names of Meta's release, written down by hand."""
-    state, result = model.state_dict(), {}
-    plain = {
-        "embeddings.cls_token": "cls_token",
-        "embeddings.mask_token": "mask_token",
-        "embeddings.position_embeddings": "pos_embed",
-        "embeddings.register_tokens": "register_tokens",
-        "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
-        "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
-        "layernorm.weight": "norm.weight",
-        "layernorm.bias": "norm.bias",
-    }
-    result = {theirs: state[name] for name, theirs in plain.items() if name in state}
-    for index in range(model.config.num_hidden_layers):
-        source, block = f"encoder.layer.{index}", f"blocks.{index}"
-        result[f"{block}.ls1.gamma"] = state[f"{source}.layer_scale1.lambda1"]
-        result[f"{block}.ls2.gamma"] = state[f"{source}.layer_scale2.lambda1"]
-        for p in ("weight", "bias"):
-            parts = [state[f"{source}.attention.{part}_proj.{p}"] for part in "qkv"]
-            result[f"{block}.attn.qkv.{p}"] = torch.cat(parts)
-            result[f"{block}.attn.proj.{p}"] = state[f"{source}.attention.o_proj.{p}"]
-            for name in ("norm1", "norm2"):
-                result[f"{block}.{name}.{p}"] = state[f"{source}.{name}.{p}"]
-            if model.config.to_dict().get("use_swiglu_ffn"):
-                gate, up = state[f"{source}.mlp.gate_proj.{p}"], state[f"{source}.mlp.up_proj.{p}"]
-                result[f"{block}.mlp.w12.{p}"] = torch.cat([gate, up])
-                result[f"{block}.mlp.w3.{p}"] = state[f"{source}.mlp.down_proj.{p}"]
-            else:
-                for name in ("fc1", "fc2"):
-                    result[f"{block}.mlp.{name}.{p}"] = state[f"{source}.mlp.{name}.{p}"]
-    return result
-
-
-def save_backbone(model, folder, layout):
-    """Writes the model in a layout that people have, and gives the path."""
-    if layout == "folder":
-        model.save_pretrained(folder / "dinov2")
-        return folder / "dinov2"
-    if layout == "file":
-        model.save_pretrained(folder / "dinov2")
-        return folder / "dinov2" / "model.safetensors"
-    if layout == "in memory":
-        state = {f"dinov2.{name}": tensor for name, tensor in model.state_dict().items()}
-        torch.save(state | {"classifier.weight": torch.zeros(2, 64)}, folder / "classifier.bin")
-        return folder / "classifier.bin"
-    prefix = "backbone." if layout == "prefixed" else ""
-    torch.save({prefix + name: tensor for name, tensor in original_layout(model).items()}, folder / "vit.pth")
-    return folder / "vit.pth"
-
-
 LAYOUTS = ("folder", "file", "in memory", "original", "prefixed")
 
 
@@ -132,7 +77,9 @@ def test_dinov2_layouts_give_the_same_features(tmp_path, layout, kind):
     model = dinov2(**kind)
     tensors = {name: tensor for name, tensor in PUBLISHED.items() if not is_vit(name)}
     tensors["backbone.reins.scale"] = torch.tensor(0.0)  # adapters that change nothing
-    report, ours = convert_tensors(tmp_path, tensors, backbone=save_backbone(model, tmp_path, layout))
+    report, ours = convert_tensors(
+        tmp_path, tensors, backbone=save_backbone(model, tmp_path, layout)
+    )
     assert report.resampling is None
     assert report.training_only == (["classifier.weight"] if layout == "in memory" else [])
     pixels = torch.randn(2, 3, 64, 64)
@@ -147,7 +94,9 @@ def test_dinov2_of_14_pixels_is_resampled(tmp_path, layout, size):
     model = dinov2(patch_size=14, image_size=518)
     config = ORACLE_CONFIG + (f"image_size: {size}\n" if size else "")
     tensors = {name: tensor for name, tensor in PUBLISHED.items() if not is_vit(name)}
-    report, ours = convert_tensors(tmp_path, tensors, config, backbone=save_backbone(model, tmp_path, layout))
+    report, ours = convert_tensors(
+        tmp_path, tensors, config, backbone=save_backbone(model, tmp_path, layout)
+    )
     side = (size or 512) // 16
     assert report.resampling == f"patch kernel 14 -> 16 and positions 37 x 37 -> {side} x {side}"
     assert ours.config.image_size == 16 * side
@@ -155,7 +104,9 @@ def test_dinov2_of_14_pixels_is_resampled(tmp_path, layout, size):
     kernel = model.embeddings.patch_embeddings.projection.weight.detach().numpy()
     across = cubic(14, 16)
     expected = across @ kernel @ across.T
-    np.testing.assert_allclose(embeddings.patch_embeddings.projection.weight.detach(), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        embeddings.patch_embeddings.projection.weight.detach(), expected, atol=1e-5
+    )
     table = model.embeddings.position_embeddings.detach()[0]
     across = cubic(37, side)
     expected = across @ table[1:].T.reshape(64, 37, 37).numpy() @ across.T  # (D, side, side)
@@ -169,8 +120,12 @@ def test_a_wrong_backbone_is_refused(tmp_path):
     torch.save({name: tensor for name, tensor in PUBLISHED.items() if not is_vit(name)}, checkpoint)
     assert "add --backbone" in refusal(convert, checkpoint, out, config=write_config(tmp_path))
     torch.save(PUBLISHED, backbone)
-    assert "is no DINOv2 file" in refusal(convert, checkpoint, out, config=write_config(tmp_path), backbone=backbone)
-    assert "leave out --backbone" in refusal(convert, backbone, out, config=write_config(tmp_path), backbone=checkpoint)
+    assert "is no DINOv2 file" in refusal(
+        convert, checkpoint, out, config=write_config(tmp_path), backbone=backbone
+    )
+    assert "leave out --backbone" in refusal(
+        convert, backbone, out, config=write_config(tmp_path), backbone=checkpoint
+    )
     torch.save(original_layout(dinov2(hidden_size=32)), backbone)
     message = refusal(convert, checkpoint, out, config=write_config(tmp_path), backbone=backbone)
     assert "(4, 4, 64)" in message

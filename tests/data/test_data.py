@@ -9,7 +9,9 @@ from PIL import Image
 from rasters import PLACE, write_raster
 
 from crossearth_hf.data.labeled_images import ArrayPair, FilePair
-from crossearth_hf.data.sources import all_images, in_memory, load_pairs, load_source, load_sources
+from crossearth_hf.data.mask_values import read_as
+from crossearth_hf.data.pairs import load_pairs
+from crossearth_hf.data.sources import all_images, in_memory, load_source, load_sources
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.raster.scene import Reading
@@ -25,7 +27,9 @@ def folder(tmp_path):
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     for name in ("tile1_a", "tile1_b", "tile2_a"):
-        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(
+            tmp_path / "images" / f"{name}.png"
+        )
         mask = rng.choice([0, 1, 2, 3, 4, 255], (20, 30)).astype(np.uint8)
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
     return tmp_path
@@ -46,7 +50,7 @@ def test_a_pattern_restricts_names(folder):
 
 def test_files_that_are_no_images_are_passed_over(folder):
     (folder / "images" / "notes.txt").write_text("x")
-    assert len(load_pairs(folder, "*", LAND_COVER)) == 3
+    assert len(load_pairs(folder, "*", read_as(LAND_COVER))) == 3
 
 
 def test_palette_masks_keep_their_ids(folder):
@@ -54,7 +58,7 @@ def test_palette_masks_keep_their_ids(folder):
     mask.putpalette([value for color in LAND_COVER.colors for value in color])
     mask.save(folder / "masks" / "tile1_a.png")
     assert Image.open(folder / "masks" / "tile1_a.png").mode == "P"
-    assert set(np.unique(load_pairs(folder, "tile1_a", LAND_COVER)[0].read()[1])) == {3}
+    assert set(np.unique(load_pairs(folder, "tile1_a", read_as(LAND_COVER))[0].read()[1])) == {3}
 
 
 def break_nothing_matches(folder):
@@ -99,7 +103,9 @@ def break_place(folder):
     (folder / "masks" / "tile1_b.png").unlink()
     write_raster(folder / "images" / "tile1_b.tif", np.zeros((3, 20, 30), np.uint8))
     write_raster(
-        folder / "masks" / "tile1_b.tif", np.zeros((1, 20, 30), np.uint8), transform=PLACE @ Affine.translation(3, 4)
+        folder / "masks" / "tile1_b.tif",
+        np.zeros((1, 20, 30), np.uint8),
+        transform=PLACE @ Affine.translation(3, 4),
     )
 
 
@@ -115,8 +121,8 @@ def break_twins(folder):
         (break_missing_mask, "tile1_b.png has no mask"),
         (break_size, "31x20"),
         (break_ids, r"tile1_b.png holds the label ids \[7\]"),
-        (break_color_mask, "one band of class ids"),
-        (break_image, "tile1_b.png is not a raster that GDAL can read"),
+        (break_color_mask, "holds the color #000000 of no class"),
+        (break_image, "tile1_b.png is damaged or is not a raster that GDAL can read"),
         (break_truncated_mask, "tile1_b.png cannot be read"),
         (break_two_masks, "has the masks tile1_b.png and tile1_b.tif"),
         (break_place, "tile1_b.tif lie 5 pixels apart"),
@@ -137,7 +143,9 @@ def test_synthetic_sources_are_drawn():
     assert (labels == drawn.labels).all()
 
 
-@pytest.mark.parametrize("source", ["synth:atlantis", "synth:desert-city:0", "synth:desert-city:many"])
+@pytest.mark.parametrize(
+    "source", ["synth:atlantis", "synth:desert-city:0", "synth:desert-city:many"]
+)
 def test_synthetic_sources_that_do_not_exist(source):
     with pytest.raises(InputError, match="synth"):
         load_source(source, LAND_COVER)
@@ -152,7 +160,11 @@ def test_the_order_is_that_of_the_names(folder, monkeypatch):
     listing = sorted((folder / "images").iterdir())
     for order in (listing, listing[::-1]):
         monkeypatch.setattr(Path, "iterdir", lambda _, order=order: iter(order))
-        assert [pair.name for pair in load_source(str(folder), LAND_COVER)] == ["tile1_a", "tile1_b", "tile2_a"]
+        assert [pair.name for pair in load_source(str(folder), LAND_COVER)] == [
+            "tile1_a",
+            "tile1_b",
+            "tile2_a",
+        ]
 
 
 def test_rasters_and_their_masks(tmp_path):
@@ -183,13 +195,15 @@ def test_images_alone_need_no_masks(folder, inside):
     pairs = load_source(str(source), LAND_COVER, labeled=False)
     assert [pair.name for pair in pairs] == ["b", "tile1_a", "tile1_b", "tile2_a"]
     assert [int(pair.read()[1].min()) for pair in pairs] == [255] * 4
-    assert (load_source("synth:desert-city:1", get_label_set("road"), labeled=False)[0].read()[1] == 255).all()
+    assert (
+        load_source("synth:desert-city:1", get_label_set("road"), labeled=False)[0].read()[1] == 255
+    ).all()
     with pytest.raises(InputError, match="is not a folder; name one that holds images"):
         load_source(str(folder / "absent"), LAND_COVER, labeled=False)
 
 
 def test_images_are_kept_in_memory_while_the_budget_lasts(folder):
-    pairs = load_pairs(folder, "*", LAND_COVER)
+    pairs = load_pairs(folder, "*", read_as(LAND_COVER))
     kept, left = in_memory(pairs, 4 * 600 * 2 + 100)
     assert [type(pair) for pair in kept] == [ArrayPair, ArrayPair, FilePair]
     assert left == 100

@@ -37,13 +37,20 @@ FOUND = "-9999 is held by 2 of 4 images, in up to 25.0% of their pixels, and tak
 
 def test_a_source_is_told_in_one_line(folder):
     told = []
-    load_sources([str(folder), f"{folder}:[cd]", "synth:desert-city:1"], LAND_COVER, tell=told.append)
+    load_sources(
+        [str(folder), f"{folder}:[cd]", "synth:desert-city:1"], LAND_COVER, tell=told.append
+    )
     assert told == [f"{folder}: {FOUND} it as data"]
 
 
 @pytest.mark.parametrize("nodata", [(), (-9999.0,)])
 def test_nothing_is_told_where_a_person_has_decided(folder, nodata):
-    assert fill_notices("town", load_source(f"{folder}:[abc]", LAND_COVER, reading=Reading(nodata=nodata))) == []
+    assert (
+        fill_notices(
+            "town", load_source(f"{folder}:[abc]", LAND_COVER, reading=Reading(nodata=nodata))
+        )
+        == []
+    )
 
 
 def test_values_that_stay_data_are_told_with_all_that_are_to_be_named(tmp_path):
@@ -51,7 +58,9 @@ def test_values_that_stay_data_are_told_with_all_that_are_to_be_named(tmp_path):
     write_filled(tmp_path, "b", 10_000, 8)
     left_out, kept = fill_notices("town", load_source(str(tmp_path), LAND_COVER))
     assert "-9999 is held by 1 of 2 images" in left_out
-    assert kept.endswith("10.0% of their pixels, and taken as data; --nodata=-9999,10000 leaves it out")
+    assert kept.endswith(
+        "10.0% of their pixels, and taken as data; --nodata=-9999,10000 leaves it out"
+    )
 
 
 def test_of_many_images_some_are_looked_at(tmp_path):
@@ -77,7 +86,9 @@ def test_records_and_streams_are_told_too(folder, tmp_path, prefix):
 def test_the_hint_names_all_values_that_are_left_out():
     class Image:
         def undeclared_fills(self):
-            left_out = [Fill(float(-value), 0, 0.01, certain=True) for value in (1000, 2000, 3000, 4000)]
+            left_out = [
+                Fill(float(-value), 0, 0.01, certain=True) for value in (1000, 2000, 3000, 4000)
+            ]
             return [*left_out, Fill(10_000.0, 0, 0.01, certain=False)]
 
     kept = fill_notices("x", [Image()])[1]

@@ -13,7 +13,9 @@ from rasters import write_raster
 from torch.utils.data import DataLoader
 
 from crossearth_hf.data import all_images, load_source, load_sources
-from crossearth_hf.data import hub as hub_data
+from crossearth_hf.data.hub_records import RecordReader
+from crossearth_hf.data.hub_stream import SHUFFLE_BUFFER, HubStream, shuffled
+from crossearth_hf.data.mask_values import read_as
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.raster.scene import Reading
@@ -46,7 +48,10 @@ def columns(count=COUNT, size=(24, 32)):
 def dataset(label="label", **other):
     images, masks = columns()
     kinds = datasets.Features({"image": datasets.Image(), label: datasets.Image()})
-    values = {"image": [Image.fromarray(i) for i in images], label: [Image.fromarray(m) for m in masks]}
+    values = {
+        "image": [Image.fromarray(i) for i in images],
+        label: [Image.fromarray(m) for m in masks],
+    }
     return datasets.Dataset.from_dict(values, features=kinds)
 
 
@@ -57,7 +62,9 @@ def save(kind, folder):
     elif kind == "parquet":
         folder.mkdir()
         for part in range(3):
-            dataset("mask").shard(3, part, contiguous=True).to_parquet(folder / f"train-{part:05d}-of-00003.parquet")
+            dataset("mask").shard(3, part, contiguous=True).to_parquet(
+                folder / f"train-{part:05d}-of-00003.parquet"
+            )
     else:
         (folder / "train" / "masks").mkdir(parents=True)
         with open(folder / "train" / "metadata.jsonl", "w") as lines:
@@ -65,7 +72,9 @@ def save(kind, folder):
                 name = f"{number:02d}.png"
                 Image.fromarray(image).save(folder / "train" / name)
                 Image.fromarray(mask).save(folder / "train" / "masks" / name)
-                lines.write(json.dumps({"file_name": name, "annotation_file_name": f"masks/{name}"}) + "\n")
+                lines.write(
+                    json.dumps({"file_name": name, "annotation_file_name": f"masks/{name}"}) + "\n"
+                )
     return folder
 
 
@@ -103,7 +112,9 @@ def test_a_record_of_a_stream_depends_on_seed_and_position_alone(tmp_path):
     stream = load_source(source, LAND_COVER)
     order = numbers(stream.image(position, 3) for position in range(20))
     other = pickle.loads(pickle.dumps(stream))
-    assert numbers(other.image(position, 3) for position in (17, 5, 5, 6, 0)) == [order[i] for i in (17, 5, 5, 6, 0)]
+    assert numbers(other.image(position, 3) for position in (17, 5, 5, 6, 0)) == [
+        order[i] for i in (17, 5, 5, 6, 0)
+    ]
 
 
 def crops_of(source, workers, start=0, stop=16, weights=None):
@@ -123,7 +134,9 @@ def test_crops_are_the_same_with_workers_and_after_a_resume(tmp_path, prefix):
 
 
 def test_splits_and_configs(tmp_path):
-    datasets.DatasetDict({"train": dataset(), "validation": dataset().select([4, 2])}).save_to_disk(tmp_path / "a:b")
+    datasets.DatasetDict({"train": dataset(), "validation": dataset().select([4, 2])}).save_to_disk(
+        tmp_path / "a:b"
+    )
     assert numbers(load_source(f"hf:{tmp_path / 'a:b'}::validation", LAND_COVER)) == [4, 2]
     assert len(load_source(f"hf:{tmp_path / 'a:b'}", LAND_COVER)) == COUNT
     for source, message in (
@@ -147,14 +160,21 @@ def test_sixteen_bit_rasters_as_bytes(tmp_path):
     pixels, labels = pair.read()
     low, high = (np.percentile(values[[5, 3, 1]], q, axis=(1, 2))[:, None, None] for q in (2, 98))
     assert (
-        np.abs(pixels.transpose(2, 0, 1) - np.clip((values[[5, 3, 1]] - low) / (high - low), 0, 1) * 255).max() <= 0.5
+        np.abs(
+            pixels.transpose(2, 0, 1)
+            - np.clip((values[[5, 3, 1]] - low) / (high - low), 0, 1) * 255
+        ).max()
+        <= 0.5
     )
     np.testing.assert_array_equal(labels, ids[0])
 
 
 def test_masks_as_arrays(tmp_path):
     images, masks = columns(2)
-    rows = {"image": [png(image) for image in images], "annotation": [mask.tolist() for mask in masks]}
+    rows = {
+        "image": [png(image) for image in images],
+        "annotation": [mask.tolist() for mask in masks],
+    }
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "data")
     assert numbers(load_source(f"hf:{tmp_path / 'data'}", LAND_COVER)) == [0, 1]
 
@@ -164,20 +184,32 @@ def test_images_alone(tmp_path):
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "data")
     images = load_source(f"hf:{tmp_path / 'data'}", LAND_COVER, labeled=False)
     assert [int(pair.read()[1].min()) for pair in images] == [255] * 3
-    assert (load_source(f"hf-stream:{tmp_path / 'data'}", LAND_COVER, labeled=False).image(1, 0).labels == 255).all()
+    assert (
+        load_source(f"hf-stream:{tmp_path / 'data'}", LAND_COVER, labeled=False).image(1, 0).labels
+        == 255
+    ).all()
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"picture": [png(columns(1)[0][0])], "mask": [[[1]]]}, "has the columns picture, mask; it needs 'image' and"),
+        (
+            {"picture": [png(columns(1)[0][0])], "mask": [[[1]]]},
+            "has the columns picture, mask; it needs 'image' and",
+        ),
         (
             {"image": [png(columns(1)[0][0])], "label": [3]},
             "needs 'image' and one of label, annotation, mask with maps",
         ),
-        ({"image": [png(columns(1)[0][0])], "mask": [[[1, 2]]]}, r"data\[0\] is 32x24 pixels and its mask 2x1"),
-        ({"image": [png(columns(1)[0][0])], "mask": [png(np.full((24, 32), 9, np.uint8))]}, r"label ids \[9\]"),
-        ({"image": [b"no image"], "mask": [[[1]]]}, r"data\[0\] is not a raster"),
+        (
+            {"image": [png(columns(1)[0][0])], "mask": [[[1, 2]]]},
+            r"data\[0\] is 32x24 pixels and its mask 2x1",
+        ),
+        (
+            {"image": [png(columns(1)[0][0])], "mask": [png(np.full((24, 32), 9, np.uint8))]},
+            r"label ids \[9\]",
+        ),
+        ({"image": [b"no image"], "mask": [[[1]]]}, r"data\[0\] is damaged or is not a raster"),
         ({"image": [[1, 2]], "mask": [[[1]]]}, r"data\[0\] holds a list where an image is wanted"),
     ],
 )
@@ -189,7 +221,9 @@ def test_what_does_not_fit_is_named(tmp_path, prefix, rows, message):
         load_source(f"{prefix}:{tmp_path / 'data'}", LAND_COVER).image(0, 0)
 
 
-@pytest.mark.parametrize(("prefix", "message"), [("hf", "no data"), ("hf-stream", "data holds no record")])
+@pytest.mark.parametrize(
+    ("prefix", "message"), [("hf", "no data"), ("hf-stream", "data holds no record")]
+)
 def test_without_records(tmp_path, prefix, message):
     (tmp_path / "data").mkdir()
     dataset().select([]).to_parquet(tmp_path / "data" / "train.parquet")
@@ -207,18 +241,20 @@ def test_a_stream_that_breaks_off_says_how_to_go_on():
         def iter(self, batch_size):
             raise ConnectionError("no route to host")
 
-    stream = hub_data.HubStream(Broken(), hub_data.RecordReader("hf-stream:far/away", None, LAND_COVER))
-    with pytest.raises(InputError, match=r"far/away broke off \(no route to host\); .* --resume_from_checkpoint"):
+    stream = HubStream(Broken(), RecordReader("hf-stream:far/away", None, read_as(LAND_COVER)))
+    with pytest.raises(
+        InputError, match=r"far/away broke off \(no route to host\); .* --resume_from_checkpoint"
+    ):
         stream.image(0, 0)
 
 
 def test_the_buffer_mixes_and_loses_nothing():
-    records = range(10 * hub_data.SHUFFLE_BUFFER)
-    mixed = list(hub_data.shuffled(records, np.random.default_rng(0)))
+    records = range(10 * SHUFFLE_BUFFER)
+    mixed = list(shuffled(records, np.random.default_rng(0)))
     assert sorted(mixed) == list(records)
     assert np.corrcoef(mixed, records)[0, 1] > 0.9  # it reads forward
     moved = np.abs(np.array(mixed) - np.arange(len(mixed)))
-    assert np.median(moved) > hub_data.SHUFFLE_BUFFER / 4
+    assert np.median(moved) > SHUFFLE_BUFFER / 4
 
 
 def test_a_stream_has_no_length_and_is_not_scored(tmp_path):
@@ -248,7 +284,7 @@ def test_remote_files_are_fetched(tmp_path):
 
     with fsspec.open("memory://images/a.png", "wb") as file:
         file.write(png(np.full((4, 6, 3), 7, np.uint8)))
-    reader = hub_data.RecordReader("set", None, LAND_COVER)
+    reader = RecordReader("set", None, read_as(LAND_COVER))
     record = {"image": {"bytes": None, "path": "memory://images/a.png"}}
     assert (reader.decode(record, 0).image == 7).all()
     with pytest.raises(InputError, match=r"set\[0\] cannot be fetched from memory://images/b.png"):

@@ -32,17 +32,23 @@ def test_parts_are_equal_whether_decoded_or_read_by_windows(raster_pair):
     window = (10, 20, 30, 45)
     assert pair.open() is pair
     assert isinstance(pair.decode(), ArrayPair)
-    for first, second in zip(pair.read_pixels(*window), pair.decode().read_pixels(*window), strict=True):
+    for first, second in zip(
+        pair.read_pixels(*window), pair.decode().read_pixels(*window), strict=True
+    ):
         np.testing.assert_array_equal(first, second)
     for source in (pair, pair.decode()):
         np.testing.assert_array_equal(source.read_labels(*window), ids[10:40, 20:65])
 
 
 @pytest.mark.parametrize(
-    ("image", "mask", "expected"), [("tif", "tif", True), ("tif", "png", False), ("jpg", "tif", False)]
+    ("image", "mask", "expected"),
+    [("tif", "tif", True), ("tif", "png", False), ("jpg", "tif", False)],
 )
 def test_only_rasters_are_read_by_windows(tmp_path, image, mask, expected):
-    assert FilePair("a", tmp_path / f"a.{image}", tmp_path / f"m.{mask}", (1, 1)).has_windows == expected
+    assert (
+        FilePair("a", tmp_path / f"a.{image}", tmp_path / f"m.{mask}", (1, 1)).has_windows
+        == expected
+    )
 
 
 def test_a_raster_and_a_picture_as_mask_are_decoded(tmp_path):

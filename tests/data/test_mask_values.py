@@ -58,7 +58,18 @@ def refusal(source, label_set, **options):
 
 def flags(sentence):
     """The values of every --mask-values that a sentence names."""
-    return [[int(value) for value in text.split(",")] for text in re.findall(r"--mask-values ([\d,]+\d)", sentence)]
+    return [
+        [int(value) for value in text.split(",")]
+        for text in re.findall(r"--mask-values ([\d,]+\d)", sentence)
+    ]
+
+
+def remedies(sentence):
+    """What every flag that a sentence proposes is as an option of `load_source`."""
+    offsets = [
+        {"mask_offset": int(offset)} for offset in re.findall(r"--mask-offset (\d+)", sentence)
+    ]
+    return [{"mask_values": values} for values in flags(sentence)] + offsets
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "hf", "hf array"])
@@ -67,7 +78,11 @@ def test_black_and_white_masks_are_refused_and_the_remedy_reads_them(tmp_path, k
     if kind.startswith("hf"):
         as_png = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
         pixels = [Image.fromarray(np.zeros((*SIZE, 3), np.uint8))] * 2
-        values = [m[None].tolist() for m in masks] if "array" in kind else [Image.fromarray(m) for m in masks]
+        values = (
+            [m[None].tolist() for m in masks]
+            if "array" in kind
+            else [Image.fromarray(m) for m in masks]
+        )
         features = None if "array" in kind else as_png
         rows = {"image": pixels, "mask": values}
         data = datasets.Dataset.from_dict(rows, features=features)
@@ -76,7 +91,10 @@ def test_black_and_white_masks_are_refused_and_the_remedy_reads_them(tmp_path, k
     else:
         source = folder_of(tmp_path / "data", masks, kind)
     sentence = refusal(source, BUILDING)
-    assert "hold 0 and 255 alone, and 255 is ignored; if it means 'building', add --mask-values 0,255" in sentence
+    assert (
+        "hold 0 and 255 alone, and 255 is ignored; if it means 'building', add --mask-values 0,255"
+        in sentence
+    )
     assert flags(sentence) == [[0, 255], [0, 1]]
     for found, mask in zip(labels_of(source, BUILDING, mask_values=[0, 255]), masks, strict=True):
         np.testing.assert_array_equal(found, (mask == 255).astype(np.uint8))
@@ -97,7 +115,9 @@ def test_masks_of_255_alone_are_refused(tmp_path, label_set):
     assert "every pixel of the masks" in sentence
     for values in flags(sentence):
         assert (labels_of(source, label_set, mask_values=values)[0] == 1).all()
-    assert "is ignored" in refusal(source, label_set, mask_values=list(range(len(label_set.classes))))
+    assert "is ignored" in refusal(
+        source, label_set, mask_values=list(range(len(label_set.classes)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,20 +131,23 @@ def test_masks_of_255_alone_are_refused(tmp_path, label_set):
         (BUILDING, [[7, 255]], [7, 255]),
     ],
 )
-def test_other_values_than_ids_are_refused_and_the_remedy_reads_them(tmp_path, label_set, masks, values):
+def test_other_values_than_ids_are_refused_and_the_remedy_reads_them(
+    tmp_path, label_set, masks, values
+):
     masks = [drawn(each) for each in masks]
     source = folder_of(tmp_path, masks)
     sentence = refusal(source, label_set)
     assert "holds the label ids" in sentence
-    assert flags(sentence) == [values]
-    for found, mask in zip(labels_of(source, label_set, mask_values=values), masks, strict=True):
+    (remedy,) = remedies(sentence)
+    assert ("mask_offset" in remedy) == (values[0] == 1)
+    for found, mask in zip(labels_of(source, label_set, **remedy), masks, strict=True):
         assert set(np.unique(found)) <= {*range(len(values)), 255}
         for index, value in enumerate(values):
             np.testing.assert_array_equal(found == index, mask == value)
 
 
 def test_no_remedy_is_named_where_none_is_known(tmp_path):
-    assert flags(refusal(folder_of(tmp_path, [drawn([0, 1, 2, 3, 4, 5])]), LAND_COVER)) == []
+    assert remedies(refusal(folder_of(tmp_path, [drawn([0, 1, 2, 3, 4, 6])]), LAND_COVER)) == []
 
 
 @pytest.mark.parametrize(
@@ -137,7 +160,9 @@ def test_no_remedy_is_named_where_none_is_known(tmp_path):
     ],
 )
 def test_values_that_do_not_fit_are_refused(tmp_path, values, sentence):
-    assert re.search(sentence, refusal(folder_of(tmp_path, [drawn([0, 255])]), BUILDING, mask_values=values))
+    assert re.search(
+        sentence, refusal(folder_of(tmp_path, [drawn([0, 255])]), BUILDING, mask_values=values)
+    )
 
 
 def test_windows_of_masks_are_mapped_too(tmp_path):
@@ -156,7 +181,9 @@ def test_a_value_cannot_be_a_class_and_no_data(tmp_path):
         (tmp_path / part).mkdir()
     write_raster(tmp_path / "images" / "0.tif", np.zeros((3, *SIZE), np.uint8))
     write_raster(tmp_path / "masks" / "0.tif", drawn([0, 255])[None], nodata=255)
-    assert "holds the id 255 where it declares no data" in refusal(str(tmp_path), BUILDING, mask_values=[0, 255])
+    assert "holds the id 255 where it declares no data" in refusal(
+        str(tmp_path), BUILDING, mask_values=[0, 255]
+    )
 
 
 def with_palette(ids, colors):
@@ -178,7 +205,9 @@ def test_a_color_table_in_the_order_of_the_classes_is_read_by_its_numbers(tmp_pa
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "b" / "images" / "0.png")
     # As our own maps are, which serve as labels.
     target = tmp_path / "b" / "masks" / "0.tif"
-    write_geotiff(target, mask[None], crs="EPSG:32636", transform=PLACE, nodata=255, label_set=label_set)
+    write_geotiff(
+        target, mask[None], crs="EPSG:32636", transform=PLACE, nodata=255, label_set=label_set
+    )
     np.testing.assert_array_equal(labels_of(str(tmp_path / "b"), label_set)[0], mask)
 
 
@@ -195,7 +224,9 @@ def test_a_color_table_in_another_order_is_refused_and_the_remedy_reads_it(tmp_p
         (tmp_path / "data" / "masks" / "0.png").unlink()
         path = write_raster(tmp_path / "data" / "masks" / "0.tif", values[None])
         with rasterio.open(path, "r+") as target:
-            target.write_colormap(1, {index: LAND_COVER.colors[shown] for index, shown in enumerate(order)})
+            target.write_colormap(
+                1, {index: LAND_COVER.colors[shown] for index, shown in enumerate(order)}
+            )
     elif form == "hf":
         data = io.BytesIO()
         picture.save(data, "PNG")
@@ -220,22 +251,30 @@ def test_color_tables_of_several_orders_are_refused_even_with_values(tmp_path):
     masks = [with_palette(drawn([0, 1]), colors), with_palette(drawn([0, 1]), BUILDING.colors)]
     source = folder_of(tmp_path, masks)
     assert flags(refusal(source, BUILDING)) == [[1, 0], [0, 1]]
-    assert "1.png shows the value 0 in the color of 'background'" in refusal(source, BUILDING, mask_values=[1, 0])
+    assert "1.png shows the value 0 in the color of 'background'" in refusal(
+        source, BUILDING, mask_values=[1, 0]
+    )
 
 
 @pytest.mark.parametrize(
-    "colors", [[(v, v, v) for v in range(256)], [(7 * v % 256, 11, 200) for v in range(256)]], ids=["gray", "others"]
+    "colors",
+    [[(v, v, v) for v in range(256)], [(7 * v % 256, 11, 200) for v in range(256)]],
+    ids=["gray", "others"],
 )
 def test_color_tables_of_other_colors_are_read_by_their_numbers(tmp_path, colors):
     mask = drawn([0, 1, 255])
-    np.testing.assert_array_equal(labels_of(folder_of(tmp_path, [with_palette(mask, colors)]), BUILDING)[0], mask)
+    np.testing.assert_array_equal(
+        labels_of(folder_of(tmp_path, [with_palette(mask, colors)]), BUILDING)[0], mask
+    )
 
 
 def gray_png(values, bits):
     """A gray PNG of so few bits, by hand: Pillow writes none."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     planes = np.unpackbits(values[..., None], axis=-1)[..., -bits:].reshape(len(values), -1)
     rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(planes, axis=1))

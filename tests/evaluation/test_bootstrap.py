@@ -23,10 +23,14 @@ def test_it_is_drawing_one_by_one(confusions):
     rng, scores = np.random.default_rng(7), []
     for _ in range(250):
         times = rng.multinomial(30, np.full(30, 1 / 30))
-        scores.append(metrics.iou(sum(count * image for count, image in zip(times, confusions, strict=True))))
+        scores.append(
+            metrics.iou(sum(count * image for count, image in zip(times, confusions, strict=True)))
+        )
     means = [np.nanmean(each[:3]) for each in scores]
     np.testing.assert_allclose(bounds.mean_iou, np.quantile(means, [0.025, 0.975]))
-    np.testing.assert_allclose(bounds.iou[:, :3], np.nanquantile(np.array(scores)[:, :3], [0.025, 0.975], axis=0))
+    np.testing.assert_allclose(
+        bounds.iou[:, :3], np.nanquantile(np.array(scores)[:, :3], [0.025, 0.975], axis=0)
+    )
     assert np.isnan(bounds.iou[:, 3]).all()
 
 
@@ -45,7 +49,9 @@ def test_scipy_agrees(confusions):
 
 
 def test_a_level_and_a_seed_are_kept(confusions):
-    half, most = (bootstrap_intervals(confusions, [0, 1], level=level).mean_iou for level in (0.5, 0.95))
+    half, most = (
+        bootstrap_intervals(confusions, [0, 1], level=level).mean_iou for level in (0.5, 0.95)
+    )
     assert most[0] < half[0] < half[1] < most[1]
     assert (bootstrap_intervals(confusions, [0, 1]).mean_iou == most).all()
     assert (bootstrap_intervals(confusions, [0, 1], seed=1).mean_iou != most).any()
@@ -53,4 +59,6 @@ def test_a_level_and_a_seed_are_kept(confusions):
 
 def test_images_that_are_alike_leave_no_doubt(confusions):
     bounds = bootstrap_intervals(np.repeat(confusions[:1], 5, axis=0), [0, 1])
-    assert bounds.mean_iou == pytest.approx([metrics.mean_of_present(metrics.iou(confusions[0])[:2])] * 2)
+    assert bounds.mean_iou == pytest.approx(
+        [metrics.mean_of_present(metrics.iou(confusions[0])[:2])] * 2
+    )

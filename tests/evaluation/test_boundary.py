@@ -24,7 +24,10 @@ def test_a_square_beside_itself():
     # Rings of 16 pixels each; both hold the four shared pixels of the top and of the bottom row, and no other.
     assert counts.counts[:, 1].tolist() == [8, 16, 16]
     # Class 0: the border of the image, 32 pixels, and around each square a ring of 24.
-    assert counts.counts[1:, 0].tolist() == [32 + 24, 32 + 24 - 7]  # the ring about the shifted one meets the border
+    assert counts.counts[1:, 0].tolist() == [
+        32 + 24,
+        32 + 24 - 7,
+    ]  # the ring about the shifted one meets the border
     assert counts.iou()[1] == pytest.approx(8 / 24)
 
 
@@ -33,12 +36,19 @@ def brute_force(predictions, labels, classes, width):
     height, breadth = labels.shape
     result = np.zeros((3, classes), int)
     for row, col in itertools.product(range(height), range(breadth)):
-        near = [(row + dy, col + dx) for dy in range(-width, width + 1) for dx in range(-width, width + 1)]
+        near = [
+            (row + dy, col + dx)
+            for dy in range(-width, width + 1)
+            for dx in range(-width, width + 1)
+        ]
         bands = []
         for ids in (labels, predictions):
             here = ids[row, col] if labels[row, col] != 255 else 255
             edge = any(
-                not (0 <= y < height and 0 <= x < breadth) or labels[y, x] == 255 or ids[y, x] != here for y, x in near
+                not (0 <= y < height and 0 <= x < breadth)
+                or labels[y, x] == 255
+                or ids[y, x] != here
+                for y, x in near
             )
             bands.append(here if edge and here != 255 else None)
         for line, band in enumerate(bands, 1):
@@ -54,10 +64,15 @@ def test_it_is_the_definition(seed):
     rng = np.random.default_rng(seed)
     height, breadth = rng.integers(17, 30, 2)
     blocks = rng.integers(0, 3, (2, 6, 6))
-    predictions, labels = (np.kron(block, np.ones((5, 5), int))[:height, :breadth].astype(np.uint8) for block in blocks)
+    predictions, labels = (
+        np.kron(block, np.ones((5, 5), int))[:height, :breadth].astype(np.uint8) for block in blocks
+    )
     labels[rng.random(labels.shape) < 0.01] = 255
     share = 2.2 / math.hypot(height, breadth)  # rounds to two pixels
-    assert counts_of(predictions, labels, 3, share).counts.tolist() == brute_force(predictions, labels, 3, 2).tolist()
+    assert (
+        counts_of(predictions, labels, 3, share).counts.tolist()
+        == brute_force(predictions, labels, 3, 2).tolist()
+    )
 
 
 def test_the_band_grows_with_the_diagonal():

@@ -30,7 +30,9 @@ def pair(labels):
 
 
 def features_of(labels, **options):
-    task = FolderTarget("x", **({"window": 64, "stride": 64} | options)).task("x", ScoredModel().config)
+    task = FolderTarget("x", **({"window": 64, "stride": 64} | options)).task(
+        "x", ScoredModel().config
+    )
     return domain_features(ScoredModel(), CrossEarthImageProcessor(), task, [pair(labels)])
 
 
@@ -44,19 +46,23 @@ def test_a_vector_per_labeled_class(places):
     rest = [(row, column) for row in range(8) for column in range(4) if row or column == 3]
     np.testing.assert_allclose(vectors, [np.mean(rest, axis=0), [3.5, 4.5]], rtol=1e-3)
     assert vectors.dtype == np.float16
-    assert features_of(labels, classes=["green"])[1].tolist() == [1]
+    assert features_of(labels, labeled=["green"])[1].tolist() == [1]
 
 
 def test_a_processor_that_styles_in_training_styles_nothing_here(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        benchmark_features, "mask_features", lambda _, pixels: seen.append(pixels) or torch.zeros(1, 2, 16, 16)
+        benchmark_features,
+        "mask_features",
+        lambda _, pixels: seen.append(pixels) or torch.zeros(1, 2, 16, 16),
     )
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     images = [ArrayPair("a", image, np.ones((64, 64), np.uint8))]
     task = FolderTarget("x", window=64, stride=64).task("x", ScoredModel().config)
     for styled in (False, True):
-        processor = CrossEarthImageProcessor(do_earth_style_injection=styled, style_probability=1.0, style_alpha=1.0)
+        processor = CrossEarthImageProcessor(
+            do_earth_style_injection=styled, style_probability=1.0, style_alpha=1.0
+        )
         domain_features(ScoredModel(), processor, task, images)
     assert torch.equal(*seen)
 
@@ -71,7 +77,9 @@ def test_cells_weigh_by_their_share_and_the_middle_is_seen(places):
 def test_sizes_that_are_no_multiple_of_16(places):
     vectors, classes = features_of(np.ones((30, 41), np.uint8))
     assert classes.tolist() == [CLASSES.index("green")]
-    assert vectors[0, 1] == pytest.approx((sum(4 * column for column in range(10)) + 10) / 41, rel=1e-3)
+    assert vectors[0, 1] == pytest.approx(
+        (sum(4 * column for column in range(10)) + 10) / 41, rel=1e-3
+    )
 
 
 def test_mask_features_are_what_the_masks_are_made_of(model):
@@ -79,7 +87,10 @@ def test_mask_features_are_what_the_masks_are_made_of(model):
     torch.manual_seed(0)
     pixel_values = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        features, masks = mask_features(model, pixel_values), model(pixel_values).masks_queries_logits
+        features, masks = (
+            mask_features(model, pixel_values),
+            model(pixel_values).masks_queries_logits,
+        )
     flat, targets = features[0].flatten(1).T, masks[0].flatten(1).T  # (256, C), (256, Q)
     solution = torch.linalg.lstsq(flat.double(), targets.double()).solution
     assert torch.allclose(flat.double() @ solution, targets.double(), atol=1e-4)

@@ -22,7 +22,9 @@ class BrightnessModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = SimpleNamespace(num_labels=5, ground_sampling_distance=None)
+        self.config = SimpleNamespace(
+            num_labels=5, ground_sampling_distance=None, confidence_temperature=None
+        )
         self.anchor, self.dtype = nn.Parameter(torch.zeros(())), torch.float32
 
     def forward(self, pixel_values):
@@ -30,7 +32,9 @@ class BrightnessModel(nn.Module):
         bright = nn.functional.avg_pool2d(pixel_values.mean(1, keepdim=True), 4)  # (B, 1, h, w)
         classes = torch.full((len(pixel_values), 2, 6), -20.0)
         classes[:, 0, 0] = classes[:, 1, 3] = 20.0
-        return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=torch.cat([-bright, bright], 1) * 50)
+        return SimpleNamespace(
+            class_queries_logits=classes, masks_queries_logits=torch.cat([-bright, bright], 1) * 50
+        )
 
 
 def half_bright(height, width):
@@ -46,9 +50,14 @@ def half_bright(height, width):
 def scored(model, images, processor=None, **options):
     """The report of a model on images."""
     confusion = evaluation.predict_confusion(
-        model, processor or CrossEarthImageProcessor(), images, LAND_COVER, progress=False, **options
+        model,
+        processor or CrossEarthImageProcessor(),
+        images,
+        LAND_COVER,
+        progress=False,
+        **options,
     )
-    return evaluation.report(confusion, LAND_COVER)
+    return evaluation.confusion_scores(confusion, LAND_COVER)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (40, 48), (72, 104)])
@@ -57,7 +66,11 @@ def test_report_counts_every_labeled_pixel_once(size):
     report = scored(model, [pair, pair], window=32, stride=16, batch_size=3)
     height, half = size[0] - 1, size[1] // 2
     expected = np.zeros((5, 5), int)
-    expected[0, 0], expected[1, 3], expected[3, 3] = 2 * height * half, 2 * 8 * half, 2 * (height - 8) * half
+    expected[0, 0], expected[1, 3], expected[3, 3] = (
+        2 * height * half,
+        2 * 8 * half,
+        2 * (height - 8) * half,
+    )
     assert report["confusion_matrix"] == expected.tolist()
     assert report["pixels"] == 2 * height * size[1]
     assert report["iou"] == {
@@ -81,9 +94,13 @@ def test_images_are_scaled_and_scores_brought_back(scale, seen):
 
 
 def test_a_processor_that_styles_in_training_styles_no_image_that_is_scored():
-    styling = CrossEarthImageProcessor(do_earth_style_injection=True, style_probability=1.0, style_alpha=1.0)
+    styling = CrossEarthImageProcessor(
+        do_earth_style_injection=True, style_probability=1.0, style_alpha=1.0
+    )
     pair, options = half_bright(40, 48), {"window": 32, "stride": 16}
-    assert scored(BrightnessModel(), [pair], styling, **options) == scored(BrightnessModel(), [pair], **options)
+    assert scored(BrightnessModel(), [pair], styling, **options) == scored(
+        BrightnessModel(), [pair], **options
+    )
 
 
 def test_images_that_know_their_pixel_size_are_scored_at_the_models():
@@ -115,5 +132,5 @@ def test_classes_without_labels_count_as_the_first():
 
 
 def test_report_of_nothing_is_json():
-    report = evaluation.report(np.zeros((5, 5), np.int64), LAND_COVER)
+    report = evaluation.confusion_scores(np.zeros((5, 5), np.int64), LAND_COVER)
     assert json.loads(json.dumps(report, allow_nan=False))["mean_iou"] is None

@@ -28,7 +28,9 @@ def test_counts_do_not_overflow_in_eight_bits():
     assert metrics.confusion_matrix(labels, labels, 7)[6, 6] == 90_000
 
 
-@pytest.mark.parametrize(("predictions", "labels"), [([0, 3], [0, 1]), ([0, 1], [0, 3]), ([0, -1], [0, 1])])
+@pytest.mark.parametrize(
+    ("predictions", "labels"), [([0, 3], [0, 1]), ([0, 1], [0, 3]), ([0, -1], [0, 1])]
+)
 def test_ids_outside_the_classes_are_refused(predictions, labels):
     with pytest.raises(ValueError, match="outside 0 to 2"):
         metrics.confusion_matrix(np.array(predictions), np.array(labels), 3)

@@ -37,8 +37,17 @@ def test_what_was_written_is_read(folder):
     report = read_report(folder)
     found = report.entries["Sub2Tem"]
     written = json.loads((folder / "report.json").read_text())["entries"]["Sub2Tem"]
-    assert (report.name, report.parameters, report.selection) == ("model", 7_012_345, "last checkpoint")
-    assert (found.source, found.target, found.unseen, found.binary) == ("casid_sub", "casid_tem", True, False)
+    assert (report.name, report.parameters, report.selection) == (
+        "model",
+        7_012_345,
+        "last checkpoint",
+    )
+    assert (found.source, found.target, found.unseen, found.binary) == (
+        "casid_sub",
+        "casid_tem",
+        True,
+        False,
+    )
     assert found.scores["mean_iou"] == written["scores"]["mean_iou"]
     assert found.scores[class_key("forest")] == written["scores"]["iou"]["forest"]
     assert list(found.intervals["mean_iou"]) == written["intervals"]["mean_iou"]
@@ -63,7 +72,11 @@ def test_pictures_and_features_are_read(folder):
 
 def test_a_source_that_is_its_own_target_is_never_unseen(tmp_path):
     claimed = scenario_entry("Sub2Sub", EXAMPLES, unseen=True)
-    assert not read_report(write_report(tmp_path / "r", {"Sub2Sub": claimed})).entries["Sub2Sub"].unseen
+    assert (
+        not read_report(write_report(tmp_path / "r", {"Sub2Sub": claimed}))
+        .entries["Sub2Sub"]
+        .unseen
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +84,8 @@ def test_a_source_that_is_its_own_target_is_never_unseen(tmp_path):
     [
         (("format",), "crossearth-report/2", "format 'crossearth-report/2'"),
         (("entries",), {}, "no finished entry"),
-        (("entries",), [], "no JSON object"),
+        (("entries",), [], "not a JSON object"),
+        (("entries", "Sub2Tem", "data", "images"), 1.5, "a whole number from 0 on"),
         (("model", "name"), "a\nb", "printable text"),
         (("entries", "Sub2Tem", "benchmark_version"), "0", "version 0 of the scenarios"),
         (("entries", "Sub2Tem", "slug"), "../../etc", "not a plain file name"),
@@ -96,7 +110,7 @@ def test_other_folders_are_refused(tmp_path):
         read_report(tmp_path)
     for text in ("{", "[]", "[" * 100_000):
         (tmp_path / "report.json").write_text(text)
-        with pytest.raises(InputError, match=r"cannot be read|no JSON object"):
+        with pytest.raises(InputError, match=r"cannot be read|not a JSON object"):
             read_report(tmp_path)
 
 

@@ -7,19 +7,28 @@ import socket
 import numpy as np
 import pytest
 import torch
-from ablation.experiments import Target, score
 from accelerate import debug_launcher
 from accelerate.state import PartialState
-from benchmark_data import COLORS, SURE, ScoredModel, painted, write_domain, write_halves, write_pair
+from benchmark_data import (
+    COLORS,
+    SURE,
+    ScoredModel,
+    painted,
+    write_domain,
+    write_halves,
+    write_pair,
+)
 from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf.data import all_images, load_source
 from crossearth_hf.errors import InputError
 from crossearth_hf.evaluation import run as benchmark_evaluation
+from crossearth_hf.evaluation.image_scores import labeled_scores, predict_confusion
 from crossearth_hf.evaluation.run import evaluate
 from crossearth_hf.evaluation.targets import FolderTarget, ScenarioTarget
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.scenarios.scenarios import BENCHMARKS
+from crossearth_hf.scenarios.scenarios import SCENARIOS
 
 SETTINGS = {"device": "cpu", "resamples": 50}
 ISPRS = get_label_set("isprs")
@@ -30,8 +39,16 @@ SHARED_COLORS = {"red": "impervious_surface", "green": "building", "blue": "tree
 def stub(monkeypatch):
     """Stands in for every model; its passes are counted."""
     model = ScoredModel()
-    identity = {"name": "stub", "sha256": "a" * 64, "config_sha256": "b" * 64, "classes": [], "parameters": 1}
-    monkeypatch.setattr(benchmark_evaluation, "load_model", lambda *a, **k: (model, CrossEarthImageProcessor()))
+    identity = {
+        "name": "stub",
+        "sha256": "a" * 64,
+        "config_sha256": "b" * 64,
+        "classes": [],
+        "parameters": 1,
+    }
+    monkeypatch.setattr(
+        benchmark_evaluation, "load_model", lambda *a, **k: (model, CrossEarthImageProcessor())
+    )
     monkeypatch.setattr(benchmark_evaluation, "identify", lambda *a: identity | {"training": None})
     model.identity = identity
     return model
@@ -48,7 +65,9 @@ def entries(out):
 
 
 def files(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_every_number_of_an_entry_by_hand(stub, tmp_path):
@@ -60,11 +79,15 @@ def test_every_number_of_an_entry_by_hand(stub, tmp_path):
     assert entry["confusion_matrix"] == [[2 * half, 0, 0], [0, 2 * half - wrong, 0], [0, wrong, 0]]
     green = 1 - wrong / (2 * half)
     assert entry["scores"]["iou"] == pytest.approx({"red": 1, "green": green, "blue": 0})
-    assert entry["scores"]["f1"] == pytest.approx({"red": 1, "green": 2 * green / (1 + green), "blue": 0})
+    assert entry["scores"]["f1"] == pytest.approx(
+        {"red": 1, "green": 2 * green / (1 + green), "blue": 0}
+    )
     assert entry["scores"]["mean_iou"] == pytest.approx((1 + green) / 3)
     assert entry["scores"]["accuracy"] == pytest.approx(1 - wrong / (4 * half))
     assert entry["scores"]["foreground_iou"] is None
-    assert entry["scores"]["expected_calibration_error"] == pytest.approx(abs(SURE - (1 - wrong / (4 * half))))
+    assert entry["scores"]["expected_calibration_error"] == pytest.approx(
+        abs(SURE - (1 - wrong / (4 * half)))
+    )
     assert sum(entry["reliability"]["count"]) == entry["data"]["pixels"] == 4 * half
     assert entry["reliability"]["confidence"][-1] == pytest.approx(SURE)
     assert entry["images"][0] == {"name": "a", "mean_iou": 1.0, "accuracy": 1.0}
@@ -74,9 +97,16 @@ def test_every_number_of_an_entry_by_hand(stub, tmp_path):
     assert second <= low <= green <= high <= 1
     # Bands of one pixel: blue has 8 x 16 pixels, none found; the prediction's bands of red and green are the truth's.
     assert 0 < entry["scores"]["boundary_iou"] < 2 / 3
-    assert (entry["kind"], entry["target"], entry["unseen"], entry["published"]) == ("folder", "town", True, {})
+    assert (entry["kind"], entry["target"], entry["unseen"], entry["published"]) == (
+        "folder",
+        "town",
+        True,
+        {},
+    )
     assert report.entries["Town"].scores["mean_iou"] == entry["scores"]["mean_iou"]
-    assert "/" not in json.dumps(entry).replace("Town/", ""), "no path of this machine enters a report"
+    assert "/" not in json.dumps(entry).replace("Town/", ""), (
+        "no path of this machine enters a report"
+    )
 
 
 def test_without_a_folder_the_same_scores_and_nothing_written(stub, tmp_path):
@@ -99,7 +129,9 @@ def test_without_a_folder_the_same_scores_and_nothing_written(stub, tmp_path):
 def test_a_scenario_keeps_its_name(stub, tmp_path):
     data = scenario_data(tmp_path / "data")
     target = ScenarioTarget("P(i)2V", data, class_map=SHARED_COLORS)
-    with pytest.raises(InputError, match=r"the entry 'Mine' is the scenario P\(i\)2V"):
+    with pytest.raises(
+        InputError, match=r"the entry 'Mine' must have the name of its scenario, P\(i\)2V"
+    ):
         evaluate("stub", {"Mine": target}, **SETTINGS)
 
 
@@ -118,10 +150,10 @@ def test_examples_show_images_spread_over_the_set(stub, tmp_path):
         assert {example[name].dtype for name in example} == {np.dtype("uint8")}
 
 
-def test_only_labeled_classes_are_scored_as_in_the_ablation(stub, tmp_path):
+def test_only_labeled_classes_are_scored(stub, tmp_path):
     """Red stands for all that has no label: what the model calls green counts as red there."""
     folder = write_halves(tmp_path / "town")
-    evaluate("stub", towns(folder, "Town", classes=["blue"]), tmp_path / "report", **SETTINGS)
+    evaluate("stub", towns(folder, "Town", labeled=["blue"]), tmp_path / "report", **SETTINGS)
     entry = entries(tmp_path / "report")["Town"]
     assert entry["scored_classes"] == ["blue"]
     assert entry["scores"]["iou"] == {"red": None, "green": None, "blue": 0}
@@ -133,7 +165,7 @@ def test_only_labeled_classes_are_scored_as_in_the_ablation(stub, tmp_path):
         assert set(np.unique(example["truth"])) == {0, 2, 255}
 
 
-def test_scores_are_those_of_the_ablation(tmp_path):
+def test_scores_are_those_of_the_whole_set_at_once(tmp_path):
     rng = np.random.default_rng(0)
     for name in "ab":
         pixels = np.kron(rng.integers(0, 256, (5, 6, 3)), np.ones((12, 12, 1))).astype(np.uint8)
@@ -143,12 +175,26 @@ def test_scores_are_those_of_the_ablation(tmp_path):
     CrossEarthForSemanticSegmentation(of_five).save_pretrained(tmp_path / "model")
     CrossEarthImageProcessor().save_pretrained(tmp_path / "model")
     classes = ("building", "road", "vegetation")
-    plan = towns(tmp_path / "town", "Town", classes=classes, scale=1.5, window=64, stride=64)
+    plan = towns(tmp_path / "town", "Town", labeled=classes, scale=1.5, window=64, stride=64)
     report = evaluate(tmp_path / "model", plan, tmp_path / "report", **SETTINGS)
     network = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path / "model").eval()
-    expected = score(network, CrossEarthImageProcessor(), Target("Town", "town", classes, 1.5), tmp_path)
+    label_set = get_label_set("land-cover")
+    images = all_images([load_source(str(tmp_path / "town"), label_set)])
+    confusion = predict_confusion(
+        network,
+        CrossEarthImageProcessor(),
+        images,
+        label_set,
+        window=64,
+        stride=64,
+        scale=1.5,
+        progress=False,
+    )
+    expected = labeled_scores(confusion, label_set, classes)
     assert report.entries["Town"].scores["mean_iou"] == expected["mean_iou"]
-    assert {name: report.entries["Town"].scores[f"iou/{name}"] for name in expected["iou"]} == expected["iou"]
+    assert {
+        name: report.entries["Town"].scores[f"iou/{name}"] for name in expected["iou"]
+    } == expected["iou"]
 
 
 def scenario_data(folder):
@@ -176,8 +222,12 @@ def test_a_scenario_with_a_class_map(stub, tmp_path):
     assert entry["scores"]["iou"] == {
         "impervious_surface": 1, "building": 1, "low_vegetation": None, "tree": 1, "car": None, "clutter": None,
     }  # fmt: skip
-    assert (entry["source"], entry["target"], entry["slug"]) == ("potsdam_irrg", "vaihingen", "P-i-2V")
-    assert entry["published"] == BENCHMARKS["P(i)2V"].published
+    assert (entry["source"], entry["target"], entry["slug"]) == (
+        "potsdam_irrg",
+        "vaihingen",
+        "P-i-2V",
+    )
+    assert entry["published"] == SCENARIOS["P(i)2V"].published
     assert entry["data"]["build"] == "f" * 64
     assert entry["data"]["incomplete"] is True
     assert report["means"]["unseen"] == {"mean_iou": 1.0, "targets": ["P(i)2V", "V2P(i)"]}
@@ -250,7 +300,7 @@ def test_a_write_that_fails_leaves_the_old_report(stub, tmp_path, monkeypatch):
     [
         ({"window": 16, "stride": 16}, "has window 32, now it is 16"),
         ({"scale": 2.0}, "has scale 1.0, now it is 2.0"),
-        ({"classes": ["blue"]}, "has scored_classes"),
+        ({"labeled": ["blue"]}, "has scored_classes"),
         ({"in_domain": True}, "has unseen True"),
     ],
 )
@@ -269,7 +319,7 @@ def test_changed_labels_are_noticed(stub, tmp_path):
     folder, out = write_halves(tmp_path / "town"), tmp_path / "report"
     evaluate("stub", towns(folder, "A"), out, **SETTINGS)
     write_pair(folder, "a", painted(np.zeros((32, 32), int)), np.zeros((32, 32), np.uint8))
-    with pytest.raises(InputError, match="are others than when it was scored"):
+    with pytest.raises(InputError, match="have changed since it was scored"):
         evaluate("stub", towns(folder, "A"), out, **SETTINGS)
 
 
@@ -277,7 +327,9 @@ def test_reports_of_another_model_protocol_or_benchmark_are_refused(stub, tmp_pa
     data, out = scenario_data(tmp_path / "data"), tmp_path / "report"
     evaluate("stub", scenarios(data, "P(i)2V"), out, **SETTINGS)
     before = files(out)
-    with pytest.raises(InputError, match="was scored with selection 'last checkpoint', not 'chosen on the target"):
+    with pytest.raises(
+        InputError, match="was scored with selection 'last checkpoint', not 'chosen on the target"
+    ):
         evaluate("stub", scenarios(data, "P(i)2V"), out, **SETTINGS, selection="oracle")
     stub.identity["sha256"] = "c" * 64
     with pytest.raises(InputError, match="is the report of the model stub with sha256 aaa"):
@@ -297,13 +349,34 @@ def test_reports_of_another_model_protocol_or_benchmark_are_refused(stub, tmp_pa
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [({"batch_size": 0}, "batch size 0"), ({"examples": -1}, "examples -1"), ({"resamples": 0}, "resamples 0"),
-     ({"selection": "best"}, "'best' is not a way of choosing"),
+     ({"selection": "best"}, "unknown selection 'best'; choose one of last"),
      ({"out": None, "features": True}, "features are kept in the folder of the report"),
      ({"targets": {}}, "targets is empty")],
 )  # fmt: skip
 def test_settings_that_are_none(stub, tmp_path, change, sentence):
     with pytest.raises(InputError, match=sentence):
-        evaluate(**({"model": "stub", "targets": towns(tmp_path, "A"), "out": tmp_path / "report"} | change))
+        evaluate(
+            **(
+                {"model": "stub", "targets": towns(tmp_path, "A"), "out": tmp_path / "report"}
+                | change
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"model": 5}, "model is 5; give a path"), ({"targets": ["x"]}, "targets is \\['x'\\]; give a dict"),
+     ({"targets": {"A": "x"}}, "targets holds 'A': 'x'"), ({"batch_size": "4"}, "batch_size is .4."),
+     ({"overwrite": 1}, "overwrite is 1; give True or False"), ({"selection": ["last"]}, "selection is .*; give text")],
+)  # fmt: skip
+def test_arguments_of_other_types(stub, tmp_path, change, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        evaluate(
+            **(
+                {"model": "stub", "targets": towns(tmp_path, "A"), "out": tmp_path / "report"}
+                | change
+            )
+        )
 
 
 def test_mistakes_of_data_leave_nothing(stub, tmp_path):
@@ -356,7 +429,9 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for index in range(5):
         pixels = np.kron(rng.integers(0, 256, (6, 6, 3)), np.ones((12, 12, 1))).astype(np.uint8)
-        write_pair(tmp_path / "town", f"{index}", pixels, rng.integers(0, 5, (72, 72)).astype(np.uint8))
+        write_pair(
+            tmp_path / "town", f"{index}", pixels, rng.integers(0, 5, (72, 72)).astype(np.uint8)
+        )
     torch.manual_seed(1)
     of_five = tiny_config(num_labels=5, id2label=get_label_set("land-cover").id2label)
     CrossEarthForSemanticSegmentation(of_five).save_pretrained(tmp_path / "model")
@@ -374,6 +449,9 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, monkeypatch):
     assert arrays[0].keys() == arrays[1].keys()
     for path in arrays[0]:
         if path.suffix == ".npz":
-            with np.load(tmp_path / "one" / path) as ours, np.load(tmp_path / "two" / path) as theirs:
+            with (
+                np.load(tmp_path / "one" / path) as ours,
+                np.load(tmp_path / "two" / path) as theirs,
+            ):
                 for key in ours:
                     np.testing.assert_array_equal(ours[key], theirs[key])

@@ -6,11 +6,19 @@ from crossearth_hf.evaluation.report_file import read_report
 from crossearth_hf.evaluation.report_folder import SELECTIONS, Protocol, ReportFolder
 from crossearth_hf.evaluation.table import terminal_table
 
-MODEL = {"name": "tiny", "sha256": "a" * 64, "config_sha256": "b" * 64, "classes": [], "parameters": 1}
+MODEL = {
+    "name": "tiny",
+    "sha256": "a" * 64,
+    "config_sha256": "b" * 64,
+    "classes": [],
+    "parameters": 1,
+}
 
 
 def table(tmp_path, selection="last", **entries):
-    folder = ReportFolder(tmp_path / "report", MODEL, Protocol(SELECTIONS[selection], "float32", "cpu"))
+    folder = ReportFolder(
+        tmp_path / "report", MODEL, Protocol(SELECTIONS[selection], "float32", "cpu")
+    )
     for name, entry in entries.items():
         folder.add(name, entry, [], None)
     return terminal_table(read_report(folder.path))
@@ -37,8 +45,17 @@ def test_unseen_targets_have_a_mean_and_others_stand_apart(tmp_path):
 
 
 def test_what_a_reader_must_know_is_said(tmp_path):
-    built = {"images": 3, "pixels": 9, "fingerprint": "f", "incomplete": True, "layout": "assumed", "build": "x"}
-    text = table(tmp_path, "oracle", D2S=as_entry(None, ours=True, data=built, class_map={"land": "a"}))
+    built = {
+        "images": 3,
+        "pixels": 9,
+        "fingerprint": "f",
+        "incomplete": True,
+        "layout": "assumed",
+        "build": "x",
+    }
+    text = table(
+        tmp_path, "oracle", D2S=as_entry(None, ours=True, data=built, class_map={"land": "a"})
+    )
     for sentence in (
         "D2S is a scenario of this package, not of the paper.",
         "D2S was scored on a part of its images.",

@@ -8,13 +8,15 @@ from tiny_model import tiny_config
 from crossearth_hf.errors import InputError
 from crossearth_hf.evaluation.targets import FolderTarget, ScenarioTarget, resolve_class_map
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.scenarios.scenarios import DOMAINS
+from crossearth_hf.scenarios.domains import DOMAINS
 
 LAND_COVER, ISPRS = get_label_set("land-cover"), get_label_set("isprs")
 
 
 def config_of(label_set):
-    return tiny_config(num_labels=len(label_set.classes), id2label=label_set.id2label, label2id=label_set.label2id)
+    return tiny_config(
+        num_labels=len(label_set.classes), id2label=label_set.id2label, label2id=label_set.label2id
+    )
 
 
 def scenario_task(code, data, config, *, with_source=False, **options):
@@ -28,7 +30,8 @@ def folder_task(folder, name, config, **options):
 def tiles(count, size=(24, 32), classes=6):
     rng = np.random.default_rng(0)
     return [
-        (rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, classes, size, np.uint8)) for _ in range(count)
+        (rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, classes, size, np.uint8))
+        for _ in range(count)
     ]
 
 
@@ -46,19 +49,33 @@ def data(tmp_path_factory):
 
 def test_a_scenario_has_the_recipe_and_the_target(data):
     task = scenario_task("P(i)2V", data, config_of(ISPRS), with_source=True)
-    assert (task.name, task.target, task.window, task.stride, task.scale) == ("P(i)2V", "vaihingen", 512, 341, 1)
+    assert (task.name, task.target, task.window, task.stride, task.scale) == (
+        "P(i)2V",
+        "vaihingen",
+        512,
+        341,
+        1,
+    )
     assert (task.unseen, task.class_map, task.scored) == (True, None, ISPRS.classes)
     assert (task.build.images, task.build.incomplete, task.build.layout) == (3, True, "confirmed")
     images = task.images()
-    assert [task.image_name(image) for image in images] == ["vaihingen[0]", "vaihingen[1]", "vaihingen[2]"]
+    assert [task.image_name(image) for image in images] == [
+        "vaihingen[0]",
+        "vaihingen[1]",
+        "vaihingen[2]",
+    ]
     np.testing.assert_array_equal(images[1].read()[1], tiles(3)[1][1])
-    assert len(task.source_images()) == 2  # the source has no test split here, so its training images
+    # the source has no test split here, so its training images
+    assert len(task.source_images()) == 2
     assert (task.label_ids()[[0, 5, 255]] == [0, 5, 255]).all()
 
 
 def test_windows_and_sizes_that_a_scenario_or_a_person_asks_for(data):
     isprs = config_of(ISPRS)
-    assert [getattr(scenario_task("P(i)2V", data, isprs, window=250), side) for side in ("window", "stride")] == [
+    assert [
+        getattr(scenario_task("P(i)2V", data, isprs, window=250), side)
+        for side in ("window", "stride")
+    ] == [
         256,
         round(250 * 341 / 512),
     ]
@@ -75,7 +92,7 @@ def test_windows_and_sizes_that_a_scenario_or_a_person_asks_for(data):
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("P(i)2v", "is not a scenario; the closest are P\\(i\\)2V"),
+        ("P(i)2v", "unknown scenario 'P\\(i\\)2v'; the closest are P\\(i\\)2V"),
         ("V2P(i)", "no image of potsdam_irrg, split 'test'"),
         ("V2P(r)", "potsdam_rgb is not a built domain"),
         ("Tem2Sub", "built for version 0 of the benchmark"),
@@ -108,7 +125,9 @@ def test_a_damaged_build_is_refused(tmp_path):
 
 def test_a_folder_has_the_models_window_and_classes(tmp_path):
     folder = write_halves(tmp_path / "some" / "town")
-    task = folder_task(f"{folder}:a", "Town", config_of(LAND_COVER), classes=["vegetation", "building"], scale=0.5)
+    task = folder_task(
+        f"{folder}:a", "Town", config_of(LAND_COVER), labeled=["vegetation", "building"], scale=0.5
+    )
     assert (task.window, task.stride, task.scale, task.unseen) == (64, 43, 0.5, True)
     assert task.target == "town:a"
     assert task.scored == ("building", "vegetation")
@@ -119,19 +138,29 @@ def test_a_folder_has_the_models_window_and_classes(tmp_path):
 
 
 def test_classes_of_another_set_are_mapped():
-    given = {"land": "impervious_surface", "road": "impervious_surface", "water": "clutter", "vegetation": "tree"}
+    given = {
+        "land": "impervious_surface",
+        "road": "impervious_surface",
+        "water": "clutter",
+        "vegetation": "tree",
+    }
     resolved = resolve_class_map(LAND_COVER.classes, ISPRS, given, "P(i)2V")
     assert resolved == given | {"building": "building"}
-    task = folder_task("x", "x", config_of(LAND_COVER), label_set="isprs", class_map=given)
+    task = folder_task("x", "x", config_of(LAND_COVER), classes="isprs", class_map=given)
     assert task.prediction_ids().tolist() == [0, 1, 0, 5, 3]
-    part = folder_task("x", "x", config_of(LAND_COVER), label_set="isprs", class_map=given, classes=["tree"])
+    part = folder_task(
+        "x", "x", config_of(LAND_COVER), classes="isprs", class_map=given, labeled=["tree"]
+    )
     assert part.prediction_ids().tolist() == [0, 0, 0, 0, 3]
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (None, "the model's classes are land, .*those of P\\(i\\)2V are impervious_surface.*--class-map"),
+        (
+            None,
+            "the model's classes are land, .*those of P\\(i\\)2V are impervious_surface.*--class-map",
+        ),
         ({"land": "grass"}, "names 'grass'"),
         ({"sand": "tree"}, "names 'sand'"),
         ({"land": "tree", "water": "clutter"}, "leaves out road, vegetation"),
@@ -150,10 +179,10 @@ def test_a_map_between_equal_sets_is_refused():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"classes": ["houses"]}, "'houses' is not a class of 'land-cover'"),
-        ({"scale": 0}, "scale 0 is not above 0"),
+        ({"labeled": ["houses"]}, "'houses' is not a class of the label set 'land-cover'"),
+        ({"scale": 0}, "scale 0 must be above 0"),
         ({"scale": float("nan")}, "scale nan"),
-        ({"label_set": "moon"}, "'moon' is not a label set"),
+        ({"classes": "moon"}, "'moon' is not a label set"),
         ({"name": " "}, "printable characters"),
         ({"name": "a\nb"}, "printable characters"),
         ({"window": 32, "stride": 40}, "stride 40"),

@@ -35,7 +35,9 @@ def point(monkeypatch, tmp_path):
     def to(address):
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            address + "/{repo_id}/resolve/{revision}/{filename}",
         )
         hub._answers.cache_clear()
 
@@ -88,9 +90,11 @@ def test_a_model_of_the_hub_is_loaded_and_found_again_without_it(server, point):
 
 
 def test_what_the_hub_does_not_hold(server, tmp_path):
-    with pytest.raises(InputError, match=r"'org/other' is neither a path on this machine nor a public repository"):
+    with pytest.raises(
+        InputError, match=r"'org/other' is neither a path on this machine nor a public repository"
+    ):
         load_model("org/other")
-    with pytest.raises(InputError, match=r"'org/model' on the Hub holds no file full.pth"):
+    with pytest.raises(InputError, match=r"'org/model' on the Hub has no file full.pth"):
         hub.hub_file("org/model", "full.pth")
 
 
@@ -108,24 +112,40 @@ def nobody(request, point):
 def commands(tmp_path):
     yield ["predict", "absent.tif", str(tmp_path / "m.tif"), "--model", "org/absent"]
     yield ["convert", "org/absent:full.pth", str(tmp_path / "out")]
-    yield ["evaluate", "org/absent", "--out", str(tmp_path / "r"), "--folder", str(tmp_path), "--name", "x"]
+    yield [
+        "evaluate",
+        "org/absent",
+        "--out",
+        str(tmp_path / "r"),
+        "--folder",
+        str(tmp_path),
+        "--name",
+        "x",
+    ]
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_without_a_network_a_hub_id_is_one_sentence_within_five_seconds(nobody, tmp_path, capsys, number):
+def test_without_a_network_a_hub_id_is_one_sentence_within_five_seconds(
+    nobody, tmp_path, capsys, number
+):
     (tmp_path / "absent.tif").write_bytes(b"")
     arguments = list(commands(tmp_path))[number]
     if arguments[0] == "predict":
         from crossearth_hf.synthetic import generate_scene, write_scene  # noqa: PLC0415
 
-        write_scene(generate_scene("temperate-summer", 0, 32, 32), tmp_path / "s.tif", overwrite=True)
+        write_scene(
+            generate_scene("temperate-summer", 0, 32, 32), tmp_path / "s.tif", overwrite=True
+        )
         arguments[1] = str(tmp_path / "s.tif")
     started = time.monotonic()
     assert main(arguments) == 2
     assert time.monotonic() - started < 5
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "'org/absent' is not a path on this machine and cannot be downloaded from the Hub" in lines[0]
+    assert (
+        "'org/absent' is not a path on this machine and cannot be downloaded from the Hub"
+        in lines[0]
+    )
 
 
 def test_publishing_without_a_network_says_so(nobody):

@@ -8,7 +8,13 @@ import tempfile
 import pytest
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.files.outputs import check_apart, check_distinct, check_output, replace_folder, staged
+from crossearth_hf.files.outputs import (
+    check_apart,
+    check_distinct,
+    check_output,
+    replace_folder,
+    staged,
+)
 
 
 def names(folder):
@@ -71,7 +77,10 @@ def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path, monkeypatch)
         replace(source, place)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(InputError, match="No space left on device; nothing was changed"), staged([target]) as (stage,):
+    with (
+        pytest.raises(InputError, match="No space left on device; nothing was changed"),
+        staged([target]) as (stage,),
+    ):
         folder_with(stage, "new")
     assert names(target) == ["old"]
     assert names(tmp_path) == ["out"]
@@ -96,7 +105,8 @@ def test_an_interruption_between_the_moves_of_a_folder(tmp_path, monkeypatch, mo
         replace_folder(stage, target, aside)
     assert names(target) == ["new" if moves == 2 else "out"]
     shutil.rmtree(aside, ignore_errors=True)
-    replace_folder(stage if stage.exists() else folder_with(stage, "new"), target, aside)  # a second attempt
+    # a second attempt
+    replace_folder(stage if stage.exists() else folder_with(stage, "new"), target, aside)
     assert names(target) == ["new"]
     assert names(tmp_path) == ["out"]
 
@@ -104,7 +114,10 @@ def test_an_interruption_between_the_moves_of_a_folder(tmp_path, monkeypatch, mo
 def test_errors_of_the_disk_are_input_errors(tmp_path):
     with pytest.raises(InputError, match="No space left"), staged([tmp_path / "a.tif"]):
         raise OSError(28, os.strerror(28))
-    with pytest.raises(InputError, match="cannot be written"), staged([tmp_path / "none" / "a.tif"]):
+    with (
+        pytest.raises(InputError, match="cannot be written"),
+        staged([tmp_path / "none" / "a.tif"]),
+    ):
         pass
     assert names(tmp_path) == []
 
@@ -119,8 +132,14 @@ def test_permissions_of_new_files_are_the_usual_ones(tmp_path):
 def test_check_output(tmp_path, monkeypatch):
     (tmp_path / "there.tif").touch()
     (tmp_path / "link.tif").symlink_to(tmp_path / "there.tif")
-    assert check_output(tmp_path / "new.TIF", (".tif",), overwrite=False) == (tmp_path / "new.TIF").resolve()
-    assert check_output(tmp_path / "link.tif", (".tif",), overwrite=True) == (tmp_path / "there.tif").resolve()
+    assert (
+        check_output(tmp_path / "new.TIF", (".tif",), overwrite=False)
+        == (tmp_path / "new.TIF").resolve()
+    )
+    assert (
+        check_output(tmp_path / "link.tif", (".tif",), overwrite=True)
+        == (tmp_path / "there.tif").resolve()
+    )
     for path, sentence in [
         (tmp_path / "there.tif", "exists already"),
         (tmp_path / "link.tif", "exists already"),
@@ -140,7 +159,9 @@ def test_a_folder_that_takes_no_files_whatever_its_permissions_say(tmp_path, mon
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(InputError, match=r"is not writable \(Read-only file system\); choose another one"):
+    with pytest.raises(
+        InputError, match=r"is not writable \(Read-only file system\); choose another one"
+    ):
         check_output(tmp_path / "a.png", (".png",), overwrite=False)
 
 
@@ -149,9 +170,11 @@ def test_results_stay_apart_from_inputs(tmp_path):
     source.mkdir(parents=True)
     (tmp_path / "link").symlink_to(source)
     for place in (source, source / "report", tmp_path / "link" / "report"):
-        with pytest.raises(InputError, match=f"{place} lies in {source}, which is only read"):
+        with pytest.raises(InputError, match=f"{place} lies in {source}, which is an input"):
             check_apart([source], place)
-    with pytest.raises(InputError, match=f"{source} lies inside {tmp_path / 'work'}, where results go"):
+    with pytest.raises(
+        InputError, match=f"{source} lies inside {tmp_path / 'work'}, the folder of the results"
+    ):
         check_apart([source], tmp_path / "work")
     check_apart([source], tmp_path / "work" / "data-report")
 

@@ -5,10 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rasters import with_legend
 from small_jobs import content, predict, refused
 
 from crossearth_hf.files.outputs import check_output, staged
-from crossearth_hf.files.working_folders import clear_abandoned, mark, move_into_place, working_folder
+from crossearth_hf.files.working_folders import (
+    OWN_SIDE_FILE,
+    clear_abandoned,
+    mark,
+    move_into_place,
+    working_folder,
+)
 
 
 def test_only_marked_working_folders_are_removed(tmp_path):
@@ -39,7 +46,9 @@ def test_only_marked_working_folders_are_removed(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away"
+)
 def test_a_working_folder_of_another_user_stays(tmp_path):
     foreign = tmp_path / ".crossearth-12345678"
     foreign.mkdir()
@@ -88,12 +97,21 @@ def parts_of_another_user(parts):
 
 @pytest.mark.parametrize(
     "lay",
-    [parts_link, parts_file, parts_of_a_person, parts_with_a_note, parts_with_a_link, parts_of_another_user],
+    [
+        parts_link,
+        parts_file,
+        parts_of_a_person,
+        parts_with_a_note,
+        parts_with_a_link,
+        parts_of_another_user,
+    ],
 )
 def test_what_lies_in_the_place_of_kept_parts_is_named_and_stays(place, model_folder, capsys, lay):
     lay(place / ".m.tif.parts")
     before = content(place)
-    refused(capsys, predict(model_folder, "in.tif", "m.tif"), place / ".m.tif.parts", "move it away")
+    refused(
+        capsys, predict(model_folder, "in.tif", "m.tif"), place / ".m.tif.parts", "move it away"
+    )
     assert content(place) == before
 
 
@@ -114,7 +132,11 @@ def test_leftover_parts_are_leave_to_replace_their_own_outputs_only(place, model
     mark(place / ".m.tif.parts", scene=str(place / "in.tif"), outputs=[str(place / "m.tif")])
     (place / "m.tif").write_text("of the killed run")
     (place / "c.tif").write_text("mine")
-    refused(capsys, predict(model_folder, "in.tif", "m.tif", "--confidence", "c.tif"), "c.tif exists already")
+    refused(
+        capsys,
+        predict(model_folder, "in.tif", "m.tif", "--confidence", "c.tif"),
+        "c.tif exists already",
+    )
     assert (place / "c.tif").read_text() == "mine"
     assert predict(model_folder, "in.tif", "m.tif") == 0
 
@@ -124,7 +146,12 @@ def test_leftover_parts_are_leave_to_replace_their_own_outputs_only(place, model
 def test_side_files_without_their_map_stay(place, model_folder, capsys, ending, overwrite):
     (place / f"m.tif{ending}").write_text("mine")
     before = content(place)
-    refused(capsys, predict(model_folder, "in.tif", "m.tif", *overwrite), f"m.tif{ending}", "move it away")
+    refused(
+        capsys,
+        predict(model_folder, "in.tif", "m.tif", *overwrite),
+        f"m.tif{ending}",
+        "move it away",
+    )
     assert content(place) == before
 
 
@@ -140,7 +167,9 @@ def test_side_files_that_cannot_be_removed_are_told_before_the_work(place, model
     (place / "m.tif").write_text("old")
     (place / "m.tif.msk").mkdir()
     before = content(place)
-    refused(capsys, predict(model_folder, "in.tif", "m.tif", "--overwrite"), "m.tif.msk is a folder")
+    refused(
+        capsys, predict(model_folder, "in.tif", "m.tif", "--overwrite"), "m.tif.msk is a folder"
+    )
     assert content(place) == before
 
 
@@ -149,7 +178,15 @@ def test_side_files_go_with_the_map_that_is_replaced(place, model_folder):
     for ending in (".ovr", ".aux.xml", ".msk"):
         (place / f"m.tif{ending}").write_text("old")
     assert predict(model_folder, "in.tif", "m.tif", "--overwrite") == 0
-    assert sorted(content(place)) == ["in.tif", "m.tif"]
+    assert sorted(content(place)) == sorted(["in.tif", *with_legend("m.tif")])
+    assert "old" not in (place / "m.tif.aux.xml").read_text()
+
+
+def named(ending):
+    """A map, or what lies beside it; the style of QGIS replaces its ending."""
+    if ending == ".qml":
+        return "m.qml"
+    return f"m.tif{ending}"
 
 
 def killed_at(operation, act):
@@ -174,27 +211,27 @@ def killed_at(operation, act):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child")
-@pytest.mark.parametrize("old", [(), (".ovr",), (".aux.xml", ".ovr")])
-@pytest.mark.parametrize("new", [(), (".aux.xml",)])
+@pytest.mark.parametrize("old", [(), (".ovr",), (".aux.xml", ".qml")])
+@pytest.mark.parametrize("new", [(), (".aux.xml",), (".aux.xml", ".qml")])
 def test_a_kill_leaves_no_map_beside_the_side_files_of_another(tmp_path, old, new):
     """Before the next call the map is old with its side files, new with its own, or not there; after it never mixed."""
 
     def state(folder):
         return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
-    was = {f"m.tif{ending}": "old" for ending in ("", *old)}
-    becomes = {f"m.tif{ending}": "new" for ending in ("", *new)}
+    was = {named(ending): f"old, {OWN_SIDE_FILE}" for ending in ("", *old)}
+    becomes = {named(ending): f"new, {OWN_SIDE_FILE}" for ending in ("", *new)}
     kills = 0
     for operation in range(20):
         folder = tmp_path / f"{operation}"
         folder.mkdir()
-        for name in was:
-            (folder / name).write_text("old")
+        for name, text in was.items():
+            (folder / name).write_text(text)
 
         def replace(folder=folder):
             with staged([folder / "m.tif"]) as (stage,):
-                for name in becomes:
-                    stage.with_name(name).write_text("new")
+                for name, text in becomes.items():
+                    stage.with_name(name).write_text(text)
 
         if not killed_at(operation, replace):
             break
@@ -208,10 +245,36 @@ def test_a_kill_leaves_no_map_beside_the_side_files_of_another(tmp_path, old, ne
     assert kills >= (2 if not (old or new) else 4)
 
 
+def test_a_style_that_somebody_made_stays(place, model_folder):
+    (place / "m.qml").write_text("<qgis>mine</qgis>")
+    assert predict(model_folder, "in.tif", "m.tif") == 0
+    assert predict(model_folder, "in.tif", "m.tif", "--overwrite") == 0
+    assert (place / "m.qml").read_text() == "<qgis>mine</qgis>"
+    assert sorted(content(place)) == sorted(["in.tif", *with_legend("m.tif")])
+
+
+def test_our_names_and_colors_without_their_map_are_no_obstacle(place, model_folder):
+    assert predict(model_folder, "in.tif", "m.tif") == 0
+    (place / "m.tif").unlink()
+    assert predict(model_folder, "in.tif", "m.tif") == 0
+    assert sorted(content(place)) == sorted(["in.tif", *with_legend("m.tif")])
+
+
+def test_a_scene_keeps_its_look_in_qgis(place, model_folder):
+    """QGIS finds a style by the name without ending: in.qml would change how in.jp2 looks."""
+    shutil.copy("in.tif", "m.tiff")
+    assert predict(model_folder, "m.tiff", "m.tif") == 0
+    assert sorted(content(place)) == ["in.tif", "m.tif", "m.tif.aux.xml", "m.tiff"]
+
+
 def test_a_move_that_fails_puts_the_map_and_its_side_files_back(tmp_path, monkeypatch):
     stage = tmp_path / "work/m.tif"
     stage.parent.mkdir()
-    for path, text in ((stage, "new"), (tmp_path / "m.tif", "old"), (tmp_path / "m.tif.ovr", "old")):
+    for path, text in (
+        (stage, "new"),
+        (tmp_path / "m.tif", "old"),
+        (tmp_path / "m.tif.ovr", "old"),
+    ):
         path.write_text(text)
     replace = os.replace
 

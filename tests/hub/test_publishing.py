@@ -1,6 +1,7 @@
 """Publishing: what of a folder goes to the Hub, what stays, and that nothing leaves without `really`."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from published import refusal
 from safetensors.torch import load_file, save_file
 from tiny_model import tiny_config
+from transformers import DINOv3ViTConfig
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.hub.publishing import plan_upload, publish
@@ -66,14 +68,23 @@ def dataset(tmp_path):
     for domain in ("one", "two"):
         (folder / domain).mkdir(parents=True)
         for split in ("train", "test"):
-            rows = datasets.Dataset.from_dict({"image": [picture], "label": [picture.convert("L")], "name": ["a"]})
-            rows = rows.cast_column("image", datasets.Image()).cast_column("label", datasets.Image())
+            rows = datasets.Dataset.from_dict(
+                {"image": [picture], "label": [picture.convert("L")], "name": ["a"]}
+            )
+            rows = rows.cast_column("image", datasets.Image()).cast_column(
+                "label", datasets.Image()
+            )
             rows.to_parquet(folder / domain / f"{split}-00000-of-00001.parquet")
-        files = "".join(f"  - split: {split}\n    path: {domain}/{split}-*.parquet\n" for split in ("train", "test"))
+        files = "".join(
+            f"  - split: {split}\n    path: {domain}/{split}-*.parquet\n"
+            for split in ("train", "test")
+        )
         configs.append(f"- config_name: {domain}\n  data_files:\n{files}")
         build = {"dataset": "loveda", "incomplete": domain == "two"}
         (folder / domain / "build.json").write_text(json.dumps(build))
-    (folder / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{''.join(configs)}---\n# data\n")
+    (folder / "README.md").write_text(
+        f"---\nlicense: mit\nconfigs:\n{''.join(configs)}---\n# data\n"
+    )
     return folder
 
 
@@ -95,14 +106,28 @@ def test_a_model_goes_in_one_commit_with_its_code(model):
     assert hub.created == [("someone/model", "model", False, True)]
     [(repo_id, kind, content)] = hub.commits
     assert (repo_id, kind) == ("someone/model", "model")
-    assert {"modeling_crossearth.py", "configuration_crossearth.py", "model.safetensors", "README.md"} <= set(content)
+    assert {
+        "modeling_crossearth.py",
+        "configuration_crossearth.py",
+        "model.safetensors",
+        "README.md",
+    } <= set(content)
     assert all(path == str(model / name) for name, path in content.items())
 
 
 def test_what_stays_is_named_with_its_reason(model, tmp_path):
     outside = tmp_path / "secret.txt"
     outside.write_text("mine")
-    for name in ("pytorch_model.bin", "old.pth", "Other.PT", "x.ckpt", "y.pkl", ".token", "log.jsonl", "a.log"):
+    for name in (
+        "pytorch_model.bin",
+        "old.pth",
+        "Other.PT",
+        "x.ckpt",
+        "y.pkl",
+        ".token",
+        "log.jsonl",
+        "a.log",
+    ):
         (model / name).write_text("x")
     for name in ("checkpoint", "checkpoint-500", ".git", "tensorboard"):
         (model / name).mkdir()
@@ -130,7 +155,9 @@ def test_what_stays_is_named_with_its_reason(model, tmp_path):
     assert not set(content) & set(upload.left_out)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json", "README.md"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "preprocessor_config.json", "README.md"]
+)
 def test_an_incomplete_model_stays(model, name):
     (model / name).unlink()
     assert f"has no {name}" in refusal(publish, model, "someone/model", really=True, api=StubHub())
@@ -146,14 +173,18 @@ def test_a_model_that_does_not_load_stays(model):
     weights = load_file(model / "model.safetensors")
     weights.pop("class_predictor.weight")
     save_file(weights, model / "model.safetensors", {"format": "pt"})
-    assert "class_predictor.weight" in refusal(publish, model, "someone/model", really=True, api=StubHub())
+    assert "class_predictor.weight" in refusal(
+        publish, model, "someone/model", really=True, api=StubHub()
+    )
     (model / "model.safetensors").write_bytes(b"no weights")
-    assert "cannot be loaded" in refusal(publish, model, "someone/model", really=True, api=StubHub())
+    assert "cannot be loaded" in refusal(
+        publish, model, "someone/model", really=True, api=StubHub()
+    )
 
 
 def test_code_that_strangers_would_miss_is_asked_for(model):
     (model / "loss_crossearth.py").rename(model / "elsewhere.py")
-    assert "lacks the code loss_crossearth.py" in refusal(publish, model, "someone/model")
+    assert "lacks the module loss_crossearth.py" in refusal(publish, model, "someone/model")
     config = json.loads((model / "config.json").read_text())
     config.pop("auto_map")
     (model / "config.json").write_text(json.dumps(config))
@@ -184,18 +215,24 @@ def test_a_data_set_that_does_not_load_stays(dataset):
     (dataset / "two" / "test-00000-of-00001.parquet").write_bytes(b"no table")
     assert "does not load" in refusal(publish, dataset, "someone/data", dataset=True)
     (dataset / "two" / "test-00000-of-00001.parquet").unlink()
-    assert "the split test, configuration two" in refusal(publish, dataset, "someone/data", dataset=True)
+    assert "the split test, configuration two" in refusal(
+        publish, dataset, "someone/data", dataset=True
+    )
 
 
 def test_images_that_may_not_be_shared_go_to_private_repositories_only(dataset):
-    (dataset / "one" / "build.json").write_text(json.dumps({"dataset": "potsdam", "incomplete": False}))
+    (dataset / "one" / "build.json").write_text(
+        json.dumps({"dataset": "potsdam", "incomplete": False})
+    )
     assert "add --private" in refusal(publish, dataset, "someone/data", dataset=True)
     hub = StubHub(private=True)
     publish(dataset, "someone/data", dataset=True, private=True, really=True, api=hub)
     assert hub.created == [("someone/data", "dataset", True, True)]
     assert len(hub.commits) == 1
     open_hub = StubHub(private=False)
-    sentence = refusal(publish, dataset, "someone/data", dataset=True, private=True, really=True, api=open_hub)
+    sentence = refusal(
+        publish, dataset, "someone/data", dataset=True, private=True, really=True, api=open_hub
+    )
     assert "is public" in sentence
     assert not open_hub.commits
 
@@ -207,3 +244,24 @@ def test_wrong_names_and_a_hub_that_refuses(model, tmp_path):
     assert "holds no file" in refusal(plan_upload, tmp_path / "empty")
     hub = StubHub(error=ConnectionError("no route\nto the Hub"))
     assert "no route to the Hub" in refusal(publish, model, "someone/model", really=True, api=hub)
+
+
+def test_derivatives_of_dinov3_go_with_license_and_notice(tmp_path):
+    folder = tmp_path / "model"
+    sizes = {
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+    }
+    vit = DINOv3ViTConfig(**sizes, num_register_tokens=2)
+    CrossEarthForSemanticSegmentation(tiny_config().for_backbone(vit)).save_pretrained(folder)
+    CrossEarthImageProcessor().save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    assert "without the DINOv3 License" in refusal(publish, folder, "me/model")
+    (folder / "LICENSE").write_text("Apache License\n")
+    assert "put a copy beside the weights as LICENSE.md" in refusal(publish, folder, "me/model")
+    (folder / "LICENSE.md").write_text("DINOv3 License\nLast Updated: August 14, 2025\n")
+    assert "does not say 'Built with DINOv3'" in refusal(publish, folder, "me/model")
+    (folder / "README.md").write_text(f"{CARD}\nBuilt with DINOv3.\n")
+    assert Path("LICENSE.md") in publish(folder, "me/model").files

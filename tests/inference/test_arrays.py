@@ -27,7 +27,9 @@ def test_one_window_gives_what_the_processor_gives(model):
 
 
 def test_a_processor_that_styles_in_training_styles_nothing_here(model):
-    styled = CrossEarthImageProcessor(do_earth_style_injection=True, style_probability=1.0, style_alpha=1.0)
+    styled = CrossEarthImageProcessor(
+        do_earth_style_injection=True, style_probability=1.0, style_alpha=1.0
+    )
     plain = predict_array(IMAGE, model, CrossEarthImageProcessor())
     np.testing.assert_array_equal(predict_array(IMAGE, model, styled), plain)
 
@@ -35,7 +37,10 @@ def test_a_processor_that_styles_in_training_styles_nothing_here(model):
 @pytest.mark.parametrize(
     ("image", "sentence"),
     [
-        (IMAGE / 255, r"the image is float64 \(50, 70, 3\); the model takes a uint8 array \(height, width, 3\)"),
+        (
+            IMAGE / 255,
+            r"the image is float64 \(50, 70, 3\), but the model takes a uint8 array \(height, width, 3\)",
+        ),
         (IMAGE[..., 0], r"uint8 \(50, 70\)"),
         (IMAGE[..., :2], r"uint8 \(50, 70, 2\)"),
         (IMAGE[:0], r"uint8 \(0, 70, 3\)"),

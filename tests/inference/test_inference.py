@@ -12,7 +12,12 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference import loading, windows
 from crossearth_hf.inference.loading import load_model, resolve_device
-from crossearth_hf.inference.windows import WindowScorer, resolve_window, sliding_window_scores, window_starts
+from crossearth_hf.inference.windows import (
+    WindowScorer,
+    resolve_window,
+    sliding_window_scores,
+    window_starts,
+)
 
 PROCESSOR = CrossEarthImageProcessor()
 
@@ -42,7 +47,9 @@ def place_dependent_scores(pixels, window):
 
 
 def normalized(pixels):
-    return PROCESSOR(images=[pixels.transpose(1, 2, 0)], return_tensors="pt", do_pad=False)["pixel_values"]
+    return PROCESSOR(images=[pixels.transpose(1, 2, 0)], return_tensors="pt", do_pad=False)[
+        "pixel_values"
+    ]
 
 
 def test_sliding_window_averages_uniformly():
@@ -54,7 +61,9 @@ def test_sliding_window_averages_uniformly():
             total[(slice(None), *here)] += place_dependent_scores(pixels[(slice(None), *here)], 64)
             coverage[here] += 1
     for batch_size in (1, 4, 100):
-        scores = sliding_window_scores(ColorModel(patch_sensitive=1.0), normalized(pixels), 64, 43, batch_size)
+        scores = sliding_window_scores(
+            ColorModel(patch_sensitive=1.0), normalized(pixels), 64, 43, batch_size
+        )
         np.testing.assert_allclose(scores[0].numpy(), total / coverage, rtol=1e-5)
 
 
@@ -80,16 +89,20 @@ def test_the_real_network_runs_through_windows(model):
     assert scores.min() >= 0
     whole = sliding_window_scores(model, torch.ones(1, 3, 64, 64), 64, 43)
     outputs = model(pixel_values=torch.ones(1, 3, 64, 64))
-    expected = windows.semantic_scores(outputs.class_queries_logits, outputs.masks_queries_logits, (64, 64))
+    expected = windows.semantic_scores(
+        outputs.class_queries_logits, outputs.masks_queries_logits, (64, 64)
+    )
     torch.testing.assert_close(whole, expected)
 
 
 def test_flips_are_averaged_in_score_space():
     crops = torch.randn(3, 3, 64, 96)
-    model = ColorModel(patch_sensitive=1.0)  # adds a ramp from left to right, wherever the crop comes from
+    # adds a ramp from left to right, wherever the crop comes from
+    model = ColorModel(patch_sensitive=1.0)
     logits = 8 * (crops * model.std + model.mean - 0.5)
     ramp = torch.linspace(-1, 1, 96)
-    expected = ((logits + ramp).sigmoid() + (logits - ramp).sigmoid()) / 2  # seen mirrored, the ramp falls
+    # seen mirrored, the ramp falls
+    expected = ((logits + ramp).sigmoid() + (logits - ramp).sigmoid()) / 2
     torch.testing.assert_close(WindowScorer(model, tta=True)(crops), expected)
     torch.testing.assert_close(WindowScorer(model)(crops), (logits + ramp).sigmoid())
     assert len(model.batches) == 5
@@ -117,7 +130,9 @@ class SmallMemory(ColorModel):
 
 SHORTAGES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+    ),
     MemoryError(),
 ]
 
@@ -154,7 +169,13 @@ def test_other_failures_are_not_taken_for_short_memory():
 
 @pytest.mark.parametrize(
     ("window", "stride", "expected"),
-    [(None, None, (64, 43)), (50, None, (64, 43)), (128, None, (128, 86)), (None, 64, (64, 64)), (16, 1, (32, 1))],
+    [
+        (None, None, (64, 43)),
+        (50, None, (64, 43)),
+        (128, None, (128, 86)),
+        (None, 64, (64, 64)),
+        (16, 1, (32, 1)),
+    ],
 )
 def test_resolve_window(config, window, stride, expected):
     assert resolve_window(config, window, stride) == expected
@@ -162,14 +183,21 @@ def test_resolve_window(config, window, stride, expected):
 
 @pytest.mark.parametrize(
     ("window", "stride", "usual", "expected"),
-    [(None, None, 43, (64, 56)), (512, None, 43, (512, 448)), (None, 30, 43, (64, 30)), (None, None, 60, (64, 60))],
+    [
+        (None, None, 43, (64, 56)),
+        (512, None, 43, (512, 448)),
+        (None, 30, 43, (64, 30)),
+        (None, None, 60, (64, 60)),
+    ],
 )
 def test_fast_windows_overlap_less(config, window, stride, usual, expected):
     config.window_stride = usual
     assert resolve_window(config, window, stride, fast=True) == expected
 
 
-@pytest.mark.parametrize(("window", "stride"), [(None, 0), (None, -3), (None, 65), (0, None), (-16, None)])
+@pytest.mark.parametrize(
+    ("window", "stride"), [(None, 0), (None, -3), (None, 65), (0, None), (-16, None)]
+)
 def test_impossible_windows(config, window, stride):
     with pytest.raises(InputError, match="must"):
         resolve_window(config, window, stride)
@@ -246,7 +274,9 @@ def test_without_a_bundled_model(monkeypatch, tmp_path):
         load_model()
 
 
-@pytest.mark.parametrize("content", ["", "null", "[]", "5", "[" * 200_000, '{"model_type": ["crossearth"]}'])
+@pytest.mark.parametrize(
+    "content", ["", "null", "[]", "5", "[" * 200_000, '{"model_type": ["crossearth"]}']
+)
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 def test_json_of_any_kind_is_one_sentence(folder, name, content):
     (folder / name).write_text(content)
@@ -261,7 +291,9 @@ ABSURD = {
     "blocks": {"backbone_config": {"num_hidden_layers": 10**7}},
     "width": {"backbone_config": {"hidden_size": 10**9}},
     "side": {"backbone_config": {"image_size": 16 * 10**8}},
-    "large side": {"backbone_config": {"image_size": 16_384}},  # allowed, but not what these weights are of
+    "large side": {
+        "backbone_config": {"image_size": 16_384}
+    },  # allowed, but not what these weights are of
     "queries": {"num_queries": 10**9},
     "large width": {"dim_feedforward": 65_536},
     "fewer layers": {"decoder_layers": 3},
@@ -276,7 +308,8 @@ def test_configurations_of_other_sizes_than_the_weights(folder, name, monkeypatc
     for key, value in ABSURD[name].items():
         values[key] = values[key] | value if isinstance(value, dict) else value
     (folder / "config.json").write_text(json.dumps(values))
-    if name != "fewer layers":  # found while the weights are read, the others before memory is taken
+    # found while the weights are read, the others before memory is taken
+    if name != "fewer layers":
         monkeypatch.setattr(CrossEarthForSemanticSegmentation, "from_pretrained", None)
     with pytest.raises(InputError) as raised:
         load_model(folder, device="cpu")
@@ -286,16 +319,18 @@ def test_configurations_of_other_sizes_than_the_weights(folder, name, monkeypatc
 
 def test_a_header_of_99_megabytes_is_not_quoted(folder):
     (folder / "model.safetensors").write_bytes((99 << 20).to_bytes(8, "little") + b"x" * 1000)
-    with pytest.raises(InputError, match="at most 16777216 are read") as raised:
+    with pytest.raises(InputError, match="the limit is 16777216") as raised:
         load_model(folder, device="cpu")
     assert len(str(raised.value)) < 500
 
 
-@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": 5}', '{"weight_map": {"a": "../up.safetensors"}}'])
+@pytest.mark.parametrize(
+    "index", ["[]", "{}", '{"weight_map": 5}', '{"weight_map": {"a": "../up.safetensors"}}']
+)
 def test_indexes_of_parts_that_name_none(folder, index):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(InputError, match=r"index.json (cannot be read|names no files)"):
+    with pytest.raises(InputError, match=r"index.json (cannot be read|does not list weight files)"):
         load_model(folder, device="cpu")
 
 

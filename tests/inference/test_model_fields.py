@@ -27,7 +27,9 @@ def change(path, fields):
     """Writes fields into a JSON file; objects are merged into those that are there."""
     values = json.loads(path.read_text())
     for name, value in fields.items():
-        values[name] = values[name] | value if name == "backbone_config" and isinstance(value, dict) else value
+        values[name] = (
+            values[name] | value if name == "backbone_config" and isinstance(value, dict) else value
+        )
     path.write_text(json.dumps(values))
 
 
@@ -75,9 +77,12 @@ WRONG_PROCESSOR = [
     ({"image_std": "x"}, "image_std 'x', which must be a finite number or a list or null"),
     ({"image_std": [0, 0, 0]}, r"image_std \[0, 0, 0\], which must be above 0"),
     ({"image_std": ["a", "b", "c"]}, r"image_std \['a', 'b', 'c'\], which must be"),
-    ({"image_mean": [1]}, r"image_mean \[1\] and image_std .*, which must be as many numbers"),
+    ({"image_mean": [1]}, r"image_mean \[1\] and image_std .*, which must have the same length"),
     ({"image_mean": [math.nan, 1, 1]}, r"image_mean \[nan, 1, 1\], which must be"),
-    ({"image_mean": None}, "image_mean None, which must be a list of numbers, one for each channel"),
+    (
+        {"image_mean": None},
+        "image_mean None, which must be a list of numbers, one for each channel",
+    ),
     ({"rescale_factor": "x"}, "rescale_factor 'x', which must be a finite number"),
     ({"size_divisor": "x"}, "size_divisor 'x', which must be a whole number"),
     ({"style_alpha": [1]}, r"style_alpha \[1\], which must be a finite number"),
@@ -102,18 +107,28 @@ def test_whole_numbers_stand_for_fractions_where_that_is_usual(folder):
 
 def test_absurdly_many_channels_are_the_configurations_fault(folder):
     change(folder / CONFIG, {"backbone_config": {"num_channels": 10**8}})
-    with pytest.raises(InputError, match=rf"{CONFIG} .*num_channels 100000000 must be at most 1024"):
+    with pytest.raises(
+        InputError, match=rf"{CONFIG} .*num_channels 100000000 must be at most 1024"
+    ):
         load_config(folder)
 
 
 def test_weights_of_another_number_of_classes(folder):
     change(folder / CONFIG, {"id2label": {"0": "a"}, "label2id": {"a": 0}})
-    assert "in other shapes than its configuration gives 2 tensors, such as 'class_predictor.bias'" in refusal(folder)
+    assert (
+        "in other shapes than its configuration gives 2 tensors, such as 'class_predictor.bias'"
+        in refusal(folder)
+    )
 
 
 @pytest.mark.parametrize("name", ["", "class_predictor.weight"])
 def test_weights_of_zeros_alone_would_map_one_class(folder, name):
     weights = load_file(folder / WEIGHTS)
-    zeros = {key: torch.zeros_like(tensor) for key, tensor in weights.items() if key.startswith(name)}
+    zeros = {
+        key: torch.zeros_like(tensor) for key, tensor in weights.items() if key.startswith(name)
+    }
     save_file(weights | zeros, folder / WEIGHTS, {"format": "pt"})
-    assert f"hold zeros alone in {name or 'all tensors'}, and every map is one class" in refusal(folder)
+    assert (
+        f"are all zeros in {name or 'all tensors'}, so every map would have one class"
+        in refusal(folder)
+    )

@@ -44,7 +44,10 @@ def test_a_model_without_numbers_makes_no_map(tmp_path, capsys, change):
     model = saved(tmp_path / "model", change)
     pixels = np.full((3, 40, 40), 99, np.uint8)
     write_geotiff(tmp_path / "s.tif", pixels, crs=None, transform=Affine(1, 0, 5e5, 0, -1, 5e6))
-    assert main(["predict", str(tmp_path / "s.tif"), str(tmp_path / "m.tif"), "--model", str(model)]) == 2
+    assert (
+        main(["predict", str(tmp_path / "s.tif"), str(tmp_path / "m.tif"), "--model", str(model)])
+        == 2
+    )
     assert "hold NaN or infinity in" in capsys.readouterr().err
     assert not (tmp_path / "m.tif").exists()
 
@@ -52,7 +55,9 @@ def test_a_model_without_numbers_makes_no_map(tmp_path, capsys, change):
 def test_weights_that_a_precision_cannot_hold_are_refused_in_it_alone(tmp_path):
     model = saved(tmp_path / "model", beyond_half)
     load_model(model, device="cpu")
-    with pytest.raises(InputError, match=r"infinity in class_predictor\.weight, in float16; use float32"):
+    with pytest.raises(
+        InputError, match=r"infinity in class_predictor\.weight, in float16; use float32"
+    ):
         load_model(model, device="cpu", dtype="float16")
 
 
@@ -61,7 +66,9 @@ def test_scores_without_numbers_are_refused(model):
     model.pixel_decoder.mask_projection.weight *= 1e30  # finite weights whose products are not
     for parameter in model.transformer_module.decoder.mask_predictor.parameters():
         parameter *= 1e30
-    with pytest.raises(InputError, match=r"scores of the model are not numbers \(NaN\) in float32; convert or train"):
+    with pytest.raises(
+        InputError, match=r"model's scores are not numbers \(NaN\) in float32; convert or train"
+    ):
         WindowScorer(model)(torch.randn(2, 3, 64, 64))
     output = model(torch.randn(1, 3, 64, 64))
     with pytest.raises(ValueError, match="scores are not numbers"):

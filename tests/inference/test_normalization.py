@@ -11,7 +11,11 @@ from crossearth_hf.inference.windows import normalize
 from crossearth_hf.raster.scene import Raster
 
 PROCESSOR = CrossEarthImageProcessor()
-NUMBERS = {"mean": PROCESSOR.image_mean, "std": PROCESSOR.image_std, "rescale_factor": PROCESSOR.rescale_factor}
+NUMBERS = {
+    "mean": PROCESSOR.image_mean,
+    "std": PROCESSOR.image_std,
+    "rescale_factor": PROCESSOR.rescale_factor,
+}
 
 
 def test_the_processor_gives_the_same_numbers():
@@ -37,5 +41,7 @@ def test_batches_keep_their_shape_and_factor():
 
 
 def test_channels_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="the image has 4 channels and the model takes 3; choose 3 bands"):
+    with pytest.raises(
+        InputError, match="the image has 4 channels, but the model takes 3; choose 3 bands"
+    ):
         normalize_pixels(torch.zeros(2, 4, 8, 8), **NUMBERS)

@@ -9,14 +9,18 @@ from PIL import Image
 from tiny_model import tiny_config
 from transformers import pipeline
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, CrossEarthModel
+from crossearth_hf import (
+    CrossEarthForSemanticSegmentation,
+    CrossEarthImageProcessor,
+    CrossEarthModel,
+)
 from crossearth_hf.cli import main
 from crossearth_hf.data.labeled_images import ArrayPair
 from crossearth_hf.evaluation.image_scores import predict_confusion
 from crossearth_hf.inference.windows import resolve_window, sliding_window_scores
 from crossearth_hf.labels import label_set_for
-from crossearth_hf.model.image_processing_crossearth import semantic_scores
 from crossearth_hf.model.modeling_multitask import CrossEarthForMultiTaskTraining
+from crossearth_hf.model.semantic_scores import semantic_scores
 from crossearth_hf.raster.writing import write_geotiff
 from crossearth_hf.training.baseline import FeaturePyramidSegmenter
 
@@ -46,7 +50,10 @@ def scores(model, images):
     masks = output.masks_queries_logits
     size = tuple(4 * side for side in masks.shape[-2:])
     found = semantic_scores(output.class_queries_logits, masks, size)
-    return [score[:, : image.shape[0], : image.shape[1]] for score, image in zip(found, images, strict=True)]
+    return [
+        score[:, : image.shape[0], : image.shape[1]]
+        for score, image in zip(found, images, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -65,7 +72,9 @@ def test_every_small_size_gives_the_scores_of_the_padded_image(kind):
             output, full = model(inputs), model(enlarged)
             expected = full.masks_queries_logits[..., : rows // 4, : cols // 4]
             torch.testing.assert_close(output.masks_queries_logits, expected, rtol=0, atol=0)
-            torch.testing.assert_close(output.class_queries_logits, full.class_queries_logits, rtol=0, atol=0)
+            torch.testing.assert_close(
+                output.class_queries_logits, full.class_queries_logits, rtol=0, atol=0
+            )
 
 
 @torch.no_grad()
@@ -103,9 +112,18 @@ def test_windows_are_no_smaller_than_the_model_needs(config):
 
 
 def test_evaluation_counts_every_pixel_of_small_images(model):
-    images = [ArrayPair(f"{h}x{w}", picture(h, w), np.zeros((h, w), np.uint8)) for h, w in ((1, 1), (3, 90), (16, 16))]
+    images = [
+        ArrayPair(f"{h}x{w}", picture(h, w), np.zeros((h, w), np.uint8))
+        for h, w in ((1, 1), (3, 90), (16, 16))
+    ]
     counts = predict_confusion(
-        model, PROCESSOR, images, label_set_for(model.config.id2label), window=32, stride=20, progress=False
+        model,
+        PROCESSOR,
+        images,
+        label_set_for(model.config.id2label),
+        window=32,
+        stride=20,
+        progress=False,
     )
     assert counts.sum() == 1 + 270 + 256
 
@@ -138,13 +156,29 @@ def test_transformers_pipeline_takes_one_pixel(folder):
 )
 def test_scenes_of_any_size_become_maps(folder, tmp_path, capsys, height, width, options):
     place = Affine(1, 0, 5e5, 0, -1, 5e6)
-    write_geotiff(tmp_path / "s.tif", picture(height, width).transpose(2, 0, 1), crs="EPSG:32632", transform=place)
+    write_geotiff(
+        tmp_path / "s.tif",
+        picture(height, width).transpose(2, 0, 1),
+        crs="EPSG:32632",
+        transform=place,
+    )
     files = {"confidence": "c.tif", "probabilities": "p.tif", "preview": "v.png"}
     extras = [word for name, file in files.items() for word in (f"--{name}", tmp_path / file)]
-    arguments = [tmp_path / "s.tif", tmp_path / "m.tif", "--model", folder, "--device", "cpu", *extras, *options]
+    arguments = [
+        tmp_path / "s.tif",
+        tmp_path / "m.tif",
+        "--model",
+        folder,
+        "--device",
+        "cpu",
+        *extras,
+        *options,
+    ]
     assert main(["predict", *map(str, arguments)]) == 0
     said = capsys.readouterr().err
-    assert ("window 16 is below the least of 32 pixels: 32 is used" in said) == ("--window" in options)
+    assert ("window 16 is below the least of 32 pixels: 32 is used" in said) == (
+        "--window" in options
+    )
     with rasterio.open(tmp_path / "m.tif") as found:
         assert (found.height, found.width, found.transform) == (height, width, place)
         assert found.read(1).max() < 6
@@ -154,7 +188,10 @@ def test_scenes_of_any_size_become_maps(folder, tmp_path, capsys, height, width,
 @torch.no_grad()
 def test_a_result_does_not_depend_on_the_rest_of_the_batch(kind):
     model = MODELS[kind]()
-    images = [picture(h, w, seed) for seed, (h, w) in enumerate([(70, 90), (1, 1), (33, 120), (70, 96), (100, 40)])]
+    images = [
+        picture(h, w, seed)
+        for seed, (h, w) in enumerate([(70, 90), (1, 1), (33, 120), (70, 96), (100, 40)])
+    ]
     for found, image in zip(scores(model, images), images, strict=True):
         torch.testing.assert_close(found, scores(model, [image])[0], rtol=0, atol=1e-5)
     maps = PROCESSOR.post_process_semantic_segmentation(
@@ -166,12 +203,18 @@ def test_a_result_does_not_depend_on_the_rest_of_the_batch(kind):
 def test_a_mask_tells_padding_for_others_alone():
     mixed = PROCESSOR([picture(20, 40), picture(50, 10)], return_tensors="pt")
     assert mixed["pixel_values"].shape == (2, 3, 64, 48)
-    assert [(int(mask.any(1).sum()), int(mask.any(0).sum())) for mask in mixed["pixel_mask"]] == [(32, 48), (64, 16)]
+    assert [(int(mask.any(1).sum()), int(mask.any(0).sum())) for mask in mixed["pixel_mask"]] == [
+        (32, 48),
+        (64, 16),
+    ]
     assert "pixel_mask" not in PROCESSOR([picture(20, 40), picture(30, 33)], return_tensors="pt")
 
 
 def test_images_of_several_sizes_are_learned_from(model):
-    images, maps = [picture(20, 40), picture(50, 10)], [np.zeros((20, 40), np.uint8), np.ones((50, 10), np.uint8)]
+    images, maps = (
+        [picture(20, 40), picture(50, 10)],
+        [np.zeros((20, 40), np.uint8), np.ones((50, 10), np.uint8)],
+    )
     inputs = PROCESSOR(images, segmentation_maps=maps, return_tensors="pt")
     output = model.train()(**inputs)
     output.loss.backward()

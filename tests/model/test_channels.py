@@ -36,7 +36,9 @@ def workplace(tmp_path_factory):
         (root / "data" / part).mkdir(parents=True)
     for index in range(4):
         labels = np.kron(rng.integers(0, 5, (4, 4)), np.ones((20, 20))).astype(np.uint8)
-        pixels = np.concatenate([rng.integers(100, 120, (3, 80, 80)), 50 * labels[None]]).astype(np.uint8)
+        pixels = np.concatenate([rng.integers(100, 120, (3, 80, 80)), 50 * labels[None]]).astype(
+            np.uint8
+        )
         write_raster(root / "data" / "images" / f"{index}.tif", pixels, roles=MARKS)
         Image.fromarray(labels).save(root / "data" / "masks" / f"{index}.png")
     (root / "tiny.json").write_text(tiny_config(**SIZES).to_json_string())
@@ -123,19 +125,29 @@ def test_every_way_of_training_takes_four_bands(workplace, tmp_path, changes):
 
 def test_what_does_not_fit_is_refused(workplace, trained, tmp_path):
     for bands in ([], [3, 2, 1]):
-        with pytest.raises(InputError, match=r"trained' takes 4 channels; give bands as many numbers.* such as 1 2"):
+        with pytest.raises(
+            InputError, match=r"trained' takes 4 channels; give bands as many numbers.* such as 1 2"
+        ):
             run(workplace, tmp_path, model=str(trained), bands=bands)
-    with pytest.raises(InputError, match=r"bands 1,2,3,4,5 do not fit .*0.tif, which has 4 bands, and a model of 5"):
+    with pytest.raises(
+        InputError, match=r"bands 1,2,3,4,5 do not fit .*0.tif, which has 4 bands, and a model of 5"
+    ):
         run(workplace, tmp_path, bands=[1, 2, 3, 4, 5])
-    with pytest.raises(InputError, match="'synth:desert-city:1' is drawn in three bands, not 4; leave it out"):
-        load_source("synth:desert-city:1", get_label_set("land-cover"), reading=Reading(num_channels=4))
+    with pytest.raises(
+        InputError, match="'synth:desert-city:1' is drawn in three bands, not 4; leave it out"
+    ):
+        load_source(
+            "synth:desert-city:1", get_label_set("land-cover"), reading=Reading(num_channels=4)
+        )
 
 
 def test_a_processor_that_was_forgotten_is_named(trained, tmp_path):
     model, _ = load_model(trained, device="cpu")
     model.save_pretrained(tmp_path)
     CrossEarthImageProcessor().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"takes 4 channels and its image processor 3; give the processor the same"):
+    with pytest.raises(
+        InputError, match=r"takes 4 channels, but its image processor has 3; extend the processor"
+    ):
         load_model(tmp_path, device="cpu")
 
 
@@ -146,7 +158,9 @@ def scene(tmp_path):
 
 
 def predict(scene, output, model, *options):
-    status = main(["predict", str(scene), str(output), "--model", str(model), "--device", "cpu", *options])
+    status = main(
+        ["predict", str(scene), str(output), "--model", str(model), "--device", "cpu", *options]
+    )
     assert status == 0
     with rasterio.open(output) as result:
         return result.read(1)
@@ -162,7 +176,9 @@ def test_a_map_of_four_bands(trained, scene, tmp_path, capsys):
     with rasterio.open(tmp_path / "c.tif") as confidence:
         values = confidence.read(1)
     # The bands in another order, in the file and by the flag, come to the same.
-    turned = write_raster(tmp_path / "turned.tif", pixels[[3, 0, 1, 2]], roles=(ColorInterp.undefined,) * 4)
+    turned = write_raster(
+        tmp_path / "turned.tif", pixels[[3, 0, 1, 2]], roles=(ColorInterp.undefined,) * 4
+    )
     again = ["--bands", "2,3,4,1", "--confidence", str(tmp_path / "d.tif")]
     np.testing.assert_array_equal(predict(turned, tmp_path / "again.tif", trained, *again), labels)
     with rasterio.open(tmp_path / "d.tif") as confidence:
@@ -176,7 +192,10 @@ def test_a_map_of_four_bands(trained, scene, tmp_path, capsys):
 def test_a_folder_of_scenes_of_four_bands(trained, scene, tmp_path):
     (tmp_path / "scenes").mkdir()
     scene[0].rename(tmp_path / "scenes" / "a.tif")
-    assert main(["predict", str(tmp_path / "scenes"), str(tmp_path / "maps"), "--model", str(trained)]) == 0
+    assert (
+        main(["predict", str(tmp_path / "scenes"), str(tmp_path / "maps"), "--model", str(trained)])
+        == 0
+    )
     with rasterio.open(tmp_path / "maps" / "a.tif") as result:
         assert result.shape == (70, 90)
 
@@ -184,15 +203,23 @@ def test_a_folder_of_scenes_of_four_bands(trained, scene, tmp_path):
 @pytest.mark.parametrize(
     ("count", "options", "message"),
     [
-        (3, [], "scene.tif has 3 bands of data and the model takes 4 channels; give a raster with 4 bands"),
-        (1, [], "scene.tif has 1 bands of data and the model takes 4 channels"),
+        (
+            3,
+            [],
+            "scene.tif has 3 bands of data, but the model takes 4 channels; give a raster with 4 bands",
+        ),
+        (1, [], "scene.tif has 1 bands of data, but the model takes 4 channels"),
         (4, ["--bands", "3,2,1"], "bands 3,2,1 do not fit"),
         (4, ["--bands", "1,2,3,5"], "and a model of 4 channels; give 4 numbers from 1 to 4"),
     ],
 )
 def test_scenes_that_lack_bands_are_refused(trained, tmp_path, capsys, count, options, message):
-    path = write_raster(tmp_path / "scene.tif", np.ones((count, 70, 90), np.uint8), roles=MARKS[-count:])
-    status = main(["predict", str(path), str(tmp_path / "map.tif"), "--model", str(trained), *options])
+    path = write_raster(
+        tmp_path / "scene.tif", np.ones((count, 70, 90), np.uint8), roles=MARKS[-count:]
+    )
+    status = main(
+        ["predict", str(path), str(tmp_path / "map.tif"), "--model", str(trained), *options]
+    )
     assert status == 2
     assert message in capsys.readouterr().err
     assert [item.name for item in tmp_path.iterdir()] == ["scene.tif"]

@@ -13,7 +13,12 @@ def test_defaults_are_the_published_model():
     assert (vit.hidden_size, vit.num_hidden_layers, vit.num_attention_heads) == (1024, 24, 16)
     assert (vit.patch_size, config.image_size, config.window_stride) == (16, 512, 341)
     assert tuple(config.out_indices) == (7, 11, 15, 23)
-    assert (config.rein_num_tokens, config.rein_rank, config.num_queries, config.hidden_dim) == (100, 16, 100, 256)
+    assert (config.rein_num_tokens, config.rein_rank, config.num_queries, config.hidden_dim) == (
+        100,
+        16,
+        100,
+        256,
+    )
     assert (config.encoder_layers, config.decoder_layers, config.train_num_points) == (6, 10, 12544)
     assert config.num_labels == 6
     assert config.freeze_backbone
@@ -24,7 +29,9 @@ def test_presets():
     assert (large.image_size, large.window_stride) == (1024, 683)
     assert large.backbone_config.hidden_size == 1024
     assert CrossEarthConfig.from_preset("tiny", num_labels=5).num_labels == 5
-    with pytest.raises(ValueError, match="'huge' is not a preset; the known ones are large-512, large-1024, tiny"):
+    with pytest.raises(
+        ValueError, match="'huge' is not a preset; the known ones are large-512, large-1024, tiny"
+    ):
         CrossEarthConfig.from_preset("huge")
 
 
@@ -64,13 +71,16 @@ def test_channels_beyond_rgb_are_kept_in_the_backbones_configuration(tmp_path):
     assert CrossEarthConfig.from_pretrained(tmp_path).num_channels == 4
     assert CrossEarthConfig.from_pretrained(tmp_path, num_channels=5).num_channels == 5
     assert CrossEarthConfig.from_preset("tiny").num_channels == 3
-    (tmp_path / "config.json").write_text('{"model_type": "crossearth"}')  # as before there were others
+    # as before there were others
+    (tmp_path / "config.json").write_text('{"model_type": "crossearth"}')
     assert CrossEarthConfig.from_pretrained(tmp_path).num_channels == 3
 
 
 @pytest.mark.parametrize("number", [2, 0, 4.0, True, "4", None])
 def test_numbers_that_are_no_channels_are_refused(number):
-    with pytest.raises(ValueError, match=rf"num_channels {number!r} must be a whole number, 3 or more; repeat gray"):
+    with pytest.raises(
+        ValueError, match=rf"num_channels {number!r} must be a whole number, 3 or more; repeat gray"
+    ):
         tiny_config(num_channels=number)
     with pytest.raises(ValueError, match="num_channels 1 must be a whole number"):
         tiny_config(backbone_config=VIT | {"num_channels": 1})
@@ -84,7 +94,9 @@ def test_absurd_sizes_of_the_backbone_are_refused_before_anything_is_made_of_the
 
 
 @pytest.mark.parametrize("number", [10**9, 0, -1, True, 1.5, "24"])
-@pytest.mark.parametrize("name", ["num_queries", "encoder_layers", "hidden_dim", "num_labels", "group_norm_groups"])
+@pytest.mark.parametrize(
+    "name", ["num_queries", "encoder_layers", "hidden_dim", "num_labels", "group_norm_groups"]
+)
 def test_absurd_sizes_of_the_head_are_refused(name, number):
     with pytest.raises(Exception, match=rf"{name}"):
         tiny_config(**{name: number})

@@ -7,7 +7,13 @@ from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
 from crossearth_hf import CrossEarthForSemanticSegmentation
-from crossearth_hf.model.cpu_kernels import BLOCK_ATTENTION, CpuLinear, block_attention, sample_levels, use_cpu_linears
+from crossearth_hf.model.cpu_kernels import (
+    BLOCK_ATTENTION,
+    CpuLinear,
+    block_attention,
+    sample_levels,
+    use_cpu_linears,
+)
 
 
 @pytest.mark.parametrize("shape", [(130, 48), (2, 100, 48), (2, 3, 40, 48), (3, 48)])
@@ -56,10 +62,14 @@ def test_sampling_equals_that_of_transformers(batch, heads):
     locations = torch.rand(batch, 11, heads, 3, 4, 2) * 3 - 1  # two thirds outside, also far
     locations[0, 0, 0, 0] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 1e4], [-1e4, 0.5]])
     weights = torch.rand(batch, 11, heads, 3, 4)
-    expected, expected_gradients = sampled(multi_scale_deformable_attention, value, sizes, locations, weights)
+    expected, expected_gradients = sampled(
+        multi_scale_deformable_attention, value, sizes, locations, weights
+    )
     found, gradients = sampled(sample_levels, value, sizes, locations, weights)
     assert torch.allclose(found, expected, atol=1e-5)
-    for name, gradient, wanted in zip(("value", "locations", "weights"), gradients, expected_gradients, strict=True):
+    for name, gradient, wanted in zip(
+        ("value", "locations", "weights"), gradients, expected_gradients, strict=True
+    ):
         assert wanted.abs().max() > 0.1, name
         assert torch.allclose(gradient, wanted, atol=1e-4), name
 
@@ -93,7 +103,9 @@ def test_attention_in_blocks_equals_the_fused_one(tokens):
 
 def test_the_whole_model_gives_the_same_with_attention_in_blocks(model, tmp_path):
     model.save_pretrained(tmp_path)
-    blocks = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path, attn_implementation=BLOCK_ATTENTION).eval()
+    blocks = CrossEarthForSemanticSegmentation.from_pretrained(
+        tmp_path, attn_implementation=BLOCK_ATTENTION
+    ).eval()
     assert blocks.config.backbone_config._attn_implementation == BLOCK_ATTENTION
     images = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():

@@ -2,13 +2,22 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
 
-from crossearth_hf.model.earth_style import EarthStyle, StyleBank, StyleDraw, StyleSettings, image_seed
+from crossearth_hf.model.earth_style import (
+    EarthStyle,
+    StyleDraw,
+    StyleSettings,
+    blurred,
+    image_seed,
+)
+from crossearth_hf.model.style_bank import StyleBank
 from crossearth_hf.synthetic import generate_scene
 
 ALWAYS = StyleSettings(probability=1.0, alpha=0.5, block_size=16)
@@ -37,10 +46,14 @@ def test_images_of_a_batch_do_not_mix(style, images):
 
 def test_the_style_is_the_mixture_of_the_paper(style, images):
     noise = torch.zeros(4, 100)
-    torch.testing.assert_close(style.render(images, noise, 1.0), style.transfer(images, style.mean.expand(4, -1)))
+    torch.testing.assert_close(
+        style.render(images, noise, 1.0), style.transfer(images, style.mean.expand(4, -1))
+    )
     own = style.transfer(images, style.predictor(images))
     torch.testing.assert_close(style.render(images, noise + 1, 0.0), own)
-    half = style.transfer(images, 0.5 * (style.mean + style.factor.sum(dim=1)) + 0.5 * style.predictor(images))
+    half = style.transfer(
+        images, 0.5 * (style.mean + style.factor.sum(dim=1)) + 0.5 * style.predictor(images)
+    )
     torch.testing.assert_close(style.render(images, noise + 1, 0.5), half, rtol=0, atol=1e-5)
 
 
@@ -58,10 +71,14 @@ def test_rendering_is_differentiable(images, layout):
     x = images[:1].double().contiguous(memory_format=layout).requires_grad_()
     noise = torch.zeros(1, 100, dtype=torch.float64, requires_grad=True)
     generator = torch.Generator().manual_seed(0)
-    weight, step = (torch.randn(x.shape, dtype=torch.float64, generator=generator) for _ in range(2))
+    weight, step = (
+        torch.randn(x.shape, dtype=torch.float64, generator=generator) for _ in range(2)
+    )
     (style.render(x, noise, 0.5) * weight).sum().backward()
     with torch.no_grad():
-        ahead, behind = ((style.render(x + 1e-7 * s, noise, 0.5) * weight).sum() for s in (step, -step))
+        ahead, behind = (
+            (style.render(x + 1e-7 * s, noise, 0.5) * weight).sum() for s in (step, -step)
+        )
     assert (x.grad * step).sum().item() == pytest.approx((ahead - behind).item() / 2e-7, rel=1e-3)
     assert noise.grad.abs().max() > 0
     assert not any(parameter.requires_grad for parameter in style.parameters())
@@ -99,10 +116,15 @@ def test_injection_depends_on_the_seed_alone(style, images):
 
 
 def test_probability_and_mask_ratio_keep_their_word(style, images):
-    draws = [StyleDraw.from_seed(seed, StyleSettings(probability=0.1, block_size=8), 32, 32) for seed in range(2000)]
+    draws = [
+        StyleDraw.from_seed(seed, StyleSettings(probability=0.1, block_size=8), 32, 32)
+        for seed in range(2000)
+    ]
     assert np.mean([draw.fires for draw in draws]) == pytest.approx(0.1, abs=0.02)
     assert np.mean([draw.keep.float().mean() for draw in draws]) == pytest.approx(0.3, abs=0.01)
-    mixed, styled = style.inject(images, StyleSettings(probability=0.0, block_size=16), [0, 1, 2, 3])
+    mixed, styled = style.inject(
+        images, StyleSettings(probability=0.0, block_size=16), [0, 1, 2, 3]
+    )
     assert torch.equal(mixed, images)
     assert not styled.any()
     for ratio, kept in ((0.0, True), (1.0, False)):
@@ -200,7 +222,9 @@ def test_a_bank_belongs_to_its_networks(tmp_path):
     bank = StyleBank(torch.zeros(100), torch.eye(100), architecture="original")
     bank.save(tmp_path / "bank.safetensors")
     assert StyleBank.from_file(tmp_path / "bank.safetensors").architecture == "original"
-    with pytest.raises(ValueError, match="bank of the original networks means nothing to the mobile ones"):
+    with pytest.raises(
+        ValueError, match="bank of the original networks means nothing to the mobile ones"
+    ):
         EarthStyle.from_file(bank=tmp_path / "bank.safetensors")
 
 
@@ -215,11 +239,15 @@ def test_moments_by_numpy(tmp_path):
     StyleBank.from_embeddings(embeddings, ["here (150 images)"]).save(tmp_path / "bank.safetensors")
     bank = StyleBank.from_file(tmp_path / "bank.safetensors")
     np.testing.assert_allclose(bank.mean, embeddings.mean(dim=0), rtol=1e-6)
-    np.testing.assert_allclose(bank.covariance, np.cov(embeddings.numpy(), rowvar=False), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        bank.covariance, np.cov(embeddings.numpy(), rowvar=False), rtol=1e-5, atol=1e-5
+    )
     assert (bank.count, bank.sources) == (150, ("here (150 images)",))
     weights = torch.arange(1.0, 151.0)
     weighted = StyleBank.from_embeddings(embeddings, weights=weights)
-    np.testing.assert_allclose(weighted.mean, np.average(embeddings, axis=0, weights=weights), rtol=1e-6)
+    np.testing.assert_allclose(
+        weighted.mean, np.average(embeddings, axis=0, weights=weights), rtol=1e-6
+    )
     with pytest.raises(ValueError, match="1 embeddings has no covariance"):
         StyleBank.from_embeddings(embeddings[:1])
 
@@ -251,7 +279,9 @@ def test_saving_changes_no_number(style, images, tmp_path):
     assert (again.bank.count, again.bank.sources) == (9, ("mine",))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     seeds = [0, 1, 2, 3]
-    assert (again.inject(images, ALWAYS, seeds)[0] - style.inject(images, ALWAYS, seeds)[0]).abs().mean() > 0.01
+    assert (
+        again.inject(images, ALWAYS, seeds)[0] - style.inject(images, ALWAYS, seeds)[0]
+    ).abs().mean() > 0.01
 
 
 def test_what_the_package_ships(style):
@@ -273,7 +303,48 @@ def test_a_residual_adds_what_the_style_changes(images):
         own = style.transfer(images, style.predictor(images))
         expected = (images + style.render(images, noise, 0.5) - own).clamp(0, 1)
         torch.testing.assert_close(style.render(images, noise, 0.5, residual=True), expected)
-        torch.testing.assert_close(style.render(images, noise, 0.0, residual=True), images, atol=1e-5, rtol=0)
-    mixed, _ = style.inject(images, dataclasses.replace(ALWAYS, residual=True), list(range(len(images))))
+        torch.testing.assert_close(
+            style.render(images, noise, 0.0, residual=True), images, atol=1e-5, rtol=0
+        )
+    mixed, _ = style.inject(
+        images, dataclasses.replace(ALWAYS, residual=True), list(range(len(images)))
+    )
     plain, _ = style.inject(images, ALWAYS, list(range(len(images))))
     assert not torch.equal(mixed, plain)
+
+
+def test_blurring_is_scipys(images):
+    for deviation in (0.7, 4.0):
+        radius = math.ceil(3 * deviation)
+        expected = gaussian_filter(
+            images.double().numpy(),
+            (0, 0, deviation, deviation),
+            mode="nearest",
+            radius=(0, 0, radius, radius),
+        )
+        found = blurred(images.double(), deviation)
+        torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-12)
+
+
+def test_a_low_pass_changes_colors_and_keeps_detail(images):
+    style = EarthStyle.from_file()
+    noise = torch.randn(len(images), 100, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        whole = style.render(images, noise, 0.5)
+        kept = style.render(images, noise, 0.5, low_pass=4.0)
+        expected = (images + blurred(whole - images, 4.0)).clamp(0, 1)
+    torch.testing.assert_close(kept, expected)
+    edges = [picture.diff(dim=-1).flatten() for picture in (images, whole, kept)]
+    correlation = [torch.corrcoef(torch.stack([edges[0], edge]))[0, 1] for edge in edges[1:]]
+    assert correlation[1] > 0.9 > correlation[0]
+    mixed, _ = style.inject(
+        images, dataclasses.replace(ALWAYS, low_pass=4.0), list(range(len(images)))
+    )
+    plain, _ = style.inject(images, ALWAYS, list(range(len(images))))
+    assert not torch.equal(mixed, plain)
+
+
+@pytest.mark.parametrize("low_pass", [-1.0, 65.0, float("nan")])
+def test_a_senseless_low_pass_is_refused(low_pass):
+    with pytest.raises(ValueError, match=r"style low_pass .* is not a number from 0 to 64 pixels"):
+        StyleSettings(low_pass=low_pass)

@@ -18,12 +18,16 @@ GRAY = PIXELS[..., 0]
 
 def values_of(image, **options):
     """(3, 20, 33) normalized values of one image."""
-    return CrossEarthImageProcessor(**options)(image, return_tensors="np")["pixel_values"][0][:, :20, :33]
+    return CrossEarthImageProcessor(**options)(image, return_tensors="np")["pixel_values"][0][
+        :, :20, :33
+    ]
 
 
 def labels_of(maps, images=PIXELS, **options):
     """(20, 33) ids of one map."""
-    return CrossEarthImageProcessor(**options)(images, maps, return_tensors="np")["labels"][0][:20, :33]
+    return CrossEarthImageProcessor(**options)(images, maps, return_tensors="np")["labels"][0][
+        :20, :33
+    ]
 
 
 def normalized(pixels):
@@ -114,13 +118,24 @@ def test_labels_are_reduced_as_in_segformer(tmp_path):
     expected = np.array([255, *range(254), 255]).reshape(16, 16)
     processor = CrossEarthImageProcessor(do_reduce_labels=True)
     before = maps.copy()
-    np.testing.assert_array_equal(processor(image, maps, return_tensors="np")["labels"][0], expected)
+    np.testing.assert_array_equal(
+        processor(image, maps, return_tensors="np")["labels"][0], expected
+    )
     np.testing.assert_array_equal(maps, before)  # the caller's own
     processor.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["do_reduce_labels"] is True
-    for loaded in (CrossEarthImageProcessor.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)):
-        np.testing.assert_array_equal(loaded(image, maps, return_tensors="np")["labels"][0], expected)
-    once = CrossEarthImageProcessor()(image, maps, do_reduce_labels=True, return_tensors="np")["labels"][0]
+    assert (
+        json.loads((tmp_path / "preprocessor_config.json").read_text())["do_reduce_labels"] is True
+    )
+    for loaded in (
+        CrossEarthImageProcessor.from_pretrained(tmp_path),
+        AutoImageProcessor.from_pretrained(tmp_path),
+    ):
+        np.testing.assert_array_equal(
+            loaded(image, maps, return_tensors="np")["labels"][0], expected
+        )
+    once = CrossEarthImageProcessor()(image, maps, do_reduce_labels=True, return_tensors="np")[
+        "labels"
+    ][0]
     np.testing.assert_array_equal(once, expected)
 
 
@@ -130,7 +145,11 @@ def test_labels_are_reduced_as_in_segformer(tmp_path):
         ([0, 1, 2, 255], {"ignore_index": 0}, [255, 1, 2, 255]),
         ([0, 1, 2, -100], {"ignore_index": -100}, [0, 1, 2, 255]),
         ([0, 1, 2, -100], {"ignore_index": -100, "do_reduce_labels": True}, [255, 0, 1, 255]),
-        ([0, 1, 2, 255], {"ignore_index": 1, "do_reduce_labels": True}, [255, 0, 255, 255]),  # the reduced id, as there
+        (
+            [0, 1, 2, 255],
+            {"ignore_index": 1, "do_reduce_labels": True},
+            [255, 0, 255, 255],
+        ),  # the reduced id, as there
         ([0, 1, 2, 65535], {"ignore_index": 65535}, [0, 1, 2, 255]),
     ],
 )
@@ -149,8 +168,16 @@ GARBAGE = {
     "dark uint16": (PIXELS.astype(np.uint16), {}, "pixels of 16 bits"),
     "int16": (PIXELS.astype(np.int16) - 50, {}, "pixels of 16 bits"),
     "16-bit picture": (Image.fromarray(WIDE), {}, "pixels of 16 bits"),
-    "32-bit picture": (Image.fromarray(WIDE.astype(np.int32)), {}, "from 0 to 51000 are not the 0..255"),
-    "float picture": (Image.fromarray((GRAY / 255).astype(np.float32)), {}, "rescaled or normalized already"),
+    "32-bit picture": (
+        Image.fromarray(WIDE.astype(np.int32)),
+        {},
+        "from 0 to 51000 are not the 0..255",
+    ),
+    "float picture": (
+        Image.fromarray((GRAY / 255).astype(np.float32)),
+        {},
+        "rescaled or normalized already",
+    ),
     "floats of 0..1": (PIXELS / 255, {}, "set do_rescale=False"),
     "float16 of 0..1": (torch.from_numpy(PIXELS / 255).half(), {}, "set do_rescale=False"),
     "truth values": (PIXELS > 99, {}, "rescaled or normalized already"),
@@ -208,7 +235,9 @@ SAME_PIXELS = {
 @pytest.mark.parametrize("name", SAME_PIXELS)
 def test_pixels_of_every_form_are_the_same(name):
     tolerance = 1e-4 if name not in ("CMYK", "bfloat16") else 0.02
-    np.testing.assert_allclose(values_of(SAME_PIXELS[name]), normalized(PIXELS), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(
+        values_of(SAME_PIXELS[name]), normalized(PIXELS), rtol=0, atol=tolerance
+    )
 
 
 def test_black_images_and_overshoot_are_no_mistake():
@@ -219,25 +248,57 @@ def test_black_images_and_overshoot_are_no_mistake():
 
 
 def test_gray_and_transparent_pictures():
-    for image in (Image.fromarray(GRAY), GRAY[..., None], GRAY[None], Image.fromarray(GRAY.astype(np.int32))):
-        np.testing.assert_allclose(values_of(image), normalized(np.dstack([GRAY] * 3)), rtol=1e-4, atol=1e-4)
+    for image in (
+        Image.fromarray(GRAY),
+        GRAY[..., None],
+        GRAY[None],
+        Image.fromarray(GRAY.astype(np.int32)),
+    ):
+        np.testing.assert_allclose(
+            values_of(image), normalized(np.dstack([GRAY] * 3)), rtol=1e-4, atol=1e-4
+        )
     alpha = np.where(GRAY > 128, np.uint8(255), np.uint8(0))
-    expected = normalized(np.where(alpha[..., None] > 0, PIXELS, 255))  # on white, as transformers lays it
+    # on white, as transformers lays it
+    expected = normalized(np.where(alpha[..., None] > 0, PIXELS, 255))
     array = np.dstack([PIXELS, alpha])
     for image in (array, array.astype(np.float32), Image.fromarray(array)):
         np.testing.assert_allclose(values_of(image), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(values_of(array / 255, do_rescale=False), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        values_of(array / 255, do_rescale=False), expected, rtol=1e-4, atol=1e-4
+    )
     palette = Image.fromarray(PIXELS).quantize(16)
-    np.testing.assert_allclose(values_of(palette), normalized(np.asarray(palette.convert("RGB"))), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        values_of(palette), normalized(np.asarray(palette.convert("RGB"))), rtol=1e-4, atol=1e-4
+    )
 
 
 MISTAKES = {
-    "misspelled": ({"image_maen": [0.5, 0.5, 0.5]}, TypeError, "no setting 'image_maen'; did you mean 'image_mean'"),
+    "misspelled": (
+        {"image_maen": [0.5, 0.5, 0.5]},
+        TypeError,
+        "no setting 'image_maen'; did you mean 'image_mean'",
+    ),
     "old name": ({"reduce_labels": True}, TypeError, "did you mean 'do_reduce_labels'"),
-    "another library's": ({"brightness": 1}, TypeError, "no setting 'brightness'; the known ones are"),
-    "crop": ({"do_center_crop": True}, ValueError, "do_center_crop=True is not supported; crop the images first"),
-    "pad size": ({"pad_size": {"height": 64, "width": 64}}, ValueError, "pad_size=.* multiples of size_divisor"),
-    "channels last": ({"data_format": "channels_last"}, ValueError, "images come out channels first"),
+    "another library's": (
+        {"brightness": 1},
+        TypeError,
+        "no setting 'brightness'; the known ones are",
+    ),
+    "crop": (
+        {"do_center_crop": True},
+        ValueError,
+        "do_center_crop=True is not supported; crop the images first",
+    ),
+    "pad size": (
+        {"pad_size": {"height": 64, "width": 64}},
+        ValueError,
+        "pad_size=.* multiples of size_divisor",
+    ),
+    "channels last": (
+        {"data_format": "channels_last"},
+        ValueError,
+        "images come out channels first",
+    ),
     "divisor": ({"size_divisor": 0}, ValueError, "size_divisor 0 is not 1 or more"),
     "no deviation": ({"image_std": [0.2, 0.0, 0.2]}, ValueError, "image_std .* is not above 0"),
 }
@@ -258,7 +319,8 @@ def test_a_misspelled_setting_is_refused_when_loading(tmp_path):
         with pytest.raises(TypeError, match="did you mean 'size_divisor'"):
             cls.from_pretrained(tmp_path, size_diviser=32)
         assert cls.from_pretrained(tmp_path, size_divisor=32).size_divisor == 32
-        assert cls.from_pretrained(tmp_path, attn_implementation="sdpa").size_divisor == 16  # meant for the model
+        # meant for the model
+        assert cls.from_pretrained(tmp_path, attn_implementation="sdpa").size_divisor == 16
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_maen": [0.5, 0.5, 0.5]}))
     with pytest.raises(TypeError, match="did you mean 'image_mean'"):
@@ -285,5 +347,7 @@ def test_saved_settings_of_earlier_releases_and_of_transformers_load(tmp_path, m
         assert loaded.size_divisor == 32
         assert loaded(PIXELS, MAP, return_tensors="np")["labels"].shape == (1, 32, 64)
     model.save_pretrained(tmp_path)
-    segment = pipeline("image-segmentation", model=str(tmp_path), model_kwargs={"attn_implementation": "eager"})
+    segment = pipeline(
+        "image-segmentation", model=str(tmp_path), model_kwargs={"attn_implementation": "eager"}
+    )
     assert segment.image_processor.size_divisor == 32

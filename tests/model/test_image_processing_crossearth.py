@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.model.earth_style import EarthStyle, StyleSettings, image_seed
-from crossearth_hf.model.image_processing_crossearth import semantic_scores
+from crossearth_hf.model.semantic_scores import semantic_scores
 
 RNG = np.random.default_rng(0)
 
@@ -27,7 +27,9 @@ def test_normalization_by_hand_and_padding_with_zero():
     assert batch.shape == (1, 3, 32, 48)
     assert batch.dtype == torch.float32
     mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-    np.testing.assert_allclose(batch[0, :, :20, :33].permute(1, 2, 0), (pixels - mean) / std, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        batch[0, :, :20, :33].permute(1, 2, 0), (pixels - mean) / std, rtol=1e-4, atol=1e-5
+    )
     assert batch[0, :, 20:].abs().max() == 0
     assert batch[0, :, :, 33:].abs().max() == 0
 
@@ -45,14 +47,23 @@ def test_labels_keep_their_ids_and_are_padded_with_255():
 def test_a_batch_of_sizes_and_kinds_is_padded_to_the_largest():
     gray = Image.fromarray(image(10, 12)[..., 0])
     rgba = Image.fromarray(np.dstack([image(40, 20), np.full((40, 20), 9, np.uint8)]))
-    batch = CrossEarthImageProcessor()([gray, rgba, Image.fromarray(image(5, 5))], return_tensors="pt")
+    batch = CrossEarthImageProcessor()(
+        [gray, rgba, Image.fromarray(image(5, 5))], return_tensors="pt"
+    )
     assert batch["pixel_values"].shape == (3, 3, 48, 32)
 
 
 def test_resizing_is_off_unless_asked():
-    assert CrossEarthImageProcessor()(image(64, 80), return_tensors="pt")["pixel_values"].shape == (1, 3, 64, 80)
+    assert CrossEarthImageProcessor()(image(64, 80), return_tensors="pt")["pixel_values"].shape == (
+        1,
+        3,
+        64,
+        80,
+    )
     processor = CrossEarthImageProcessor(do_resize=True, size={"height": 32, "width": 40})
-    batch = processor(image(64, 80), RNG.integers(0, 3, (64, 80), dtype=np.uint8), return_tensors="pt")
+    batch = processor(
+        image(64, 80), RNG.integers(0, 3, (64, 80), dtype=np.uint8), return_tensors="pt"
+    )
     assert batch["pixel_values"].shape == (1, 3, 32, 48)
     assert batch["labels"].shape == (1, 32, 48)
     with pytest.raises(ValueError, match="do_resize=True without a size"):
@@ -67,12 +78,15 @@ def test_pairs_that_do_not_fit_are_refused():
 
 
 def test_scores_by_hand():
-    classes = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]])  # two queries, two classes and "no object"
+    # two queries, two classes and "no object"
+    classes = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]])
     masks = torch.tensor([[[[0.0]], [[2.0]]]])
     weight = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
     gate = 1 / (1 + np.exp(-2))
     expected = [1 / 3 * 0.5 + weight[0] * gate, 1 / 3 * 0.5 + weight[1] * gate]
-    np.testing.assert_allclose(semantic_scores(classes, masks, (3, 2))[0, :, 2, 1], expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        semantic_scores(classes, masks, (3, 2))[0, :, 2, 1], expected, rtol=1e-6
+    )
 
 
 def test_scores_stay_in_float32_under_autocast():
@@ -89,26 +103,35 @@ def outputs(height, width, blob):
     inside = torch.full((height // 4, width // 4), -20.0)
     inside[blob] = 20.0
     classes = torch.tensor([[[-20.0, 20.0, -20.0], [20.0, -20.0, -20.0]]])
-    return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=torch.stack([inside, -inside])[None])
+    return SimpleNamespace(
+        class_queries_logits=classes, masks_queries_logits=torch.stack([inside, -inside])[None]
+    )
 
 
 def test_label_maps_are_cropped_back_to_the_image():
     found = outputs(32, 48, (slice(0, 4), slice(0, 6)))
-    maps = CrossEarthImageProcessor().post_process_semantic_segmentation(found, target_sizes=[(20, 33)])
+    maps = CrossEarthImageProcessor().post_process_semantic_segmentation(
+        found, target_sizes=[(20, 33)]
+    )
     assert maps[0].shape == (20, 33)
     assert maps[0].dtype == torch.int64
     assert (maps[0][:15, :23] == 1).all()
     assert (maps[0][17:] == 0).all()
     assert CrossEarthImageProcessor().post_process_semantic_segmentation(found)[0].shape == (32, 48)
     with pytest.raises(ValueError, match="2 target_sizes for 1 images"):
-        CrossEarthImageProcessor().post_process_semantic_segmentation(found, target_sizes=[(20, 33)] * 2)
+        CrossEarthImageProcessor().post_process_semantic_segmentation(
+            found, target_sizes=[(20, 33)] * 2
+        )
     with pytest.raises(ValueError, match="target size 64 x 80 exceeds the prepared 32 x 48 pixels"):
-        CrossEarthImageProcessor().post_process_semantic_segmentation(found, target_sizes=[(64, 80)])
+        CrossEarthImageProcessor().post_process_semantic_segmentation(
+            found, target_sizes=[(64, 80)]
+        )
 
 
 def test_label_maps_of_resized_images_have_the_original_size():
     processor = CrossEarthImageProcessor(do_resize=True, size={"height": 32, "width": 40})
-    found = outputs(32, 48, (slice(0, 8), slice(0, 5)))  # the left half of the 40 columns before padding
+    # the left half of the 40 columns before padding
+    found = outputs(32, 48, (slice(0, 8), slice(0, 5)))
     maps = processor.post_process_semantic_segmentation(found, target_sizes=[(64, 80)])
     assert maps[0].shape == (64, 80)
     assert (maps[0][:, :38] == 1).all()
@@ -121,8 +144,16 @@ def test_round_trip_through_a_folder(tmp_path):
     assert loaded(image(20, 33), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 64)
 
 
-STYLED = {"do_earth_style_injection": True, "style_probability": 0.5, "style_alpha": 0.6, "style_block_size": 8}
-MEAN, STD = (torch.tensor(v)[:, None, None] / 255 for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
+STYLED = {
+    "do_earth_style_injection": True,
+    "style_probability": 0.5,
+    "style_alpha": 0.6,
+    "style_block_size": 8,
+}
+MEAN, STD = (
+    torch.tensor(v)[:, None, None] / 255
+    for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+)
 
 
 def styling_processor(**options):
@@ -147,7 +178,9 @@ def test_injection_by_hand_in_every_place_of_a_batch_of_sizes():
         found = batch["pixel_values"][i, :, :height, :width]
         torch.testing.assert_close(found, (mixed[0] - MEAN) / STD, rtol=0, atol=1e-4)
         assert (
-            batch["pixel_values"][i, :, height:].abs().sum() + batch["pixel_values"][i, :, :, width:].abs().sum() == 0
+            batch["pixel_values"][i, :, height:].abs().sum()
+            + batch["pixel_values"][i, :, :, width:].abs().sum()
+            == 0
         )
     assert batch["styled"].tolist() == fired
     assert set(fired) == {True, False}
@@ -160,8 +193,12 @@ def test_injection_is_off_unless_asked_and_repeatable_when_seeded():
     assert processor._earth_style is None
     options = STYLED | {"style_probability": 1.0}
     asked = processor(pixels, return_tensors="pt", **options, style_seed=3)["pixel_values"]
-    assert torch.equal(processor(pixels, return_tensors="pt", **options, style_seed=3)["pixel_values"], asked)
-    assert not torch.equal(processor(pixels, return_tensors="pt", **options, style_seed=4)["pixel_values"], asked)
+    assert torch.equal(
+        processor(pixels, return_tensors="pt", **options, style_seed=3)["pixel_values"], asked
+    )
+    assert not torch.equal(
+        processor(pixels, return_tensors="pt", **options, style_seed=4)["pixel_values"], asked
+    )
     assert not torch.equal(asked[0], asked[1])
     fresh = [processor(pixels, return_tensors="pt", **options)["pixel_values"] for _ in range(2)]
     assert not torch.equal(*fresh)
@@ -176,7 +213,10 @@ STYLE_MISTAKES = {
     "alpha": ({"style_alpha": -1.0}, "alpha -1.0"),
     "mask ratio": ({"style_mask_ratio": 2.0}, "mask_ratio 2.0"),
     "block": ({"style_block_size": 0}, "block_size 0"),
-    "large block": ({"style_block_size": 64}, "block_size 64 is larger than an image of 32 x 48 pixels"),
+    "large block": (
+        {"style_block_size": 64},
+        "block_size 64 is larger than an image of 32 x 48 pixels",
+    ),
     "seed": ({"style_seed": -2}, "style_seed -2 is negative"),
     "not rescaled": ({"do_rescale": False}, "cannot be styled; they must lie in"),
 }
@@ -194,7 +234,9 @@ def test_injection_that_cannot_be_is_refused(name):
 
 def test_a_saved_processor_takes_its_styles_along(tmp_path):
     processor = styling_processor(style_probability=1.0)
-    processor.earth_style.replace_bank(torch.full((100,), 0.5), torch.eye(100), count=7, sources=["elsewhere"])
+    processor.earth_style.replace_bank(
+        torch.full((100,), 0.5), torch.eye(100), count=7, sources=["elsewhere"]
+    )
     processor.save_pretrained(tmp_path)
     assert "earth_style.safetensors" in {path.name for path in tmp_path.iterdir()}
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
@@ -211,7 +253,10 @@ def test_a_saved_processor_takes_its_styles_along(tmp_path):
     assert torch.equal(automatic(pixels, return_tensors="pt")["pixel_values"], expected)
     automatic.save_pretrained(tmp_path)  # over the file that its styles came from
     assert torch.equal(
-        CrossEarthImageProcessor.from_pretrained(tmp_path)(pixels, return_tensors="pt")["pixel_values"], expected
+        CrossEarthImageProcessor.from_pretrained(tmp_path)(pixels, return_tensors="pt")[
+            "pixel_values"
+        ],
+        expected,
     )
 
 
@@ -219,7 +264,9 @@ def test_a_folder_without_styles_falls_back_to_the_packages_own(tmp_path):
     CrossEarthImageProcessor().save_pretrained(tmp_path)
     assert "earth_style.safetensors" not in {path.name for path in tmp_path.iterdir()}
     pixels, options = image(32, 32), STYLED | {"style_probability": 1.0, "style_seed": 1}
-    loaded, unused = CrossEarthImageProcessor.from_pretrained(tmp_path, return_unused_kwargs=True, **options, other=1)
+    loaded, unused = CrossEarthImageProcessor.from_pretrained(
+        tmp_path, return_unused_kwargs=True, **options, other=1
+    )
     assert unused["other"] == 1
     expected = CrossEarthImageProcessor(**options)(pixels, return_tensors="pt")["pixel_values"]
     assert torch.equal(loaded(pixels, return_tensors="pt")["pixel_values"], expected)
@@ -238,8 +285,12 @@ def processor_of(channels, **options):
 def test_further_channels_get_the_mean_of_the_others(tmp_path):
     processor = processor_of(5)
     assert list(processor.image_mean[:3]) == list(CrossEarthImageProcessor().image_mean)
-    np.testing.assert_allclose(np.array(processor.image_mean[3:]) * 255, [(123.675 + 116.28 + 103.53) / 3] * 2)
-    np.testing.assert_allclose(np.array(processor.image_std[3:]) * 255, [(58.395 + 57.12 + 57.375) / 3] * 2)
+    np.testing.assert_allclose(
+        np.array(processor.image_mean[3:]) * 255, [(123.675 + 116.28 + 103.53) / 3] * 2
+    )
+    np.testing.assert_allclose(
+        np.array(processor.image_std[3:]) * 255, [(58.395 + 57.12 + 57.375) / 3] * 2
+    )
     processor.extend_channels(4)  # it has them
     processor.save_pretrained(tmp_path)
     loaded = CrossEarthImageProcessor.from_pretrained(tmp_path)
@@ -266,19 +317,30 @@ def test_a_fourth_channel_is_resized_as_a_band_not_as_transparency():
     size = {"height": 32, "width": 48}
     pixels = bands(64, 80)
     pixels[..., 3] = 0  # transparency of 0 would blacken the others
-    found = processor_of(4, do_resize=True, size=size)(pixels, return_tensors="pt")["pixel_values"][0]
-    rgb = CrossEarthImageProcessor(do_resize=True, size=size)(pixels[..., :3], return_tensors="pt")["pixel_values"][0]
+    found = processor_of(4, do_resize=True, size=size)(pixels, return_tensors="pt")["pixel_values"][
+        0
+    ]
+    rgb = CrossEarthImageProcessor(do_resize=True, size=size)(pixels[..., :3], return_tensors="pt")[
+        "pixel_values"
+    ][0]
     assert found.shape == (4, 32, 48)
     assert torch.equal(found[:3], rgb)
     assert found[3].std() < 1e-6
 
 
-@pytest.mark.parametrize("pixels", [bands(20, 30, 3), bands(20, 30, 5), Image.fromarray(bands(20, 30, 3))])
+@pytest.mark.parametrize(
+    "pixels", [bands(20, 30, 3), bands(20, 30, 5), Image.fromarray(bands(20, 30, 3))]
+)
 def test_images_of_other_channels_are_refused(pixels):
-    with pytest.raises(ValueError, match=r"an image of shape .* and an image_mean of 4 channels do not fit together"):
+    with pytest.raises(
+        ValueError,
+        match=r"an image of shape .* and an image_mean of 4 channels do not fit together",
+    ):
         processor_of(4)(pixels)
 
 
 def test_styles_are_for_rgb_alone():
-    with pytest.raises(ValueError, match="an image of 4 channels cannot be styled: Earth styles are those of RGB"):
+    with pytest.raises(
+        ValueError, match="an image of 4 channels cannot be styled: Earth styles are those of RGB"
+    ):
         processor_of(4)(bands(32, 32), **STYLED)

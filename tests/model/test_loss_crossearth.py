@@ -30,14 +30,19 @@ def test_equals_transformers_on_one_output_of_labeled_images():
     classes, masks = predictions(2)
     labels = blocks(2)
     ids = [label.unique() for label in labels]
-    targets = [(label == present[:, None, None]).float() for label, present in zip(labels, ids, strict=True)]
+    targets = [
+        (label == present[:, None, None]).float()
+        for label, present in zip(labels, ids, strict=True)
+    ]
     masks = masks.detach()
     torch.manual_seed(5)
     expected = Mask2FormerLoss(config, WEIGHTS)(masks, classes, targets, ids)
     torch.manual_seed(5)
     found = CrossEarthLoss(config)([classes], [masks], labels)
     for ours, key in (("class", "cross_entropy"), ("mask", "mask"), ("dice", "dice")):
-        torch.testing.assert_close(found[f"loss_{ours}_0"], WEIGHTS[f"loss_{key}"] * expected[f"loss_{key}"])
+        torch.testing.assert_close(
+            found[f"loss_{ours}_0"], WEIGHTS[f"loss_{key}"] * expected[f"loss_{key}"]
+        )
 
 
 def test_an_image_without_labels_counts_as_one_mask():
@@ -51,7 +56,9 @@ def test_an_image_without_labels_counts_as_one_mask():
     both = CrossEarthLoss(tiny_config())([classes], [masks], labels)
     assert both["loss_mask_0"] > 0
     # Same image, one more mask in the mean; only the random points differ.
-    assert (both["loss_dice_0"] / alone["loss_dice_0"]).item() == pytest.approx(count / (count + 1), rel=0.1)
+    assert (both["loss_dice_0"] / alone["loss_dice_0"]).item() == pytest.approx(
+        count / (count + 1), rel=0.1
+    )
 
 
 @pytest.mark.parametrize("ignore", [False, True])
@@ -60,7 +67,9 @@ def test_ignored_pixels_are_background_unless_left_out(ignore):
     labels = torch.zeros(1, 64, 64, dtype=torch.long)
     labels[:, :, 32:] = 255
     torch.manual_seed(2)
-    losses = CrossEarthLoss(tiny_config(ignore_unlabelled_pixels=ignore))([classes], [masks], labels)
+    losses = CrossEarthLoss(tiny_config(ignore_unlabelled_pixels=ignore))(
+        [classes], [masks], labels
+    )
     (losses["loss_mask_0"] + losses["loss_dice_0"]).backward()
     unlabeled = masks.grad[..., 9:].abs().sum()  # a column away from the border, which samples mix
     assert masks.grad[..., :8].abs().sum() > 0
@@ -88,7 +97,9 @@ def test_autocast_changes_nothing():
 
 def test_unknown_labels_are_refused():
     classes, masks = predictions(1)
-    with pytest.raises(ValueError, match=r"labels hold the ids \[6\]; the model knows 0 to 5 and 255"):
+    with pytest.raises(
+        ValueError, match=r"labels hold the ids \[6\]; the model knows 0 to 5 and 255"
+    ):
         CrossEarthLoss(tiny_config())([classes], [masks], torch.full((1, 64, 64), 6))
 
 
@@ -101,9 +112,16 @@ def test_semantic_loss_is_the_cross_entropy_of_the_scores_shares():
     loss = CrossEarthLoss(config)([certain], [masks], labels)["loss_semantic_0"]
     floor = 1e-3
     shares = [(score + floor) / (1 + 2 * floor) for score in (0.8, 0.2)]
-    assert float(loss) == pytest.approx(-3 * (2 * math.log(shares[0]) + math.log(shares[1])) / 3, rel=1e-5)
-    assert CrossEarthLoss(config)([certain], [masks], torch.full_like(labels, 255))["loss_semantic_0"] == 0
-    assert "loss_semantic_0" not in CrossEarthLoss(tiny_config(num_labels=2))([certain], [masks], labels)
+    assert float(loss) == pytest.approx(
+        -3 * (2 * math.log(shares[0]) + math.log(shares[1])) / 3, rel=1e-5
+    )
+    assert (
+        CrossEarthLoss(config)([certain], [masks], torch.full_like(labels, 255))["loss_semantic_0"]
+        == 0
+    )
+    assert "loss_semantic_0" not in CrossEarthLoss(tiny_config(num_labels=2))(
+        [certain], [masks], labels
+    )
 
 
 @pytest.mark.parametrize("ignore", [False, True])

@@ -22,7 +22,12 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as DeformableAttention,
 )
 
-from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, CrossEarthModel
+from crossearth_hf import (
+    CrossEarthConfig,
+    CrossEarthForSemanticSegmentation,
+    CrossEarthImageProcessor,
+    CrossEarthModel,
+)
 
 IMAGE = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -45,7 +50,12 @@ def test_shapes_of_the_segmentation_output(model):
 
 def test_shapes_of_the_base_model(model):
     output = model.model(IMAGE, output_hidden_states=True)
-    assert [tuple(m.shape[1:]) for m in output.feature_maps] == [(64, 16, 24), (64, 8, 12), (64, 4, 6), (64, 2, 3)]
+    assert [tuple(m.shape[1:]) for m in output.feature_maps] == [
+        (64, 16, 24),
+        (64, 8, 12),
+        (64, 4, 6),
+        (64, 2, 3),
+    ]
     assert output.query_position_embeddings.shape == (10, 32)
     assert len(output.hidden_states) == 5
     torch.testing.assert_close(output.hidden_states[-1], output.last_hidden_state)
@@ -66,7 +76,9 @@ def test_without_its_contribution_the_adapter_leaves_dinov2_untouched():
     config = tiny_config()
     torch.manual_seed(0)
     model = CrossEarthModel(config).eval()
-    reference = Dinov2Model(Dinov2Config(**{k: v for k, v in VIT.items() if k != "model_type"})).eval()
+    reference = Dinov2Model(
+        Dinov2Config(**{k: v for k, v in VIT.items() if k != "model_type"})
+    ).eval()
     state = {
         key.replace("encoder.layer", "layer"): value
         for key, value in reference.state_dict().items()
@@ -83,7 +95,7 @@ def test_without_its_contribution_the_adapter_leaves_dinov2_untouched():
 def test_rein_equals_its_formula_written_out(model):
     adapter = model.model.adapter
     adapter.scale.data.fill_(0.7)
-    patches, token = torch.randn(1, 3, 64), adapter.all_tokens()[2]
+    patches, token = torch.randn(1, 3, 64), adapter()[2]
     expected = torch.empty_like(patches)
     for n in range(3):
         weights = torch.tensor([(patches[0, n] @ t).item() / math.sqrt(64) for t in token]).exp()
@@ -96,7 +108,7 @@ def test_rein_equals_its_formula_written_out(model):
 def test_queries_interleave_maximum_mean_and_last(model):
     adapter = model.model.adapter
     adapter.merge = nn.Identity()
-    tokens = adapter.all_tokens()
+    tokens = adapter()
     projected = adapter.transform(tokens)
     queries = adapter.queries(tokens)
     torch.testing.assert_close(queries[:, 0], projected[:, :, 0].max(dim=0).values)
@@ -148,7 +160,9 @@ def test_frozen_backbone_stays_frozen_after_loading(model, tmp_path):
 
 def test_registers_come_before_the_patches_and_bypass_the_adapter():
     vit = {k: v for k, v in VIT.items() if k != "use_mask_token"}
-    model = build(backbone_config=vit | {"model_type": "dinov2_with_registers", "num_register_tokens": 3})
+    model = build(
+        backbone_config=vit | {"model_type": "dinov2_with_registers", "num_register_tokens": 3}
+    )
     output = model.model(IMAGE)
     assert output.last_hidden_state.shape == (2, 1 + 3 + 24, 64)
     assert output.feature_maps[2].shape == (2, 64, 4, 6)
@@ -160,7 +174,9 @@ def test_sdpa_is_the_default_and_equals_eager(model, tmp_path):
     assert model.config._attn_implementation == "sdpa"
     assert model.model.backbone.layer[0].attention.config._attn_implementation == "sdpa"
     model.save_pretrained(tmp_path)
-    eager = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    eager = CrossEarthForSemanticSegmentation.from_pretrained(
+        tmp_path, attn_implementation="eager"
+    ).eval()
     assert eager.model.backbone.layer[0].attention.config._attn_implementation == "eager"
     torch.testing.assert_close(eager(IMAGE).logits, model(IMAGE).logits, rtol=1e-4, atol=1e-5)
 
@@ -181,10 +197,16 @@ def test_gradient_checkpointing_changes_no_gradient():
         kept.append({})
         if checkpointing:
             model.gradient_checkpointing_enable()
-            parts = (model.model.backbone.layer[0], model.model.adapter, model.pixel_decoder.encoder.layers[0])
+            parts = (
+                model.model.backbone.layer[0],
+                model.model.adapter,
+                model.pixel_decoder.encoder.layers[0],
+            )
             assert all(part.gradient_checkpointing for part in parts)
         torch.manual_seed(3)
-        with torch.autograd.graph.saved_tensors_hooks(partial(_note_size, kept[-1]), lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(
+            partial(_note_size, kept[-1]), lambda tensor: tensor
+        ):
             loss = model(IMAGE, labels=labels).loss
         loss.backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
@@ -224,7 +246,9 @@ def test_deformable_attention_starts_from_its_ring_also_after_a_reload(model, tm
             if isinstance(module, DeformableAttention):
                 offsets = module.sampling_offsets.bias.detach().view(4, 3, 4, 2)
                 # Head 0 looks right, head 1 down, ...; point k lies at distance k + 1.
-                torch.testing.assert_close(offsets[0, 0], torch.tensor([[1.0, 0], [2, 0], [3, 0], [4, 0]]))
+                torch.testing.assert_close(
+                    offsets[0, 0], torch.tensor([[1.0, 0], [2, 0], [3, 0], [4, 0]])
+                )
                 assert offsets[1, 2, 3].tolist() == pytest.approx([0, 4], abs=1e-5)
                 assert module.sampling_offsets.weight.abs().max() == 0
 
@@ -287,7 +311,9 @@ def test_a_convolutional_stem_adds_detail_to_every_level(size):
     with torch.no_grad():
         for parameter in model.model.laterals.parameters():
             parameter.zero_()
-    for level, plain, lateral in zip(output.feature_maps, model.model(images).feature_maps, laterals, strict=True):
+    for level, plain, lateral in zip(
+        output.feature_maps, model.model(images).feature_maps, laterals, strict=True
+    ):
         torch.testing.assert_close(level, plain + lateral)
     assert [m.shape[1] for m in maps] == [24, 40, 112, 320]
 
@@ -299,11 +325,15 @@ def test_a_frozen_hybrid_trains_its_laterals():
     assert all(p.grad is not None for p in model.model.laterals.parameters())
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 13), reason="torch 2.6 cannot write regions of autocast, 2.13 can")
+@pytest.mark.skipif(
+    torch.__version__ < (2, 13), reason="torch 2.6 cannot write regions of autocast, 2.13 can"
+)
 def test_the_whole_model_exports_with_a_free_batch_size(model, tmp_path):
     with torch.no_grad():
         exported = torch.export.export(
-            model, (torch.randn(2, 3, 64, 96),), dynamic_shapes={"pixel_values": {0: torch.export.Dim.DYNAMIC}}
+            model,
+            (torch.randn(2, 3, 64, 96),),
+            dynamic_shapes={"pixel_values": {0: torch.export.Dim.DYNAMIC}},
         )
         torch.export.save(exported, tmp_path / "model.pt2")
         loaded = torch.export.load(tmp_path / "model.pt2").module()

@@ -26,8 +26,10 @@ def test_a_trained_depthwise_convolution_leaves_autocast_and_comes_back(stride):
     upstream = torch.randn(found.shape).bfloat16()
     found.backward(upstream)
     expected.backward(upstream.double())
-    assert torch.allclose(found.double(), expected, rtol=2**-7, atol=1e-3)  # one rounding to bfloat16
-    assert torch.allclose(layer.weight.grad.double(), weight.grad, atol=1e-4)  # none; in bfloat16 1e-1
+    # one rounding to bfloat16
+    assert torch.allclose(found.double(), expected, rtol=2**-7, atol=1e-3)
+    # none; in bfloat16 1e-1
+    assert torch.allclose(layer.weight.grad.double(), weight.grad, atol=1e-4)
     assert torch.allclose(maps.grad.double(), exact.grad, rtol=2**-7, atol=1e-3)
 
 

@@ -29,7 +29,11 @@ def parts(output):
 
 
 def without_gradient(model):
-    return {name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    return {
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.any())
+    }
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------
@@ -47,7 +51,8 @@ def test_masks_are_constant_in_blocks_and_hide_the_wanted_share():
             assert (block == corners[:, row, column, None, None]).all()
     share = 1 - corners.float().mean().item()
     assert abs(share - 0.7) < 4 * math.sqrt(0.7 * 0.3 / 1000)
-    assert len({tuple(c.flatten().tolist()) for c in corners}) > 40  # each image has a mask of its own
+    # each image has a mask of its own
+    assert len({tuple(c.flatten().tolist()) for c in corners}) > 40
 
 
 def test_extreme_ratios_and_images_smaller_than_a_block():
@@ -74,14 +79,14 @@ def test_hidden_pixels_show_the_token_image():
     token = torch.randn(3, 64, 64)
     multitask.mask_token.data.copy_(token)
     images, m = torch.randn(2, 3, 96, 160), torch.rand(2, 96, 160) > 0.5
-    hidden = multitask.hide(images, m)
+    hidden = multitask(images, m)
     keep = m[:, None].float()
     # Larger than the token: its periodic repetition.
     rows, columns = torch.arange(96) % 64, torch.arange(160) % 64
     expected = images * keep + (1 - keep) * token[:, rows[:, None], columns]
     torch.testing.assert_close(hidden, expected, rtol=0, atol=0)
     # Smaller: its top left part.
-    small = multitask.hide(images[..., :32, :48], torch.zeros(2, 32, 48, dtype=torch.bool))
+    small = multitask(images[..., :32, :48], torch.zeros(2, 32, 48, dtype=torch.bool))
     torch.testing.assert_close(small, token[:, :32, :48].expand(2, -1, -1, -1), rtol=0, atol=0)
 
 
@@ -94,10 +99,22 @@ def test_the_extractor_reaches_the_backbones_grid_and_width():
     convolutions = [layer for layer in extractor.layers if isinstance(layer, torch.nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [4, 8, 16, 32, 64]
     wide = build(mim_extractor_channels=(5, 6, 7, 8)).multitask.extractor
-    assert [c.out_channels for c in wide.layers if isinstance(c, torch.nn.Conv2d)] == [5, 6, 7, 8, 64]
+    assert [c.out_channels for c in wide.layers if isinstance(c, torch.nn.Conv2d)] == [
+        5,
+        6,
+        7,
+        8,
+        64,
+    ]
     with torch.device("meta"):
         large = CrossEarthForMultiTaskTraining(CrossEarthConfig()).multitask
-    assert [layer.out_channels for layer in large.extractor.layers[::2]] == [64, 128, 256, 512, 1024]
+    assert [layer.out_channels for layer in large.extractor.layers[::2]] == [
+        64,
+        128,
+        256,
+        512,
+        1024,
+    ]
     assert large.reconstruction.merge.in_channels == 4 * 256
     assert large.mask_token.shape == (3, 512, 512)
 
@@ -132,9 +149,12 @@ def test_the_reconstruction_equals_its_formula_with_the_maps_concatenated(size):
             F.conv2d(x, branch.weight, branch.bias, padding=dilation, dilation=dilation).relu()
             for branch, dilation in zip(head.aspp.branches, (1, 6, 12, 18), strict=True)
         ]
-        x = F.conv2d(torch.cat(branches, 1), head.aspp.project.weight, head.aspp.project.bias).relu()
+        x = F.conv2d(
+            torch.cat(branches, 1), head.aspp.project.weight, head.aspp.project.bias
+        ).relu()
         enlarged.append(F.interpolate(x, inner, mode="bilinear"))
-    expected = head.pixels(head.merge(torch.cat(enlarged, 1)).relu())
+    merged = F.conv2d(torch.cat(enlarged, 1), head.merge.weight, head.merge.bias)
+    expected = head.pixels(merged.relu())
     expected = F.interpolate(expected, size, mode="bilinear")
     found = head(size, *maps)
     assert found.shape == (1, 3, *size)
@@ -155,7 +175,9 @@ def test_injectors_act_at_the_pyramid_blocks_on_patches_only():
     difference = injected.hidden_states[1] - clean.hidden_states[1]
     torch.testing.assert_close(difference[:, 1:], torch.ones(2, 24, 64), rtol=0, atol=1e-5)
     assert not difference[:, 0].any()
-    torch.testing.assert_close(injected.feature_maps[0] - clean.feature_maps[0], torch.ones(2, 64, 16, 24))
+    torch.testing.assert_close(
+        injected.feature_maps[0] - clean.feature_maps[0], torch.ones(2, 64, 16, 24)
+    )
     # The next blocks go on from what was injected.
     last = injected.last_hidden_state - clean.last_hidden_state
     assert last[:, 1:].mean().item() == pytest.approx(4, rel=0.01)
@@ -168,7 +190,9 @@ def test_injectors_act_at_the_pyramid_blocks_on_patches_only():
 def test_the_segmentation_is_that_of_the_plain_model():
     model = build()
     plain = CrossEarthForSemanticSegmentation(model.config).train()
-    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("multitask.")})
+    plain.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if not k.startswith("multitask.")}
+    )
     torch.manual_seed(3)
     expected = plain(STYLED_IMAGE, labels=LABELS)
     torch.manual_seed(3)
@@ -190,7 +214,9 @@ def test_distances_are_those_to_the_normalized_clean_image_over_all_pixels(monke
     masked = sum((rebuilt[i] - IMAGE[i]).abs().sum() / pixels for i in range(2)) / 2
     restyled = (rebuilt[2] - IMAGE[1]).abs().sum() / pixels / 2
     consistency = (rebuilt[1] - rebuilt[2]).abs().sum() / pixels / 2
-    assert found == pytest.approx([2 * masked.item(), 2 * restyled.item(), 2 * consistency.item()], rel=1e-5)
+    assert found == pytest.approx(
+        [2 * masked.item(), 2 * restyled.item(), 2 * consistency.item()], rel=1e-5
+    )
 
 
 def test_one_extra_pass_holds_the_masked_and_the_styled_images(monkeypatch):
@@ -201,9 +227,13 @@ def test_one_extra_pass_holds_the_masked_and_the_styled_images(monkeypatch):
     model.model.register_forward_hook(lambda module, args, output: passes.append(len(args[0])))
     visible = HALF
     model.multitask.mask_token.data.fill_(9.0)
-    output = model(STYLED_IMAGE, labels=LABELS, clean_pixel_values=IMAGE, styled=SECOND, visible=visible)
+    output = model(
+        STYLED_IMAGE, labels=LABELS, clean_pixel_values=IMAGE, styled=SECOND, visible=visible
+    )
     assert passes == [2, 3]
-    torch.testing.assert_close(seen[0][:2], torch.where(visible[:, None], IMAGE, torch.tensor(9.0)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        seen[0][:2], torch.where(visible[:, None], IMAGE, torch.tensor(9.0)), rtol=0, atol=0
+    )
     torch.testing.assert_close(seen[0][2], STYLED_IMAGE[1], rtol=0, atol=0)
     assert output.reconstruction.shape == (2, 3, 64, 96)
     assert output.styled_reconstruction.shape == (1, 3, 64, 96)
@@ -215,7 +245,14 @@ def test_an_image_weighs_the_same_in_every_batch():
     visible = torch.rand(2, 64, 96) > 0.5
     together = parts(model(STYLED_IMAGE, clean_pixel_values=IMAGE, styled=SECOND, visible=visible))
     alone = [
-        parts(model(STYLED_IMAGE[i, None], clean_pixel_values=IMAGE[i, None], styled=SECOND[i, None], visible=v[None]))
+        parts(
+            model(
+                STYLED_IMAGE[i, None],
+                clean_pixel_values=IMAGE[i, None],
+                styled=SECOND[i, None],
+                visible=v[None],
+            )
+        )
         for i, v in enumerate(visible)
     ]
     assert together == pytest.approx([(a + b) / 2 for a, b in zip(*alone, strict=True)], rel=1e-4)
@@ -245,11 +282,14 @@ def test_a_batch_without_styled_images_costs_one_clean_pass_and_keeps_every_grad
 
 def test_gradients_reach_everything_but_the_frozen_backbone():
     model = build()
-    model(STYLED_IMAGE, LABELS, clean_pixel_values=IMAGE, styled=SECOND, visible=HALF).loss.backward()
+    model(
+        STYLED_IMAGE, LABELS, clean_pixel_values=IMAGE, styled=SECOND, visible=HALF
+    ).loss.backward()
     assert all(p.grad is None for p in model.model.backbone.parameters())
     assert without_gradient(model) <= UNTRAINED_AT_FIRST
     hidden = build(mim_mask_ratio=0.0)
-    hidden(IMAGE, labels=LABELS).loss.backward()  # nothing is hidden: the token is used all the same
+    # nothing is hidden: the token is used all the same
+    hidden(IMAGE, labels=LABELS).loss.backward()
     assert hidden.multitask.mask_token.grad is not None
     assert not hidden.multitask.mask_token.grad.any()
     free = build(freeze_backbone=False)
@@ -281,7 +321,10 @@ def test_without_labels_there_is_only_reconstruction():
     alone(IMAGE, visible=HALF).loss.backward()
     assert without_gradient(alone) == set()  # as distributed training wants it
     assert not any(p.requires_grad for p in alone.pixel_decoder.parameters())
-    for overrides in ({"link_queries": False}, {"rein_refines_features": False, "freeze_backbone": False}):
+    for overrides in (
+        {"link_queries": False},
+        {"rein_refines_features": False, "freeze_backbone": False},
+    ):
         other = build(**overrides)
         other.freeze_head()
         other(IMAGE, visible=HALF).loss.backward()
@@ -293,7 +336,9 @@ def test_labels_and_images_are_left_as_they_are():
     labels = LABELS.clone()
     labels[:, :, 48:] = 255
     before = labels.clone(), IMAGE.clone(), STYLED_IMAGE.clone()
-    assert torch.isfinite(model(STYLED_IMAGE, labels=labels, clean_pixel_values=IMAGE, styled=SECOND).loss)
+    assert torch.isfinite(
+        model(STYLED_IMAGE, labels=labels, clean_pixel_values=IMAGE, styled=SECOND).loss
+    )
     for tensor, kept in zip((labels, IMAGE, STYLED_IMAGE), before, strict=True):
         assert torch.equal(tensor, kept)
     nothing = model(IMAGE, labels=torch.full_like(labels, 255))
@@ -308,7 +353,9 @@ def test_every_size_that_the_model_takes(size):
 
 def test_registers_bypass_the_injector():
     vit = {k: v for k, v in VIT.items() if k != "use_mask_token"}
-    model = build(backbone_config=vit | {"model_type": "dinov2_with_registers", "num_register_tokens": 3})
+    model = build(
+        backbone_config=vit | {"model_type": "dinov2_with_registers", "num_register_tokens": 3}
+    )
     model(IMAGE, labels=LABELS, visible=HALF).loss.backward()
     assert without_gradient(model) <= UNTRAINED_AT_FIRST
 
@@ -344,7 +391,9 @@ def test_gradient_checkpointing_covers_the_reconstruction_and_changes_no_gradien
             assert model.multitask.reconstruction.gradient_checkpointing
         torch.manual_seed(3)
         saved = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t
+        ):
             loss = model(STYLED_IMAGE, labels=LABELS, clean_pixel_values=IMAGE, styled=SECOND).loss
         loss.backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
@@ -359,14 +408,16 @@ def test_half_precision_stays_close():
     model, visible = build(), torch.rand(2, 64, 96) > 0.5
     expected = parts(model(STYLED_IMAGE, clean_pixel_values=IMAGE, styled=SECOND, visible=visible))
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model(STYLED_IMAGE, labels=LABELS, clean_pixel_values=IMAGE, styled=SECOND, visible=visible)
+        mixed = model(
+            STYLED_IMAGE, labels=LABELS, clean_pixel_values=IMAGE, styled=SECOND, visible=visible
+        )
     mixed.loss.backward()
     assert parts(mixed) == pytest.approx(expected, rel=0.1)
     half = model.to(torch.bfloat16)
     images = STYLED_IMAGE.bfloat16(), IMAGE.bfloat16()
-    assert parts(half(images[0], clean_pixel_values=images[1], styled=SECOND, visible=visible)) == pytest.approx(
-        expected, rel=0.1
-    )
+    assert parts(
+        half(images[0], clean_pixel_values=images[1], styled=SECOND, visible=visible)
+    ) == pytest.approx(expected, rel=0.1)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -375,12 +426,24 @@ def test_half_precision_stays_close():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"styled": SECOND}, "clean_pixel_values and styled belong together; give both, or neither"),
+        (
+            {"styled": SECOND},
+            "clean_pixel_values and styled belong together; give both, or neither",
+        ),
         ({"clean_pixel_values": IMAGE}, "belong together"),
-        ({"clean_pixel_values": IMAGE[:1], "styled": SECOND}, r"has the shape \(1, 3, 64, 96\), pixel_values"),
-        ({"clean_pixel_values": IMAGE, "styled": SECOND.float()}, "styled is torch.float32 of shape"),
+        (
+            {"clean_pixel_values": IMAGE[:1], "styled": SECOND},
+            r"has the shape \(1, 3, 64, 96\), pixel_values",
+        ),
+        (
+            {"clean_pixel_values": IMAGE, "styled": SECOND.float()},
+            "styled is torch.float32 of shape",
+        ),
         ({"clean_pixel_values": IMAGE, "styled": SECOND[:1]}, "one bool for each of the 2 images"),
-        ({"visible": torch.ones(2, 64, 64, dtype=torch.bool)}, r"visible is torch.bool of shape \(2, 64, 64\); give"),
+        (
+            {"visible": torch.ones(2, 64, 64, dtype=torch.bool)},
+            r"visible is torch.bool of shape \(2, 64, 64\); give",
+        ),
         ({"visible": torch.ones(2, 64, 96)}, "visible is torch.float32"),
         ({"pixel_values": IMAGE[..., :60, :]}, "height 60 is not a multiple of 16; pad to 64"),
         ({"labels": LABELS + 3}, "remap them"),
@@ -395,16 +458,34 @@ def test_tensors_that_do_not_fit_are_refused(changes, message):
     ("overrides", "message"),
     [
         ({"mim_mask_ratio": 1.5}, "mim_mask_ratio 1.5 is not a probability"),
-        ({"mim_mask_ratio": float("nan")}, "mim_mask_ratio nan is not a probability"),
-        ({"mim_block_size": 0}, "mim_block_size 0 must be positive"),
+        ({"mim_mask_ratio": float("nan")}, "mim_mask_ratio nan must be a finite number"),
+        ({"mim_block_size": 0}, "mim_block_size 0 must be a finite number, 1 or more"),
         ({"mim_block_size": 65}, "mim_block_size 65 exceeds image_size 64"),
         ({"mim_weight": -1.0}, "mim_weight -1.0 must be a finite number, 0 or more"),
         ({"mim_weight": float("inf")}, "mim_weight inf must be a finite number"),
-        ({"mim_extractor_channels": (8, 16, 32)}, r"mim_extractor_channels \(8, 16, 32\) must be four"),
+        (
+            {"mim_extractor_channels": (8, 16, 32)},
+            r"mim_extractor_channels \(8, 16, 32\) must be four",
+        ),
         ({"mim_extractor_channels": (8, 16, 32, 0)}, "must be four positive widths"),
-        ({"mim_reconstruction_width": 30}, "mim_reconstruction_width 30 is not a positive multiple of 4"),
+        (
+            {"mim_reconstruction_width": 30},
+            "mim_reconstruction_width 30 is not a positive multiple of 4",
+        ),
     ],
 )
 def test_configurations_that_do_not_fit_are_refused(overrides, message):
     with pytest.raises(ValueError, match=message):
         build(**overrides)
+
+
+def test_hidden_pixels_alone_judge_the_masked_image():
+    model = build(mim_hidden_only=True)
+    output = model(IMAGE, visible=HALF)
+    hidden = ~HALF[:, None].expand_as(IMAGE)
+    expected = (output.reconstruction - IMAGE).abs()[hidden].mean()
+    torch.testing.assert_close(
+        output.loss_dict["loss_reconstruct_masked"], model.config.mim_weight * expected
+    )
+    everything = model(IMAGE, visible=torch.ones_like(HALF))
+    assert everything.loss_dict["loss_reconstruct_masked"] == 0

@@ -7,10 +7,14 @@ import torch
 from tiny_model import tiny_config
 from torch.nn import functional as F
 
-from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf import (
+    CrossEarthConfig,
+    CrossEarthForSemanticSegmentation,
+    CrossEarthImageProcessor,
+)
 from crossearth_hf.conversion.published import from_published, to_published
 from crossearth_hf.inference.windows import sliding_window_scores
-from crossearth_hf.model.image_processing_crossearth import semantic_scores
+from crossearth_hf.model.semantic_scores import semantic_scores
 from crossearth_hf.training.trainer import param_groups
 
 TOLERANCE = 1e-5  # relative to the largest magnitude
@@ -18,7 +22,9 @@ TOLERANCE = 1e-5  # relative to the largest magnitude
 
 def error(found, expected):
     expected = expected.double()
-    return float((found.detach().double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    return float(
+        (found.detach().double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
+    )
 
 
 def assert_equal(found, expected, what=""):
@@ -52,7 +58,9 @@ def original(tiny):
 
 def test_processor_equals_the_original_preprocessing(outputs):
     image = outputs["image_bgr_uint8"].flip(0)
-    assert_equal(CrossEarthImageProcessor()(image, return_tensors="pt")["pixel_values"], outputs["inputs"])
+    assert_equal(
+        CrossEarthImageProcessor()(image, return_tensors="pt")["pixel_values"], outputs["inputs"]
+    )
 
 
 def test_tokens_after_every_block_and_adapter(original, outputs):
@@ -78,7 +86,8 @@ def test_positions_of_a_nonsquare_image(original, outputs):
     case = outputs["nonsquare"]
     embeddings = original.model.backbone.embeddings
     assert_equal(
-        embeddings.interpolate_pos_encoding(embeddings.cls_token, *case["inputs"].shape[-2:]), case["pos_embed"]
+        embeddings.interpolate_pos_encoding(embeddings.cls_token, *case["inputs"].shape[-2:]),
+        case["pos_embed"],
     )
 
 
@@ -94,10 +103,13 @@ def test_queries_and_pixel_decoder(original, outputs):
 def test_queries_masks_and_classes_of_every_layer(original, outputs):
     queries, blocked = [], []
     decoder = original.transformer_module.decoder
-    decoder.layernorm.register_forward_pre_hook(lambda _module, inputs: queries.append(inputs[0].transpose(0, 1)))
+    decoder.layernorm.register_forward_pre_hook(
+        lambda _module, inputs: queries.append(inputs[0].transpose(0, 1))
+    )
     for layer in decoder.layers:
         layer.register_forward_pre_hook(
-            lambda _module, _inputs, kwargs: blocked.append(kwargs["encoder_attention_mask"]), with_kwargs=True
+            lambda _module, _inputs, kwargs: blocked.append(kwargs["encoder_attention_mask"]),
+            with_kwargs=True,
         )
     features = original.model(outputs["inputs"])
     pixels = original.pixel_decoder(features.feature_maps)
@@ -111,7 +123,8 @@ def test_queries_masks_and_classes_of_every_layer(original, outputs):
         assert_equal(classes, outputs["cls_pred_all"][index], f"class {index}")
     for ours, layer in zip(blocked, outputs["layers"][:-1], strict=True):
         theirs = layer["attn_mask"]
-        theirs = theirs & ~theirs.all(dim=-1, keepdim=True)  # the oracle keeps the masks before unblocking
+        # the oracle keeps the masks before unblocking
+        theirs = theirs & ~theirs.all(dim=-1, keepdim=True)
         assert torch.equal(ours.bool().view(4, 10, -1)[:1], theirs)
 
 
@@ -121,12 +134,16 @@ def test_logits_and_scores(original, outputs, case):
     found = original(case["inputs"])
     assert_equal(found.class_queries_logits, case["cls_pred_last"], "classes")
     assert_equal(found.masks_queries_logits, case["mask_pred_last"], "masks")
-    scores = semantic_scores(found.class_queries_logits, found.masks_queries_logits, case["inputs"].shape[-2:])
+    scores = semantic_scores(
+        found.class_queries_logits, found.masks_queries_logits, case["inputs"].shape[-2:]
+    )
     assert_equal(scores, case["seg_logits"], "scores")
 
 
 def test_label_map_of_the_post_processing(original, outputs):
-    found = CrossEarthImageProcessor().post_process_semantic_segmentation(original(outputs["inputs"]))
+    found = CrossEarthImageProcessor().post_process_semantic_segmentation(
+        original(outputs["inputs"])
+    )
     assert torch.equal(found[0], outputs["seg_argmax"][0].long())
 
 
@@ -135,11 +152,15 @@ def test_sliding_window_resize_and_whole_mode(original, tiny):
     scores = sliding_window_scores(original, slide["inputs"], window=64, stride=43, batch_size=4)
     assert_equal(scores, slide["logits"], "windows")
     assert torch.equal(scores.argmax(dim=1), slide["argmax"].long())
-    resized = F.interpolate(scores, size=slide["resized_ori_shape"], mode="bilinear", align_corners=False)
+    resized = F.interpolate(
+        scores, size=slide["resized_ori_shape"], mode="bilinear", align_corners=False
+    )
     assert_equal(resized[0], slide["resized_logits"], "resized")
     assert torch.equal(resized.argmax(dim=1), slide["resized_argmax"].long())
     whole = original(slide["whole"]["inputs"])
-    found = semantic_scores(whole.class_queries_logits, whole.masks_queries_logits, slide["whole"]["inputs"].shape[-2:])
+    found = semantic_scores(
+        whole.class_queries_logits, whole.masks_queries_logits, slide["whole"]["inputs"].shape[-2:]
+    )
     assert_equal(found, slide["whole"]["logits"], "whole")
 
 
@@ -176,11 +197,16 @@ def test_losses_and_gradients_with_replayed_draws(original, train, monkeypatch, 
         for ours, theirs in names.items():
             expected = case["losses"][f"{prefix}.loss_{theirs}"].reshape(())
             found = output.loss_dict[f"loss_{ours}_{index}"]
-            assert (found - expected).abs() <= TOLERANCE * expected.abs().clamp(min=1), (index, ours)
+            assert (found - expected).abs() <= TOLERANCE * expected.abs().clamp(min=1), (
+                index,
+                ours,
+            )
     assert_equal(output.loss, case["total"].reshape(()), "total")
 
     output.loss.backward()
-    gradients = to_published({name: p.grad for name, p in original.named_parameters() if p.grad is not None})
+    gradients = to_published(
+        {name: p.grad for name, p in original.named_parameters() if p.grad is not None}
+    )
     assert gradients.keys() == case["grads"].keys()
     for name, expected in case["grads"].items():
         difference = (gradients[name] - expected).abs().max()
@@ -210,6 +236,8 @@ def test_optimizer_groups_of_the_published_model(shared):
     names = {id(p): n for n, p in model.named_parameters()}
     for group in param_groups(model, weight_decay=0.05):
         for parameter in group["params"]:
-            decay[names[id(parameter)]] = torch.full(parameter.shape, group["weight_decay"], dtype=torch.float64)
+            decay[names[id(parameter)]] = torch.full(
+                parameter.shape, group["weight_decay"], dtype=torch.float64
+            )
     found = {name: float(value.unique().item()) for name, value in to_published(decay).items()}
     assert found == {group["name"]: group["weight_decay"] for group in groups}

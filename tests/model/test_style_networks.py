@@ -1,10 +1,10 @@
 """Style networks against onnxruntime and against a plain reading of the other published weights."""
 
 import importlib
-import sys
 from importlib.resources import files
 from pathlib import Path
 
+import convert_jackson_styles as jackson
 import numpy as np
 import pytest
 import torch
@@ -16,9 +16,6 @@ from crossearth_hf.model.earth_style import EarthStyle
 from crossearth_hf.model.style_networks import InceptionStylePredictor, SameConv2d, style_networks
 from crossearth_hf.synthetic import generate_scene
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-import convert_jackson_styles as jackson
-
 
 @pytest.fixture(scope="module")
 def style():
@@ -29,7 +26,9 @@ def photographs(size):
     """(2, size, size, 3) float32 in [0, 1] of overhead imagery: real where it is at hand, drawn elsewhere."""
     paths = [SHARED / f"data/dubai/images/tile{tile}_part003.jpg" for tile in (1, 5)]
     if paths[0].exists():
-        pictures = [np.asarray(Image.open(path).convert("RGB").crop((0, 0, size, size))) for path in paths]
+        pictures = [
+            np.asarray(Image.open(path).convert("RGB").crop((0, 0, size, size))) for path in paths
+        ]
     else:
         pictures = [generate_scene("temperate-summer", seed, size, size).image for seed in (0, 1)]
     return np.stack(pictures).astype(np.float32) / 255
@@ -51,15 +50,21 @@ def onnx_network(name, inputs, *, quantized=False, size=None):
             model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = pixels
         del model.graph.value_info[:]
         model.graph.output[0].type.tensor_type.ClearField("shape")
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip([node.name for node in session.get_inputs()], inputs, strict=True)))[0]
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(
+        None, dict(zip([node.name for node in session.get_inputs()], inputs, strict=True))
+    )[0]
 
 
 def remove_activation_quantization(onnx, graph):
     constants = {tensor.name for tensor in graph.initializer}
     source, kept = {}, []
     for node in graph.node:
-        if node.op_type == "QuantizeLinear" or (node.op_type == "DequantizeLinear" and node.input[0] not in constants):
+        if node.op_type == "QuantizeLinear" or (
+            node.op_type == "DequantizeLinear" and node.input[0] not in constants
+        ):
             source[node.output[0]] = node.input[0]
         else:
             kept.append(node)
@@ -77,7 +82,10 @@ def remove_activation_quantization(onnx, graph):
 @pytest.mark.parametrize("quantized", [False, True])
 def test_the_predictor_is_the_published_one(style, quantized):
     pictures = photographs(256)
-    expected = [onnx_network("arbitrary_predict.onnx", [x[None]], quantized=quantized).ravel() for x in pictures]
+    expected = [
+        onnx_network("arbitrary_predict.onnx", [x[None]], quantized=quantized).ravel()
+        for x in pictures
+    ]
     found = style.predictor(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
     # Embeddings reach 2.3. With 8-bit activations the published graph itself is off by a few percent.
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.1 if quantized else 1e-5)
@@ -89,7 +97,9 @@ def test_the_transfer_is_the_published_one(style, quantized):
     styles = (style.mean + torch.stack([style.factor.sum(dim=1), -style.factor[:, 0]])).numpy()
     expected = np.concatenate(
         [
-            onnx_network("arbitrary_transform.onnx", [x[None], z.reshape(1, 1, 1, 100)], quantized=quantized)
+            onnx_network(
+                "arbitrary_transform.onnx", [x[None], z.reshape(1, 1, 1, 100)], quantized=quantized
+            )
             for x, z in zip(pictures, styles, strict=True)
         ]
     )
@@ -117,7 +127,9 @@ def test_the_transfer_at_a_size_that_four_does_not_divide(style):
     z = style.mean.numpy().reshape(1, 1, 1, 100)
     expected = onnx_network("arbitrary_transform.onnx", [picture, z], size=(37, 50))
     assert expected.shape == (1, 40, 52, 3)
-    found = style.transfer(torch.from_numpy(picture).permute(0, 3, 1, 2), style.mean[None]).permute(0, 2, 3, 1)
+    found = style.transfer(torch.from_numpy(picture).permute(0, 3, 1, 2), style.mean[None]).permute(
+        0, 2, 3, 1
+    )
     np.testing.assert_allclose(found, expected[:, :37, :50], rtol=0, atol=1e-4)
 
 
@@ -132,7 +144,9 @@ def test_same_borders_by_hand(length, expected):
 
 
 def test_unknown_networks_are_refused():
-    with pytest.raises(ValueError, match="'large' are unknown; the known ones are mobile and original"):
+    with pytest.raises(
+        ValueError, match="'large' are unknown; the known ones are mobile and original"
+    ):
         style_networks("large")
     with pytest.raises(ValueError, match="42 x 60 pixels is too small for Inception-v3"):
         InceptionStylePredictor()(torch.zeros(1, 3, 42, 60))
@@ -155,15 +169,23 @@ class Published:
             kernels = kernel if isinstance(kernel, tuple) else (kernel, kernel)
             fan = x.shape[1] * kernels[0] * kernels[1]
             self.predictor |= {
-                f"{name}.conv.weight": self.random(width, x.shape[1], *kernels, scale=(2 / fan) ** 0.5),
+                f"{name}.conv.weight": self.random(
+                    width, x.shape[1], *kernels, scale=(2 / fan) ** 0.5
+                ),
                 f"{name}.bn.weight": self.random(width, scale=0.1, shift=1),
                 f"{name}.bn.bias": self.random(width, scale=0.1),
                 f"{name}.bn.running_mean": self.random(width, scale=0.1),
                 f"{name}.bn.running_var": self.random(width, scale=0.1, shift=1).abs(),
                 f"{name}.bn.num_batches_tracked": torch.tensor(7),
             }
-        w = {part: self.predictor[f"{name}.{part}"] for part in ("conv.weight", "bn.weight", "bn.bias")}
-        mean, variance = self.predictor[f"{name}.bn.running_mean"], self.predictor[f"{name}.bn.running_var"]
+        w = {
+            part: self.predictor[f"{name}.{part}"]
+            for part in ("conv.weight", "bn.weight", "bn.bias")
+        }
+        mean, variance = (
+            self.predictor[f"{name}.bn.running_mean"],
+            self.predictor[f"{name}.bn.running_var"],
+        )
         x = F.conv2d(x, w["conv.weight"], stride=stride, padding=padding)
         return F.batch_norm(x, mean, variance, w["bn.weight"], w["bn.bias"], eps=1e-3).relu()
 
@@ -190,15 +212,26 @@ class Published:
         for block, pooled in (("5b", 32), ("5c", 64), ("5d", 64)):
             threes = [("3x3dbl_1", 64, 1), ("3x3dbl_2", 96, 3, 1, 1), ("3x3dbl_3", 96, 3, 1, 1)]
             fives = [("5x5_1", 48, 1), ("5x5_2", 64, 5, 1, 2)]
-            x = torch.cat(self.branches(x, block, [("1x1", 64, 1)], fives, threes, [("_pool", pooled, 1)]), 1)
+            x = torch.cat(
+                self.branches(x, block, [("1x1", 64, 1)], fives, threes, [("_pool", pooled, 1)]), 1
+            )
         threes = [("3x3dbl_1", 64, 1), ("3x3dbl_2", 96, 3, 1, 1), ("3x3dbl_3", 96, 3, 2)]
-        x = torch.cat([*self.branches(x, "6a", [("3x3", 384, 3, 2)], threes), F.max_pool2d(x, 3, 2)], 1)
+        x = torch.cat(
+            [*self.branches(x, "6a", [("3x3", 384, 3, 2)], threes), F.max_pool2d(x, 3, 2)], 1
+        )
         row, column = ((1, 7), 1, (0, 3)), ((7, 1), 1, (3, 0))
         for block, c in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
             once = [("7x7_1", c, 1), ("7x7_2", c, *row), ("7x7_3", 192, *column)]
-            twice = [("7x7dbl_1", c, 1), ("7x7dbl_2", c, *column), ("7x7dbl_3", c, *row), ("7x7dbl_4", c, *column)]
+            twice = [
+                ("7x7dbl_1", c, 1),
+                ("7x7dbl_2", c, *column),
+                ("7x7dbl_3", c, *row),
+                ("7x7dbl_4", c, *column),
+            ]
             twice.append(("7x7dbl_5", 192, *row))
-            x = torch.cat(self.branches(x, block, [("1x1", 192, 1)], once, twice, [("_pool", 192, 1)]), 1)
+            x = torch.cat(
+                self.branches(x, block, [("1x1", 192, 1)], once, twice, [("_pool", 192, 1)]), 1
+            )
         for part, shape in (("weight", (100, 768)), ("bias", (100,))):
             self.predictor.setdefault(f"fc.{part}", self.random(*shape, scale=0.05))
         return F.linear(x.mean(dim=(2, 3)), self.predictor["fc.weight"], self.predictor["fc.bias"])
@@ -208,18 +241,26 @@ class Published:
         name = f"layers.{number}"
         if f"{name}.conv{part}.weight" not in self.transfer:
             fan = x.shape[1] * kernel**2
-            self.transfer[f"{name}.conv{part}.weight"] = self.random(width, x.shape[1], kernel, kernel, scale=fan**-0.5)
+            self.transfer[f"{name}.conv{part}.weight"] = self.random(
+                width, x.shape[1], kernel, kernel, scale=fan**-0.5
+            )
             self.transfer[f"{name}.conv{part}.bias"] = self.random(width)
             for letter in ("gamma", "beta") if style is not None else ():
-                self.transfer[f"{name}.fc_{letter}{part}.weight"] = self.random(width, 100, scale=0.1)
+                self.transfer[f"{name}.fc_{letter}{part}.weight"] = self.random(
+                    width, 100, scale=0.1
+                )
                 self.transfer[f"{name}.fc_{letter}{part}.bias"] = self.random(width, shift=1)
         x = F.pad(x, [kernel // 2] * 4, mode="reflect")
         w = self.transfer
-        x = F.instance_norm(F.conv2d(x, w[f"{name}.conv{part}.weight"], w[f"{name}.conv{part}.bias"], stride))
+        x = F.instance_norm(
+            F.conv2d(x, w[f"{name}.conv{part}.weight"], w[f"{name}.conv{part}.bias"], stride)
+        )
         if style is None:
             return x.relu()
         gamma, beta = (
-            F.linear(style, w[f"{name}.fc_{letter}{part}.weight"], w[f"{name}.fc_{letter}{part}.bias"])[..., None, None]
+            F.linear(
+                style, w[f"{name}.fc_{letter}{part}.weight"], w[f"{name}.fc_{letter}{part}.bias"]
+            )[..., None, None]
             for letter in ("gamma", "beta")
         )
         return gamma * x + beta
@@ -243,8 +284,14 @@ def published(tmp_path_factory):
     embedding = reference.embed(image)
     rendered = reference.render(image, embedding)
     mean, covariance = torch.zeros(1, 100), torch.eye(100, dtype=torch.float64)
-    moments = {"pbn_embedding_mean": mean, "pbn_embedding_covariance": covariance, "imagenet_embedding_mean": mean}
-    torch.save({"state_dict_stylepredictor": reference.predictor}, folder / "checkpoint_stylepredictor.pth")
+    moments = {
+        "pbn_embedding_mean": mean,
+        "pbn_embedding_covariance": covariance,
+        "imagenet_embedding_mean": mean,
+    }
+    torch.save(
+        {"state_dict_stylepredictor": reference.predictor}, folder / "checkpoint_stylepredictor.pth"
+    )
     old = {"state_dict_ghiasi": reference.transfer}
     torch.save(old, folder / "checkpoint_transformer.pth", _use_new_zipfile_serialization=False)
     torch.save(moments, folder / "checkpoint_embeddings.pth")

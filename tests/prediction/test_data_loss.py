@@ -30,7 +30,9 @@ def nested(place):
     vrt_of("inner.vrt", "in.tif")
     rasterio.shutil.copy("inner.vrt", "outer.vrt", driver="VRT")
     Path("outer.vrt").write_text(
-        Path("inner.vrt").read_text().replace('relativeToVRT="0">in.tif<', 'relativeToVRT="1">inner.vrt<')
+        Path("inner.vrt")
+        .read_text()
+        .replace('relativeToVRT="0">in.tif<', 'relativeToVRT="1">inner.vrt<')
     )
     return "outer.vrt"
 
@@ -88,7 +90,9 @@ NAMES = {
 
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("output", ["MAP", "--confidence", "--probabilities"])
-def test_no_output_replaces_a_file_that_the_scene_is_made_of(place, model_folder, capsys, kind, output):
+def test_no_output_replaces_a_file_that_the_scene_is_made_of(
+    place, model_folder, capsys, kind, output
+):
     scene = NAMES[kind](place)
     before = content(place)
     named = ["in.tif"] if output == "MAP" else ["m.tif", output, "in.tif"]
@@ -104,7 +108,9 @@ def test_no_output_replaces_an_archive(place, model_folder, capsys, prefix):
         with zipfile.ZipFile("a.tif", "w") as archive:
             archive.write("in.tif")
     before = content(place)
-    refused(capsys, predict(model_folder, prefix.format("a.tif"), "a.tif", "--overwrite"), "same file")
+    refused(
+        capsys, predict(model_folder, prefix.format("a.tif"), "a.tif", "--overwrite"), "same file"
+    )
     assert content(place) == before
 
 
@@ -113,7 +119,9 @@ def test_no_output_takes_away_side_files_that_are_read(place, model_folder, caps
     vrt_of("v.vrt", "m.tif.ovr")
     write_raster(place / "m.tif", PIXELS)
     before = content(place)
-    refused(capsys, predict(model_folder, "v.vrt", "m.tif", "--overwrite"), "same file", "m.tif.ovr")
+    refused(
+        capsys, predict(model_folder, "v.vrt", "m.tif", "--overwrite"), "same file", "m.tif.ovr"
+    )
     assert content(place) == before
 
 
@@ -127,13 +135,17 @@ def test_a_scene_of_another_name_is_no_false_alarm(place, model_folder):
 
 
 @pytest.mark.parametrize("order", [("a.vrt", "b.vrt"), ("b.vrt", "a.vrt")])
-def test_no_output_of_a_job_replaces_a_file_of_any_of_its_scenes(place, model_folder, capsys, order):
+def test_no_output_of_a_job_replaces_a_file_of_any_of_its_scenes(
+    place, model_folder, capsys, order
+):
     (place / "tiles").mkdir()
     shutil.move("in.tif", "tiles/a.tif")
     for name in order:
         rasterio.shutil.copy("tiles/a.tif", name, driver="VRT")
     before = content(place)
-    refused(capsys, predict(model_folder, *order, "tiles", "--overwrite"), "same file", "tiles/a.tif")
+    refused(
+        capsys, predict(model_folder, *order, "tiles", "--overwrite"), "same file", "tiles/a.tif"
+    )
     assert content(place) == before
     refused(
         capsys,
@@ -165,7 +177,11 @@ def test_scene_and_labels_of_synth_on_one_file(place, capsys):
     os.symlink("in.tif", "s.tif")
     os.symlink("in.tif", "s_labels.tif")
     before = content(place)
-    refused(capsys, cli.main(["synth", "temperate-summer", "s.tif", "--size", "32", "--overwrite"]), "same file")
+    refused(
+        capsys,
+        cli.main(["synth", "temperate-summer", "s.tif", "--size", "32", "--overwrite"]),
+        "same file",
+    )
     assert content(place) == before
 
 
@@ -179,7 +195,9 @@ def test_a_template_is_no_place_for_a_card(tmp_path, model_folder):
 
 def test_a_build_replaces_only_builds(tmp_path):
     loveda(tmp_path / "raw", {"Train/Rural": ("1",), "Val/Rural": ("2",)})
-    build = partial(build_dataset, "loveda", domains=["loveda_rural"], allow_incomplete=True, overwrite=True)
+    build = partial(
+        build_dataset, "loveda", domains=["loveda_rural"], allow_incomplete=True, overwrite=True
+    )
     out = tmp_path / "out"
     for name, words in [
         ("loveda_rural/mine.txt", "was not written by a build"),
@@ -236,7 +254,12 @@ def test_two_processes_on_one_folder(tmp_path, monkeypatch):
     with alone_in(tmp_path / "run", "-"), pytest.raises(InputError, match="another run is writing"):
         train(settings(workplace, tmp_path / "run", max_steps=2, schedule_steps=2))
     monkeypatch.setattr(report_folder, "_LOCK_SECONDS", 0.2)
-    report = report_folder.ReportFolder(tmp_path / "report", {"name": "x"}, report_folder.Protocol("last", "f", "cpu"))
+    report = report_folder.ReportFolder(
+        tmp_path / "report", {"name": "x"}, report_folder.Protocol("last", "f", "cpu")
+    )
     (tmp_path / "report").mkdir()
-    with alone_in(tmp_path / "report", "-"), pytest.raises(InputError, match="another process has been writing"):
+    with (
+        alone_in(tmp_path / "report", "-"),
+        pytest.raises(InputError, match="another process has been writing"),
+    ):
         report.add("a", {}, [], None)

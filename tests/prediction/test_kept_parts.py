@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
-from rasters import write_raster
+from rasters import with_legend, write_raster
 from stub_model import ColorModel
 from tiny_model import VIT, tiny_config
 
@@ -18,8 +18,11 @@ from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProc
 from crossearth_hf.errors import InputError
 from crossearth_hf.files.working_folders import alone_in
 from crossearth_hf.inference.loading import load_model
+from crossearth_hf.inference.model_digest import model_digest
 from crossearth_hf.prediction import MapOutputs, parts, predict_map
-from crossearth_hf.prediction.kept_parts import PartSettings, compute_part, job_identity, model_digest
+from crossearth_hf.prediction.job_identity import job_identity
+from crossearth_hf.prediction.part_jobs import PartSettings
+from crossearth_hf.prediction.part_writing import compute_part
 from crossearth_hf.raster.scene import Scene
 
 PROCESSOR = CrossEarthImageProcessor()
@@ -120,7 +123,8 @@ def test_parts_computed_elsewhere_make_the_same_files(place, resolution):
     )
     assert_same(read(place), read(place, "other"))
     assert told[-1][0] == told[-1][1]
-    assert 4 * told[-1][0] >= sum(shape[0] for shape in model.batches)  # windows without data are not computed
+    # windows without data are not computed
+    assert 4 * told[-1][0] >= sum(shape[0] for shape in model.batches)
     assert not [path for path in (place / "out").iterdir() if path.name.startswith(".")]
 
 
@@ -141,8 +145,10 @@ def test_a_rerun_goes_on_from_finished_parts(place, capsys, error):
     make_map(place, rest)
     assert 0 < len(rest.batches) < len(whole.batches) * 2 // 3
     assert_same(read(place), read(place, "expected"))
-    assert sorted(path.name for path in (place / "out").iterdir() if "expected" not in path.name) == [
-        "map.tif",
+    assert sorted(
+        path.name for path in (place / "out").iterdir() if "expected" not in path.name
+    ) == [
+        *with_legend("map.tif"),
         "map_c.tif",
         "map_p.tif",
     ]
@@ -227,7 +233,10 @@ def test_nothing_is_left_where_no_part_was_finished(place):
 
 def test_one_process_at_a_time(place):
     (place / "out/.map.tif.parts").mkdir()
-    with alone_in(place / "out/.map.tif.parts", "-"), pytest.raises(InputError, match="another process is writing"):
+    with (
+        alone_in(place / "out/.map.tif.parts", "-"),
+        pytest.raises(InputError, match="another process is writing"),
+    ):
         make_map(place)
     make_map(place)
 
@@ -245,7 +254,9 @@ def test_two_workers_on_one_part_do_no_harm(place):
     def both(jobs):
         with Scene(place / "scene.tif") as scene:
             for job in jobs:
-                compute_part(replace(job, folder=job.folder.with_name("other")), scene, Weighted(), PROCESSOR)
+                compute_part(
+                    replace(job, folder=job.folder.with_name("other")), scene, Weighted(), PROCESSOR
+                )
 
                 class Slow(Weighted):
                     """The other worker finishes while this one computes."""
@@ -285,9 +296,23 @@ def test_a_scene_that_changes_meanwhile_is_told(place):
 
 
 def test_parts_of_a_scene_read_otherwise_are_another_job(place):
-    settings = PartSettings(64, 43, 1, tta=False, layers=("labels",), model="digest", device_type="cpu")
+    settings = PartSettings(
+        64, 43, 1, tta=False, layers=("labels",), model="digest", device_type="cpu"
+    )
     identities = []
     for options in ({}, {"nodata": ()}, {"nodata": (7,)}, {"palette_as_image": True}):
         with Scene(place / "scene.tif", **options) as scene:
             identities.append(json.dumps(job_identity(scene, Weighted(1.0), settings), default=str))
     assert len(set(identities)) == 4
+
+
+def test_parts_of_an_engine_are_another_job(place):
+    settings = PartSettings(
+        64, 43, 1, tta=False, layers=("labels",), model="digest", device_type="cpu"
+    )
+    with Scene(place / "scene.tif") as scene:
+        one, two = (
+            job_identity(scene, Weighted(1.0), replace(settings, engine=engine))
+            for engine in (None, "openvino")
+        )
+    assert one != two

@@ -12,12 +12,12 @@ from stub_model import ColorModel
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.files.working_folders import mark
-from crossearth_hf.prediction.kept_parts import compute_part
 from crossearth_hf.prediction.many_scenes import MapFolders, map_scenes
 from crossearth_hf.prediction.mapper import SceneMapper
+from crossearth_hf.prediction.part_writing import compute_part
 from crossearth_hf.prediction.scene_list import ListedScene, list_scenes
 from crossearth_hf.prediction.workers import WorkersLost
-from crossearth_hf.raster.scene import Reading, Scene
+from crossearth_hf.raster.scene import Reading
 
 
 class Model(ColorModel):
@@ -45,7 +45,7 @@ class Threads:
     def runner(self, source):
         def run(jobs):
             self.threads.add(threading.get_ident())
-            with Scene(source.path, bands=source.bands, resolution=source.resolution) as scene:
+            with source.reading.open(source.path) as scene:
                 for job in reversed(jobs):
                     if self.stopped:
                         raise InputError("stopped")
@@ -60,7 +60,12 @@ class Threads:
 
 def mapper(model=None, workers=None, **options):
     return SceneMapper(
-        model or Model(), CrossEarthImageProcessor(), 64, 43, workers=workers and Threads(workers), **options
+        model or Model(),
+        CrossEarthImageProcessor(),
+        64,
+        43,
+        workers=workers and Threads(workers),
+        **options,
     )
 
 
@@ -83,26 +88,46 @@ def classes(path):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All files below a folder but the legends beside the maps."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(
+        str(path.relative_to(folder)) for path in found if path.suffix not in (".qml", ".xml")
+    )
 
 
 def run(scenes, folders, used=None, **options):
     found = list_scenes([str(scenes)], folders.folders)
     todo = found if options.get("overwrite") else folders.unfinished(found)
     return {
-        result.scene.name: result for result in map_scenes(todo, folders, used or mapper(), progress=False, **options)
+        result.scene.name: result
+        for result in map_scenes(todo, folders, used or mapper(), progress=False, **options)
     }
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_one_map_each_and_a_failure_apart(scenes, tmp_path, shared):
-    folders = MapFolders.checked(tmp_path / "maps", confidence=tmp_path / "x/sure", preview=tmp_path / "maps")
+    folders = MapFolders.checked(
+        tmp_path / "maps", confidence=tmp_path / "x/sure", preview=tmp_path / "maps"
+    )
     used = mapper(workers=Model() if shared else None)
     results = run(scenes, folders, used)
-    assert files(tmp_path / "maps") == ["a.png", "a.tif", "b.png", "b.tif", "north/c.png", "north/c.tif"]
+    assert files(tmp_path / "maps") == [
+        "a.png",
+        "a.tif",
+        "b.png",
+        "b.tif",
+        "north/c.png",
+        "north/c.tif",
+    ]
     assert files(tmp_path / "x") == ["sure/a.tif", "sure/b.tif", "sure/north/c.tif"]
-    assert [classes(tmp_path / "maps" / f"{name}.tif") for name in ("a", "b", "north/c")] == [[0], [1], [2]]
-    assert "broken.tif is not a raster that GDAL can read" in results["broken"].problem
+    assert [classes(tmp_path / "maps" / f"{name}.tif") for name in ("a", "b", "north/c")] == [
+        [0],
+        [1],
+        [2],
+    ]
+    assert (
+        "broken.tif is damaged or is not a raster that GDAL can read" in results["broken"].problem
+    )
     assert {name: result.problem is None for name, result in results.items()} == {
         "a": True,
         "b": True,
@@ -121,13 +146,17 @@ def test_tiles_without_data_are_skipped_and_how_others_were_read_is_told(tmp_pat
     write_raster(tmp_path / "in" / "full.tif", full)
     results = run(tmp_path / "in", MapFolders.checked(tmp_path / "maps"))
     assert results["empty"].problem is None
-    assert results["empty"].skipped.startswith("skipped, holds no pixel with data; check its nodata value")
+    assert results["empty"].skipped.startswith(
+        "skipped, has no pixel with data; check its nodata value"
+    )
     assert "bands 1,2,3 of 3 as RGB, uint8, all pixels valid" in results["full"].summary
     assert files(tmp_path / "maps") == ["full.tif"]
 
 
 def test_scenes_in_the_folder_of_results_are_not_lost(scenes, tmp_path):
-    with pytest.raises(InputError, match=r"north/c\.tif lies in the folder of the results and is not one of them"):
+    with pytest.raises(
+        InputError, match=r"north/c\.tif is in the folder of the results but is not a result"
+    ):
         list_scenes([str(scenes)], [scenes / "north"])
 
 
@@ -260,7 +289,9 @@ def test_advice_unless_a_resolution_is_asked_for(scenes, tmp_path):
 def test_folders_that_do_not_serve(tmp_path, folders, sentence):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=sentence):
-        MapFolders.checked(tmp_path / "maps", **{name: tmp_path / folder for name, folder in folders.items()})
+        MapFolders.checked(
+            tmp_path / "maps", **{name: tmp_path / folder for name, folder in folders.items()}
+        )
 
 
 def test_the_bar_moves_with_windows_and_ends_full(scenes, tmp_path, capsys):

@@ -22,7 +22,9 @@ def report(tmp_path):
     with Scene(tmp_path / "scene.tif") as scene:
         pass
     pixels = np.array([600, 200])
-    return MapReport(CLASSES, pixels, pixels * 0.25 / 1e4, 0, 1.5, (tmp_path / "map.tif",), scene=scene)
+    return MapReport(
+        CLASSES, pixels, pixels * 0.25 / 1e4, 0, 1.5, (tmp_path / "map.tif",), scene=scene
+    )
 
 
 def test_areas_by_class(report):

@@ -24,7 +24,9 @@ def labels(path):
 def test_a_name_and_a_loaded_model_make_the_same_map(place, model_folder, loaded):
     named = predict("in.tif", "named.tif", model=model_folder, device="cpu")
     with Scene("in.tif") as scene:
-        predict(scene, place / "opened.tif", model=loaded, confidence="sure.tif", preview="both.png")
+        predict(
+            scene, place / "opened.tif", model=loaded, confidence="sure.tif", preview="both.png"
+        )
         assert scene.read(0, 0, 4, 4).valid.all(), "a scene that a person opened stays open"
     assert [path.name for path in named.files] == ["named.tif"]
     np.testing.assert_array_equal(labels("named.tif"), labels("opened.tif"))
@@ -58,14 +60,14 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(place, l
     before = sorted(place.iterdir())
     mistakes = {
         "workers load the model themselves": {"workers": 2},
-        "2 workers do not go with the scheduler": {"workers": 2, "scheduler": "tcp://x:1"},
-        "stride 8 does not go with fast": {"stride": 8, "fast": True},
+        "2 workers cannot be combined with the scheduler": {"workers": 2, "scheduler": "tcp://x:1"},
+        "stride 8 cannot be combined with fast": {"stride": 8, "fast": True},
         "batch size 0 must be at least 1": {"batch_size": 0},
     }
     for sentence, options in mistakes.items():
         with pytest.raises(InputError, match=sentence):
             predict("in.tif", "map.tif", model=loaded, **options)
-    with Scene("in.tif") as scene, pytest.raises(InputError, match="is open already"):
+    with Scene("in.tif") as scene, pytest.raises(InputError, match="is already open"):
         predict(scene, "map.tif", model=loaded, bands=[3, 2, 1])
     assert sorted(place.iterdir()) == before
 
@@ -74,7 +76,7 @@ def test_an_open_scene_of_other_channels_is_refused(tmp_path, loaded):
     write_raster(tmp_path / "four.tif", np.full((4, 32, 32), 9, np.uint8))
     with (
         Scene(tmp_path / "four.tif", bands=[1, 2, 3, 4], num_channels=4) as scene,
-        pytest.raises(InputError, match="opened with 4 channels and the model takes 3"),
+        pytest.raises(InputError, match="opened with 4 channels, but the model takes 3"),
     ):
         predict(scene, tmp_path / "map.tif", model=loaded)
 
@@ -90,7 +92,12 @@ def test_an_open_scene_of_other_channels_is_refused(tmp_path, loaded):
     ids=str,
 )  # fmt: skip
 def test_an_argument_of_another_type_is_told_in_a_sentence(place, model_folder, wrong):
-    arguments = {"scene": "in.tif", "map_path": "m.tif", "model": model_folder, "tell": None} | wrong
+    arguments = {
+        "scene": "in.tif",
+        "map_path": "m.tif",
+        "model": model_folder,
+        "tell": None,
+    } | wrong
     before = sorted(place.iterdir())
     with pytest.raises(TypeError, match=f"^{next(iter(wrong))} is .*; give "):
         predict(**arguments)
@@ -98,8 +105,19 @@ def test_an_argument_of_another_type_is_told_in_a_sentence(place, model_folder, 
 
 
 def test_bands_and_values_of_any_usual_form(place, model_folder):
-    for bands, nodata in ((np.array([3, 2, 1]), "none"), ((3, 2, 1), np.float32(0)), ([3, 2, 1], [0, 255])):
+    for bands, nodata in (
+        (np.array([3, 2, 1]), "none"),
+        ((3, 2, 1), np.float32(0)),
+        ([3, 2, 1], [0, 255]),
+    ):
         report = predict(
-            "in.tif", "m.tif", model=model_folder, bands=bands, nodata=nodata, overwrite=True, progress=False, tell=None
+            "in.tif",
+            "m.tif",
+            model=model_folder,
+            bands=bands,
+            nodata=nodata,
+            overwrite=True,
+            progress=False,
+            tell=None,
         )
         assert sum(report.pixels) > 0

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from affine import Affine
 from PIL import Image
+from rasters import read_shares, with_legend
 from rio_cogeo import cog_validate
 from stub_model import CLASSES, ColorModel
 
@@ -30,7 +31,7 @@ def patches(height=320, width=400, side=40):
     return np.where(np.arange(3)[:, None, None] == ids, 230, 20).astype(np.uint8), ids
 
 
-def make_map(scene_path, folder, *, resolution=None, model=None, preview=False):
+def make_map(scene_path, folder, *, resolution=None, model=None, preview=False, **options):
     outputs = MapOutputs.checked(
         scene_path,
         folder / "map.tif",
@@ -40,7 +41,14 @@ def make_map(scene_path, folder, *, resolution=None, model=None, preview=False):
     )
     with Scene(scene_path, resolution=resolution) as scene:
         return predict_map(
-            scene, outputs, model or ColorModel(), CrossEarthImageProcessor(), window=64, stride=43, progress=False
+            scene,
+            outputs,
+            model or ColorModel(),
+            CrossEarthImageProcessor(),
+            window=64,
+            stride=43,
+            progress=False,
+            **options,
         )
 
 
@@ -52,7 +60,8 @@ def read(path):
 @pytest.fixture
 def scene(tmp_path):
     pixels, ids = patches()
-    corner = np.add.outer(np.arange(320), 0.6 * np.arange(400)) < 97  # an oblique edge, as satellites leave it
+    # an oblique edge, as satellites leave it
+    corner = np.add.outer(np.arange(320), 0.6 * np.arange(400)) < 97
     pixels[:, corner] = 0
     write_geotiff(tmp_path / "scene.tif", pixels, crs="EPSG:32632", transform=UTM_PLACE, nodata=0)
     ids[corner] = 255
@@ -65,21 +74,24 @@ def folder(tmp_path):
     return tmp_path / "out"
 
 
-def test_map_and_report(scene, folder):
+@pytest.mark.parametrize("float_shares", [False, True])
+def test_map_and_report(scene, folder, float_shares):
     path, ids = scene
-    report = make_map(path, folder, preview=True)
+    report = make_map(path, folder, preview=True, float_shares=float_shares)
     np.testing.assert_array_equal(read(folder / "map.tif"), ids)
-    confidence = read(folder / "confidence.tif")
+    confidence = read_shares(folder / "confidence.tif")[0]
     np.testing.assert_array_equal(np.isnan(confidence), ids == 255)
     assert 1 / 3 < np.nanmin(confidence) <= np.nanmax(confidence) <= 1
     with rasterio.open(folder / "probabilities.tif") as source:
         assert source.descriptions == CLASSES
-        shares = source.read()
+        assert set(source.dtypes) == {"float32" if float_shares else "uint8"}
+    shares = read_shares(folder / "probabilities.tif")
     np.testing.assert_array_equal(np.isnan(shares), np.broadcast_to(ids == 255, shares.shape))
     known = ids < 255
+    step = 0.51 / 4096 if float_shares else 0.51 * 0.004
     np.testing.assert_array_equal(shares.argmax(axis=0)[known], ids[known])
-    np.testing.assert_allclose(shares.max(axis=0), confidence, atol=0.51 / 4096)
-    np.testing.assert_allclose(shares.sum(axis=0)[known], 1, atol=3 * 0.51 / 4096)
+    np.testing.assert_allclose(shares.max(axis=0), confidence, atol=step)
+    np.testing.assert_allclose(shares.sum(axis=0)[known], 1, atol=3 * step)
     for name in ("map.tif", "confidence.tif", "probabilities.tif"):
         assert cog_validate(str(folder / name), quiet=True) == (True, [], [])
     np.testing.assert_array_equal(report.pixels, np.bincount(ids[ids < 255], minlength=3))
@@ -88,7 +100,7 @@ def test_map_and_report(scene, folder):
     np.testing.assert_allclose(report.hectares, report.pixels * 4 / 0.9996**2 / 10_000, rtol=1e-5)
     assert sorted(p.name for p in folder.iterdir()) == [
         "confidence.tif",
-        "map.tif",
+        *with_legend("map.tif"),
         "preview.png",
         "probabilities.tif",
     ]
@@ -110,10 +122,14 @@ def test_resampled_map_lies_on_the_scenes_own_grid(scene, folder, meters):
         inner &= (np.roll(ids, step, axis=0) == ids) & (np.roll(ids, step, axis=1) == ids)
     np.testing.assert_array_equal(found[inner], ids[inner])
     with rasterio.open(folder / "map.tif") as source:
-        assert (source.transform, source.crs.to_epsg(), source.shape) == (UTM_PLACE, 32632, ids.shape)
+        assert (source.transform, source.crs.to_epsg(), source.shape) == (
+            UTM_PLACE,
+            32632,
+            ids.shape,
+        )
     assert report.pixels.sum() + report.without_data == ids.size
     for name in ("confidence.tif", "probabilities.tif"):
-        np.testing.assert_array_equal(np.isnan(read(folder / name)), ids == 255)
+        np.testing.assert_array_equal(np.isnan(read_shares(folder / name)[0]), ids == 255)
 
 
 def test_picture_without_a_place(tmp_path, folder):
@@ -131,7 +147,11 @@ def test_picture_without_a_place(tmp_path, folder):
         ("EPSG:4326", Affine(1, 0, 8, 0, -1, 93), "-"),  # three rows beyond the pole
         ("EPSG:32632", Affine(0.001, 0, 5e5, 0, -0.001, 5e6), "3.5e-09"),  # 35 square millimeters
         ("EPSG:32632", Affine(10, 0, 5e5, 0, -10, 5e6), "0.35"),
-        ("EPSG:3413", Affine(1e3, 0, -3500, 0, -1e3, 2500), "3,720.93"),  # at the pole, 1031.08 m on the ground
+        (
+            "EPSG:3413",
+            Affine(1e3, 0, -3500, 0, -1e3, 2500),
+            "3,720.93",
+        ),  # at the pole, 1031.08 m on the ground
     ],
 )
 def test_areas_are_shown_with_their_digits_or_not_at_all(tmp_path, folder, crs, transform, shown):
@@ -150,7 +170,9 @@ def test_scene_smaller_than_a_patch(tmp_path, folder):
 
 
 def test_all_nodata(tmp_path, folder):
-    write_geotiff(tmp_path / "s.tif", np.zeros((3, 90, 90), np.uint8), crs=None, transform=UTM_PLACE, nodata=0)
+    write_geotiff(
+        tmp_path / "s.tif", np.zeros((3, 90, 90), np.uint8), crs=None, transform=UTM_PLACE, nodata=0
+    )
     with pytest.raises(InputError, match="no pixel with data"):
         make_map(tmp_path / "s.tif", folder)
     assert list(folder.iterdir()) == []
@@ -179,7 +201,15 @@ def test_interrupted_run_keeps_the_old_map(scene, folder, resolution):
     (folder / "map.tif").write_text("old")
     outputs = MapOutputs.checked(scene[0], folder / "map.tif", overwrite=True)
     with Scene(scene[0], resolution=resolution) as opened, pytest.raises(KeyboardInterrupt):
-        predict_map(opened, outputs, Interrupted(), CrossEarthImageProcessor(), window=64, stride=43, progress=False)
+        predict_map(
+            opened,
+            outputs,
+            Interrupted(),
+            CrossEarthImageProcessor(),
+            window=64,
+            stride=43,
+            progress=False,
+        )
     assert [(p.name, p.read_text()) for p in folder.iterdir()] == [("map.tif", "old")]
 
 
@@ -207,7 +237,11 @@ def test_what_a_killed_run_has_left_is_replaced_and_nothing_else(scene, folder):
     mark(parts, scene=os.path.realpath(scene[0]), outputs=[str(folder / "map.tif")])
     with pytest.raises(InputError, match=r"confidence.tif exists already"):
         make_map(scene[0], folder)
-    mark(parts, scene=os.path.realpath(scene[0]), outputs=[str(folder / "map.tif"), str(folder / "confidence.tif")])
+    mark(
+        parts,
+        scene=os.path.realpath(scene[0]),
+        outputs=[str(folder / "map.tif"), str(folder / "confidence.tif")],
+    )
     make_map(scene[0], folder)
     np.testing.assert_array_equal(read(folder / "map.tif"), scene[1])
     with pytest.raises(InputError, match=r"map.tif exists already"):
@@ -217,14 +251,18 @@ def test_what_a_killed_run_has_left_is_replaced_and_nothing_else(scene, folder):
 def test_more_classes_than_a_map_can_hold(scene, folder):
     model = ColorModel()
     model.config.id2label = {index: f"class {index}" for index in range(256)}
-    with pytest.raises(InputError, match="256 classes and a map holds at most 255"):
+    with pytest.raises(InputError, match="256 classes, but a map holds at most 255"):
         make_map(scene[0], folder, model=model)
     assert list(folder.iterdir()) == []
 
 
-def test_what_was_computed_survives_a_disk_that_fills_at_the_end(scene, folder, monkeypatch, capsys):
+def test_what_was_computed_survives_a_disk_that_fills_at_the_end(
+    scene, folder, monkeypatch, capsys
+):
     def full(target, *_):
-        raise InputError(f"{target.name} cannot be written (No space left on device), nothing was changed")
+        raise InputError(
+            f"{target.name} cannot be written (No space left on device), nothing was changed"
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(one_scene, "write_cog", full)
@@ -240,15 +278,30 @@ def test_what_was_computed_survives_a_disk_that_fills_at_the_end(scene, folder, 
 
 def test_every_kind_of_real_raster(shared, folder):
     """The four smallest kinds; all fourteen take minutes on the real network."""
-    for name in ("riotiler_cog_gcps", "riotiler_pix4d_alpha_nodata", "rasterio_rgb1", "solaris_ms1"):
+    for name in (
+        "riotiler_cog_gcps",
+        "riotiler_pix4d_alpha_nodata",
+        "rasterio_rgb1",
+        "solaris_ms1",
+    ):
         path = shared / "data" / "geotiff" / f"{name}.tif"
         outputs = MapOutputs.checked(path, folder / f"{name}.tif")
         with Scene(path) as scene:
             predict_map(
-                scene, outputs, ColorModel(), CrossEarthImageProcessor(), window=256, stride=171, progress=False
+                scene,
+                outputs,
+                ColorModel(),
+                CrossEarthImageProcessor(),
+                window=256,
+                stride=171,
+                progress=False,
             )
         with rasterio.open(path) as source, rasterio.open(outputs.map) as result:
-            assert (result.shape, result.crs, result.transform) == (source.shape, source.crs, source.transform)
+            assert (result.shape, result.crs, result.transform) == (
+                source.shape,
+                source.crs,
+                source.transform,
+            )
             assert len(result.gcps[0]) == len(source.gcps[0])
 
 

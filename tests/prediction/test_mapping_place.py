@@ -4,7 +4,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from rasterio.rpc import RPC
-from rasters import write_raster
+from rasters import with_legend, write_raster
 from small_jobs import PIXELS, content, predict, refused
 
 EXOTIC = {
@@ -28,16 +28,24 @@ def test_the_crs_travels_also_where_geotiff_cannot_hold_it(place, model_folder, 
         scene.write(PIXELS)
     (place / "out").mkdir()
     assert predict(model_folder, "s.tif", "out/m.tif", "--confidence", "out/c.tif") == 0
-    with rasterio.open("s.tif") as scene, rasterio.open("out/m.tif") as map_file, rasterio.open("out/c.tif") as other:
+    with (
+        rasterio.open("s.tif") as scene,
+        rasterio.open("out/m.tif") as map_file,
+        rasterio.open("out/c.tif") as other,
+    ):
         assert scene.crs is not None
         assert map_file.crs == scene.crs
         assert other.crs == scene.crs
         assert map_file.transform == scene.transform
-    has_side_file = (place / "out/m.tif.aux.xml").exists()
+    has_side_file = (place / "out/c.tif.aux.xml").exists()
     assert ("GeoTIFF cannot hold the CRS" in capsys.readouterr().out) == has_side_file
-    assert has_side_file == (place / "out/c.tif.aux.xml").exists()
-    assert predict(model_folder, "in.tif", "out/m.tif", "--overwrite") == 0  # a map without side file takes its place
-    assert sorted(content(place / "out")) == ["c.tif", *["c.tif.aux.xml"] * has_side_file, "m.tif"]
+    assert has_side_file == ("<SRS" in (place / "out/m.tif.aux.xml").read_text())
+    # a map that holds its CRS takes its place
+    assert predict(model_folder, "in.tif", "out/m.tif", "--overwrite") == 0
+    assert "<SRS" not in (place / "out/m.tif.aux.xml").read_text()
+    assert sorted(content(place / "out")) == sorted(
+        ["c.tif", *["c.tif.aux.xml"] * has_side_file, *with_legend("m.tif")]
+    )
 
 
 LINE, SAMPLE = [0.0, 0, -1, *[0.0] * 17], [0.0, 1, *[0.0] * 18]

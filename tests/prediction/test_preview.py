@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crossearth_hf.labels import LABEL_SETS, get_label_set
+from crossearth_hf.legend import Legend
 from crossearth_hf.prediction.preview import draw_preview, panel_size
 
 
@@ -33,10 +35,22 @@ def test_page(name, shape):
     page = draw_preview(pixels, labels < 255, labels, label_set, [1 / count] * count)
     assert page.width <= 1600
     assert page.height > height + 40
-    colors = {color for _, color in page.crop((0, 16, page.width, 16 + height)).getcolors(maxcolors=1 << 24)}
+    colors = {
+        color
+        for _, color in page.crop((0, 16, page.width, 16 + height)).getcolors(maxcolors=1 << 24)
+    }
     assert {(77, 77, 77), (225, 225, 225), *label_set.colors} <= colors
     legend = np.asarray(page)[height + 32 :]
     for color in label_set.colors:
         assert (legend == color).all(axis=-1).sum() >= 18 * 18
     assert (legend[-4:] == 255).all()  # nothing is cut off below
     assert (legend[:, -4:] == 255).all()  # nor at the right
+
+
+def test_names_of_other_languages_are_legible():
+    drawn = []
+    for name in ("ä", "ß", "\u017e", "\u0416", "\u03a9", "\ue000"):
+        page = Image.new("RGB", (100, 50), "white")
+        Legend([((0, 0, 0), name)], 100, 20).draw(page, 0)
+        drawn.append(page.tobytes())
+    assert len(set(drawn)) == len(drawn)  # a font without a sign shows the same box for all

@@ -48,7 +48,15 @@ def test_one_scene_or_many(tmp_path, monkeypatch, scenes, target, many):
 
 
 def test_a_folder_gives_its_rasters_by_name_with_their_subfolders(tmp_path):
-    root = files(tmp_path / "in", "b.tif", "a.v2.JPG", "north/t.jp2", "notes.md", ".hidden.tif", ".trash/x.tif")
+    root = files(
+        tmp_path / "in",
+        "b.tif",
+        "a.v2.JPG",
+        "north/t.jp2",
+        "notes.md",
+        ".hidden.tif",
+        ".trash/x.tif",
+    )
     assert named(list_scenes([str(root)], [])) == [
         (str(root / "a.v2.JPG"), "a.v2"),
         (str(root / "b.tif"), "b"),
@@ -71,7 +79,7 @@ def test_results_inside_the_folder_are_no_scenes(tmp_path):
     (tmp_path / "link").symlink_to(root / "sure")
     found = list_scenes([str(root)], [root / "maps", tmp_path / "link"])
     assert named(found) == [(str(root / "a.tif"), "a")]
-    with pytest.raises(InputError, match="holds the scenes; choose another folder"):
+    with pytest.raises(InputError, match="is the folder of the scenes; choose another folder"):
         list_scenes([str(root)], [root / "maps" / ".."])
 
 
@@ -102,23 +110,28 @@ def test_several_arguments_of_all_kinds(tmp_path):
     ("arguments", "sentence"),
     [
         (["in", "b.tif"], "would both be written as b; name the folder that holds both"),
-        (["twins"], "would both be written as a; move one of them away, or list the scenes to map in a .txt file"),
-        (["empty"], "holds no raster"),
+        (
+            ["twins"],
+            "would both be written as a; move one of them away, or list the scenes to map in a .txt file",
+        ),
+        (["empty"], "has no raster"),
         (["empty.txt"], "lists no scene"),
         (["none.txt"], "cannot be read: No such file"),
         (["latin.txt"], "not text in UTF-8"),
         (["binary.txt"], "zero bytes"),
-        (["empty.txt.json"], "is no JSON"),
-        (["deep.json"], "is no JSON"),
-        (["number.json"], "neither a STAC item nor a FeatureCollection"),
+        (["empty.txt.json"], "is not JSON"),
+        (["deep.json"], "is nested too deeply"),
+        (["number.json"], "is not a JSON object"),
         (["features.json"], "neither a STAC item nor a FeatureCollection"),
-        (["none.json"], "holds no STAC item"),
-        (["odd.json"], "the id None is no STAC item"),
-        (["plain.json"], "the id 'a' is no STAC item"),
+        (["none.json"], "has no STAC item"),
+        (["odd.json"], "the id None is not a STAC item"),
+        (["plain.json"], "the id 'a' is not a STAC item"),
     ],
 )
 def test_what_is_refused(tmp_path, monkeypatch, arguments, sentence):
-    monkeypatch.chdir(files(tmp_path, "in/b.tif", "b.tif", "twins/a.tif", "twins/a.png", "empty/x.md"))
+    monkeypatch.chdir(
+        files(tmp_path, "in/b.tif", "b.tif", "twins/a.tif", "twins/a.png", "empty/x.md")
+    )
     contents = {
         "empty.txt": b"\n# nothing\n",
         "latin.txt": "für.tif".encode("latin-1"),
@@ -153,14 +166,32 @@ def asset(href, *roles, kind=None):
 
 # What catalogs give: Sentinel-2 with one asset per band, aerial images with one, and so on.
 CHOICES = {
-    "the visual role": ({"B04": asset("r.tif", "data"), "image": asset("s.tif", "visual", "data")}, None),
-    "the key visual": ({"B04": asset("r.tif", "data"), "B03": asset("g.tif", "data"), "visual": asset("s.tif")}, None),
+    "the visual role": (
+        {"B04": asset("r.tif", "data"), "image": asset("s.tif", "visual", "data")},
+        None,
+    ),
+    "the key visual": (
+        {"B04": asset("r.tif", "data"), "B03": asset("g.tif", "data"), "visual": asset("s.tif")},
+        None,
+    ),
     "the only data": ({"image": asset("s.tif", "data"), "mask": asset("m.tif")}, None),
-    "no thumbnail": ({"t": asset("t.png", "thumbnail"), "o": asset("o.tif", "overview"), "i": asset("s.tif")}, None),
-    "no metadata": ({"m": asset("m.xml", "data", kind="application/xml"), "i": asset("s.tif", "data")}, None),
-    "by media type": ({"i": asset("s.tif", kind="image/tiff; application=geotiff"), "x": asset("x.csv")}, None),
+    "no thumbnail": (
+        {"t": asset("t.png", "thumbnail"), "o": asset("o.tif", "overview"), "i": asset("s.tif")},
+        None,
+    ),
+    "no metadata": (
+        {"m": asset("m.xml", "data", kind="application/xml"), "i": asset("s.tif", "data")},
+        None,
+    ),
+    "by media type": (
+        {"i": asset("s.tif", kind="image/tiff; application=geotiff"), "x": asset("x.csv")},
+        None,
+    ),
     "by its key": ({"visual": asset("v.tif", "visual"), "nir": asset("s.tif", "data")}, "nir"),
-    "roles that are none": ({"i": {"href": "s.tif", "roles": [["data"], 7]}, "j": {"roles": 3}, "k": "text"}, None),
+    "roles that are none": (
+        {"i": {"href": "s.tif", "roles": [["data"], 7]}, "j": {"roles": 3}, "k": "text"},
+        None,
+    ),
 }
 
 
@@ -174,8 +205,14 @@ def test_which_asset_of_an_item(tmp_path, name):
 
 def test_links_to_files_here(tmp_path):
     files(tmp_path, "a b.tif", "sub/c.tif")
-    links = {"rel": "./sub/c.tif", "abs": str(tmp_path / "a b.tif"), "uri": f"file://{tmp_path}/a%20b.tif"}
-    (tmp_path / "one.geojson").write_text(json.dumps(item("single", image=asset("sub/c.tif", "data"))))
+    links = {
+        "rel": "./sub/c.tif",
+        "abs": str(tmp_path / "a b.tif"),
+        "uri": f"file://{tmp_path}/a%20b.tif",
+    }
+    (tmp_path / "one.geojson").write_text(
+        json.dumps(item("single", image=asset("sub/c.tif", "data")))
+    )
     items = [item(key, image=asset(href, "data")) for key, href in links.items()]
     found = list_scenes([collection(tmp_path, *items), str(tmp_path / "one.geojson")], [])
     assert named(found) == [
@@ -192,35 +229,49 @@ def test_links_to_files_here(tmp_path):
         ({"i": asset("https://example.com/s.tif", "data")}, "not on this machine; download it"),
         ({"i": asset("s3://bucket/s.tif", "data")}, "not on this machine"),
         ({"i": asset("/vsicurl/http://127.0.0.1:1/s.tif", "data")}, "not on this machine"),
-        ({"i": asset("/vsis3/bucket/s.tif", "data")}, "not a file here"),
+        ({"i": asset("/vsis3/bucket/s.tif", "data")}, "not a file on this machine"),
         ({"i": asset("http://[/s.tif", "data")}, "not on this machine"),
-        ({"i": asset("missing.tif", "data")}, "not a file here"),
-        ({"i": asset("x" * 5000 + ".tif", "data")}, "not a file here"),
-        ({"i": asset("s\0.tif", "data")}, "not a file here"),
-        ({"i": asset("\ud800.tif", "data")}, "not a file here"),
-        ({"i": asset("folder", "data", kind="image/tiff")}, "not a file here"),
-        ({"a": asset("s.tif", "data"), "b": asset("s.tif", "data")}, "has 2 assets that could be the scene"),
+        ({"i": asset("missing.tif", "data")}, "not a file on this machine"),
+        ({"i": asset("x" * 5000 + ".tif", "data")}, "not a file on this machine"),
+        ({"i": asset("s\0.tif", "data")}, "not a file on this machine"),
+        ({"i": asset("\ud800.tif", "data")}, "not a file on this machine"),
+        ({"i": asset("folder", "data", kind="image/tiff")}, "not a file on this machine"),
+        (
+            {"a": asset("s.tif", "data"), "b": asset("s.tif", "data")},
+            "has 2 assets that could be the scene",
+        ),
         ({"x": asset("s.csv")}, "has 0 assets"),
         ({}, "there is none"),
     ],
 )
 def test_a_bad_item_does_not_stop_the_others(tmp_path, assets, sentence):
     files(tmp_path, "s.tif", "folder/x")
-    bad, good = list_scenes([collection(tmp_path, item("bad", **assets), item("ok", i=asset("s.tif", "data")))], [])
+    bad, good = list_scenes(
+        [collection(tmp_path, item("bad", **assets), item("ok", i=asset("s.tif", "data")))], []
+    )
     assert sentence in bad.problem
     assert good.problem is None
 
 
 def test_an_asset_that_is_not_there_or_not_asked_of_items(tmp_path):
     path = collection(tmp_path, item("a", visual=asset("s.tif")))
-    assert "no asset 'nir'; choose one with --asset: visual" in list_scenes([path], [], asset="nir")[0].problem
-    with pytest.raises(InputError, match="of STAC items only"):
+    assert (
+        "no asset 'nir'; choose one with --asset: visual"
+        in list_scenes([path], [], asset="nir")[0].problem
+    )
+    with pytest.raises(InputError, match="is for STAC items only"):
         list_scenes([str(tmp_path / "scene.tif")], [], asset="nir")
 
 
 @pytest.mark.parametrize(
     ("identity", "name"),
-    [("S2A_33UUP.v1", "S2A_33UUP.v1"), ("../../etc/x", "_._.._etc_x"), (".", "_"), ("", "_"), ("ü" * 500, "ü" * 100)],
+    [
+        ("S2A_33UUP.v1", "S2A_33UUP.v1"),
+        ("../../etc/x", "_._.._etc_x"),
+        (".", "_"),
+        ("", "_"),
+        ("ü" * 500, "ü" * 100),
+    ],
 )
 def test_names_of_items_are_names_of_files(tmp_path, identity, name):
     files(tmp_path, "s.tif")

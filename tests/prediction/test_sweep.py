@@ -24,7 +24,10 @@ class Canvas:
     """What a sweep writes, put together; every pixel once."""
 
     def __init__(self, shape, classes=3):
-        self.labels, self.scores = np.full(shape, 200, np.uint8), np.full((classes, *shape), -1, np.float32)
+        self.labels, self.scores = (
+            np.full(shape, 200, np.uint8),
+            np.full((classes, *shape), -1, np.float32),
+        )
         self.writes = np.zeros(shape, int)
 
     def write(self, row, col, labels, scores):
@@ -36,7 +39,7 @@ class Canvas:
 
     @property
     def confidence(self):
-        return confidences(self.labels, self.scores)
+        return confidences(self.labels, self.scores, None)
 
 
 def itself(part):
@@ -47,7 +50,16 @@ def sweep(path, model, *, window=64, stride=43, resolution=None, **options):
     with Scene(path, resolution=resolution) as scene:
         canvas = Canvas((scene.grid.height, scene.grid.width))
         for run in joined(scene_parts(scene.grid, window, 3), itself):
-            predict_part(scene, whole(run), model, PROCESSOR, canvas.write, window=window, stride=stride, **options)
+            predict_part(
+                scene,
+                whole(run),
+                model,
+                PROCESSOR,
+                canvas.write,
+                window=window,
+                stride=stride,
+                **options,
+            )
     assert (canvas.writes == 1).all()
     return canvas
 
@@ -74,7 +86,9 @@ def tapered_reference(pixels, window, stride):
     for row in window_starts(height, window, stride):
         for col in window_starts(width, window, stride):
             here = np.s_[row : row + window, col : col + window]
-            total[(slice(None), *here)] += weights * place_dependent_scores(pixels[(slice(None), *here)], window)
+            total[(slice(None), *here)] += weights * place_dependent_scores(
+                pixels[(slice(None), *here)], window
+            )
     return total / total.sum(axis=0)
 
 
@@ -85,8 +99,9 @@ def test_scene_equals_the_blend_computed_at_once(tmp_path, height, width):
     shares = tapered_reference(pixels, 64, 43)
     np.testing.assert_allclose(canvas.confidence, shares.max(axis=0), rtol=1e-5)
     chosen = np.take_along_axis(shares, canvas.labels[None].astype(int), axis=0)[0]
-    np.testing.assert_allclose(chosen, canvas.confidence, rtol=1e-5)  # the best class, or one that is as good
-    found = probabilities(canvas.labels, canvas.scores)
+    # the best class, or one that is as good
+    np.testing.assert_allclose(chosen, canvas.confidence, rtol=1e-5)
+    found = probabilities(canvas.labels, canvas.scores, None)
     np.testing.assert_allclose(found, shares, atol=0.51 / 4096)
     np.testing.assert_array_equal(found * 4096, np.rint(found * 4096))
 
@@ -115,7 +130,14 @@ SCENES = {
 
 @pytest.mark.parametrize("kind", SCENES)
 def test_parts_in_any_order_make_the_scene_to_the_last_bit(tmp_path, monkeypatch, kind):
-    options = {"window": 64, "stride": 43, "height": 700, "width": 600, "batch_size": 4, "tta": False} | SCENES[kind]
+    options = {
+        "window": 64,
+        "stride": 43,
+        "height": 700,
+        "width": 600,
+        "batch_size": 4,
+        "tta": False,
+    } | SCENES[kind]
     pixels = noise(options.pop("height"), options.pop("width"), seed=3)
     if options.pop("holes", False):
         pixels[:, 200:420, 100:500] = 0
@@ -153,8 +175,19 @@ def test_borders_of_parts(tmp_path):
     with Scene(write_raster(tmp_path / "a.tif", noise(3000, 2100)[:1], transform=None)) as scene:
         cut = list(scene_parts(scene.grid, 64, 3))
     borders = sorted({value for part in cut for value in (part.left, part.right)})
-    assert borders == [0, 768, 1536, 2100]  # three columns of at most 16 windows, or the next multiple of 256
-    assert sorted({value for part in cut for value in (part.top, part.bottom)}) == [0, 768, 1536, 2304, 3000]
+    assert borders == [
+        0,
+        768,
+        1536,
+        2100,
+    ]  # three columns of at most 16 windows, or the next multiple of 256
+    assert sorted({value for part in cut for value in (part.top, part.bottom)}) == [
+        0,
+        768,
+        1536,
+        2304,
+        3000,
+    ]
     assert [(part.left, part.top) for part in cut[:2]] == [(0, 0), (0, 768)]
     runs = list(joined(cut, itself))
     assert [len(run) for run in runs] == [4, 4, 4]
@@ -179,12 +212,17 @@ def test_windows_of_a_part_are_those_of_the_whole_that_touch_it():
         for window, stride in ((64, 43), (64, 64), (64, 7), (256, 171)):
             side = min(window, -(-size // 16) * 16)
             starts = window_starts(size, side, stride)
-            for part in (parts.Part(0, size, 0, size), parts.Part(size // 3, size // 2 + 1, size - 1, size)):
+            for part in (
+                parts.Part(0, size, 0, size),
+                parts.Part(size // 3, size // 2 + 1, size - 1, size),
+            ):
                 rows = [start for start in starts if part.top - side < start < part.bottom]
                 cols = [start for start in starts if part.left - side < start < part.right]
                 assert count_windows(grid, part, window, stride) == len(rows) * len(cols)
                 batches = parts.part_batches(grid, part, window, stride, 3)
-                assert [(b.row, col) for b in batches for col in b.cols] == [(row, col) for row in rows for col in cols]
+                assert [(b.row, col) for b in batches for col in b.cols] == [
+                    (row, col) for row in rows for col in cols
+                ]
 
 
 class FakeGrid:
@@ -209,11 +247,12 @@ def test_no_data_is_neither_seen_nor_mapped(tmp_path):
     canvas = sweep(write_raster(tmp_path / "a.tif", pixels, nodata=0), model)
     assert (canvas.labels[:, :200] == 255).all()
     assert np.isnan(canvas.confidence[:, :200]).all()
-    assert np.isnan(probabilities(canvas.labels, canvas.scores)[:, :, :200]).all()
+    assert np.isnan(probabilities(canvas.labels, canvas.scores, None)[:, :, :200]).all()
     assert (canvas.labels[:, 200:] == 1).all()
     green, other = sigmoid(8 * (250 / 255 - 0.5)), sigmoid(8 * (10 / 255 - 0.5))
     np.testing.assert_allclose(canvas.confidence[:, 200:], green / (green + 2 * other), rtol=1e-5)
-    assert sum(shape[0] for shape in model.batches) == 7 * 3  # of 7 x 7 windows, those that reach column 200
+    # of 7 x 7 windows, those that reach column 200
+    assert sum(shape[0] for shape in model.batches) == 7 * 3
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -234,7 +273,9 @@ def test_no_data_enters_the_model_as_the_mean(tmp_path):
     with Scene(write_raster(tmp_path / "a.tif", pixels, nodata=0)) as scene:
         values = normalize(scene.read(0, 0, 64, 64), PROCESSOR)
     assert (values[:, 10:20] == 0).all()
-    expected = PROCESSOR(images=[pixels.transpose(1, 2, 0)], return_tensors="pt", do_pad=False)["pixel_values"][0]
+    expected = PROCESSOR(images=[pixels.transpose(1, 2, 0)], return_tensors="pt", do_pad=False)[
+        "pixel_values"
+    ][0]
     torch.testing.assert_close(values[:, 30:], expected[:, 30:])
 
 
@@ -252,7 +293,9 @@ def test_progress_counts_every_window(tmp_path):
 
 
 def test_equal_scores_take_the_first_class(tmp_path):
-    canvas = sweep(write_raster(tmp_path / "a.tif", np.full((3, 70, 70), 90, np.uint8)), ColorModel())
+    canvas = sweep(
+        write_raster(tmp_path / "a.tif", np.full((3, 70, 70), 90, np.uint8)), ColorModel()
+    )
     assert (canvas.labels == 0).all()
 
 
@@ -288,4 +331,6 @@ def test_what_a_thread_raises_ends_the_sweep(tmp_path, place, error):
             on_batch=lambda _: raising("counter"),
         )
     assert calls[place] == 2
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")
+    ]

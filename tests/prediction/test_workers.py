@@ -32,7 +32,7 @@ from crossearth_hf.prediction.workers import (
     cluster_workers,
     local_workers,
 )
-from crossearth_hf.raster.scene import Scene
+from crossearth_hf.raster.scene import Reading, Scene
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,12 @@ def place(tmp_path_factory):
 
 def save_model(folder, seed, image_mean=0.5, **changes):
     torch.manual_seed(seed)
-    sizes = {"encoder_layers": 1, "decoder_layers": 2, "encoder_feedforward_dim": 16, "dim_feedforward": 16}
+    sizes = {
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_feedforward_dim": 16,
+        "dim_feedforward": 16,
+    }
     CrossEarthForSemanticSegmentation(tiny_config(**sizes | changes)).save_pretrained(folder)
     CrossEarthImageProcessor(image_mean=[image_mean] * 3).save_pretrained(folder)
 
@@ -63,11 +68,22 @@ def workers(place):
 def make_map(place, name, **options):
     model, processor = load_model(place / "model", device="cpu", dtype="auto")
     outputs = MapOutputs.checked(
-        place / "scene.tif", place / f"{name}.tif", confidence=place / f"{name}_c.tif", overwrite=True
+        place / "scene.tif",
+        place / f"{name}.tif",
+        confidence=place / f"{name}_c.tif",
+        overwrite=True,
     )
     with Scene(place / "scene.tif") as scene:
         return predict_map(
-            scene, outputs, model, processor, window=32, stride=32, batch_size=16, progress=False, **options
+            scene,
+            outputs,
+            model,
+            processor,
+            window=32,
+            stride=32,
+            batch_size=16,
+            progress=False,
+            **options,
         )
 
 
@@ -119,7 +135,10 @@ def test_two_workers_make_the_map_of_one_process(place, workers, alone):
     assert sorted(job.folder for job in record[1]) == sorted(job.folder for job in record[0])
     assert_same(read(place, "two"), alone)
     assert windows[-1][0] == windows[-1][1] == sum(job.windows for job in record[0])
-    assert (workers.slots, workers.model.dtype) == (2, str(load_model(place / "model", dtype="auto")[0].dtype)[6:])
+    assert (workers.slots, workers.model.dtype) == (
+        2,
+        str(load_model(place / "model", dtype="auto")[0].dtype)[6:],
+    )
 
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(place, workers, alone):
@@ -148,14 +167,21 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(place, workers, alone
 def test_what_fails_on_a_worker_is_told_here(place, workers):
     jobs = []
     with pytest.raises(InputError, match="does not exist"):
-        make_map(place, "failed", run_parts=recorded(workers.runner(SceneSource(str(place / "none.tif"))), (jobs, [])))
+        make_map(
+            place,
+            "failed",
+            run_parts=recorded(workers.runner(SceneSource(str(place / "none.tif"))), (jobs, [])),
+        )
     assert jobs
     assert not (place / "failed.tif").exists()
 
 
 def test_what_lasting_workers_know_under_a_name_may_change(workers, tmp_path):
     def scene(seed):
-        write_raster(tmp_path / "new.tif", np.random.default_rng(seed).integers(0, 255, (3, 300, 280), dtype=np.uint8))
+        write_raster(
+            tmp_path / "new.tif",
+            np.random.default_rng(seed).integers(0, 255, (3, 300, 280), dtype=np.uint8),
+        )
         os.replace(tmp_path / "new.tif", tmp_path / "scene.tif")
 
     scene(0)
@@ -174,7 +200,9 @@ def test_what_lasting_workers_know_under_a_name_may_change(workers, tmp_path):
         change()
         with Scene(tmp_path / "scene.tif") as opened:
             source = SceneSource.of(opened)
-        make_map(tmp_path, "lasting", run_parts=lasting.runner(source), device_type=lasting.device_type)
+        make_map(
+            tmp_path, "lasting", run_parts=lasting.runner(source), device_type=lasting.device_type
+        )
         make_map(tmp_path, "alone")
         maps.append(read(tmp_path, "alone"))
         assert_same(read(tmp_path, "lasting"), maps[-1])
@@ -185,7 +213,9 @@ def test_workers_refuse_what_is_not_the_same_everywhere(place, workers, monkeypa
     other = SceneSource(str(place / "scene.tif"), version="another")
     with pytest.raises(InputError, match="a worker finds another file"):
         make_map(place, "refused", run_parts=workers.runner(other))
-    monkeypatch.setattr("crossearth_hf.prediction.one_scene.model_digest", lambda *_: "that of another release")
+    monkeypatch.setattr(
+        "crossearth_hf.prediction.one_scene.model_digest", lambda *_: "that of another release"
+    )
     with pytest.raises(InputError, match="other weights or settings on a worker"):
         make_map(place, "refused", run_parts=workers.runner(SceneSource(str(place / "scene.tif"))))
     assert not (place / "refused.tif").exists()
@@ -201,13 +231,15 @@ def test_names_that_are_no_paths_reach_workers_as_they_are(place, monkeypatch):
         archive.write("scene.tif")
     with Scene("/vsizip/scene.zip/scene.tif") as scene:
         source = SceneSource.of(scene)
-    assert replace(source, version=None) == SceneSource(scene.path, (1, 2, 3))
+    assert replace(source, version=None) == SceneSource(scene.path, Reading((1, 2, 3)))
     with zipfile.ZipFile("scene.zip", "w") as archive:  # the same raster in another archive
         archive.write("scene.tif", compress_type=zipfile.ZIP_DEFLATED)
     with Scene("/vsizip/scene.zip/scene.tif") as scene:
         assert SceneSource.of(scene) != source
     with Scene("scene.tif", nodata=[7], palette_as_image=True) as scene:
-        assert (SceneSource.of(scene).nodata, SceneSource.of(scene).palette_as_image) == ((7,), True)
+        assert SceneSource.of(scene).reading == Reading(
+            (1, 2, 3), nodata=(7,), palette_as_image=True
+        )
 
 
 def test_parts_of_another_device_are_not_used(place, workers):
@@ -265,16 +297,22 @@ def test_stopped_workers_compute_no_more(place, workers):
     scene = SceneSource(str(place / "scene.tif"))
     stopping = Workers(workers._client, workers.model)
     with pytest.raises(WorkersLost):
-        make_map(place, "stopped", run_parts=recorded(stopping.runner(scene), ([], []), stopping.stop))
+        make_map(
+            place, "stopped", run_parts=recorded(stopping.runner(scene), ([], []), stopping.stop)
+        )
     with pytest.raises(WorkersLost, match="were stopped"):
         make_map(place, "stopped", run_parts=stopping.runner(scene))
     assert not (place / "stopped.tif").exists()
-    make_map(place, "stopped", run_parts=workers.runner(scene))  # goes on with the parts that are there
+    # goes on with the parts that are there
+    make_map(place, "stopped", run_parts=workers.runner(scene))
 
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_no_workers(count):
-    with pytest.raises(InputError, match="give 1 or more"), local_workers(count, ModelSource(None, "cpu", "float32")):
+    with (
+        pytest.raises(InputError, match="must be 1 or more"),
+        local_workers(count, ModelSource(None, "cpu", "float32")),
+    ):
         pass
 
 
@@ -283,12 +321,16 @@ def test_workers_that_do_not_start(monkeypatch):
         raise RuntimeError("Nanny failed to start.") from TimeoutError("no answer")
 
     monkeypatch.setattr("distributed.LocalCluster", fail)
-    refusal = pytest.raises(InputError, match=r"the 2 workers do not start \(no answer\); choose fewer")
+    refusal = pytest.raises(
+        InputError, match=r"the 2 workers do not start \(no answer\); choose fewer"
+    )
     with refusal, local_workers(2, ModelSource(None, "cpu", "float32")):
         pass
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "ftp://x:1", "", "tls://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "nonsense", "ftp://x:1", "", "tls://127.0.0.1:1"]
+)
 def test_no_scheduler(monkeypatch, address):
     monkeypatch.setattr("crossearth_hf.prediction.workers._ANSWER_SECONDS", 0.5)
     started = time.monotonic()
@@ -305,7 +347,9 @@ def test_something_else_than_a_scheduler_listens():
         threading.Thread(target=_answer_like_a_web_server, args=[server], daemon=True).start()
         with (
             pytest.raises(InputError, match="no Dask scheduler answers"),
-            cluster_workers(f"tcp://127.0.0.1:{server.getsockname()[1]}", ModelSource(None, "cpu", "float32")),
+            cluster_workers(
+                f"tcp://127.0.0.1:{server.getsockname()[1]}", ModelSource(None, "cpu", "float32")
+            ),
         ):
             pass
 
@@ -322,7 +366,9 @@ def test_a_scheduler_without_workers(monkeypatch):
     monkeypatch.setattr("crossearth_hf.prediction.workers._WORKERS_SECONDS", 0.5)
     source = ModelSource(None, "cpu", "float32")
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=":0", protocol="tcp") as cluster,
+        LocalCluster(
+            n_workers=0, processes=False, dashboard_address=":0", protocol="tcp"
+        ) as cluster,
         pytest.raises(InputError, match="has no worker"),
         cluster_workers(cluster.scheduler_address, source),
     ):
@@ -332,7 +378,11 @@ def test_a_scheduler_without_workers(monkeypatch):
 def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [_spread_device("auto", worker) for worker in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert [_spread_device(device, 1) for device in ("cpu", "cuda", "cuda:0")] == ["cpu", "cuda:1", "cuda:0"]
+    assert [_spread_device(device, 1) for device in ("cpu", "cuda", "cuda:0")] == [
+        "cpu",
+        "cuda:1",
+        "cuda:0",
+    ]
     assert _spread_device("auto", "tcp://host:1") == "auto"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert _spread_device("auto", 1) == "auto"

@@ -15,7 +15,10 @@ WORLDVIEW = ["Coastal", "Blue", "Green", "Yellow", "Red", "Red Edge", "NIR1", "N
 
 
 def write(path, names, roles=(), tags=None):
-    pixels = np.full((len(names), 8, 9), 7, np.uint8) + np.arange(len(names), dtype=np.uint8)[:, None, None]
+    pixels = (
+        np.full((len(names), 8, 9), 7, np.uint8)
+        + np.arange(len(names), dtype=np.uint8)[:, None, None]
+    )
     roles = roles or (ColorInterp.undefined,) * len(names)
     write_raster(path, pixels, roles=roles)
     with rasterio.open(path, "r+") as target:
@@ -60,10 +63,15 @@ def test_names_decide(tmp_path, names, bands):
         pixels = scene.read(0, 0, 8, 9).pixels
         summary = scene.summary()
     assert pixels[:, 0, 0].tolist() == [6 + band for band in bands]
-    assert f"bands {', '.join(f'{band} ({names[band - 1]})' for band in bands)} of {len(names)} as RGB" in summary
+    assert (
+        f"bands {', '.join(f'{band} ({names[band - 1]})' for band in bands)} of {len(names)} as RGB"
+        in summary
+    )
 
 
-@pytest.mark.parametrize("names", [("NIR", "Red", "Green"), ("rot", "blau", "gelb"), ("red", "red", "green", "blue")])
+@pytest.mark.parametrize(
+    "names", [("NIR", "Red", "Green"), ("rot", "blau", "gelb"), ("red", "red", "green", "blue")]
+)
 def test_names_that_do_not_tell_red_green_and_blue_are_told(tmp_path, names):
     pixels = np.random.default_rng(0).integers(20, 230, (len(names), 40, 50), dtype=np.uint8)
     path = write_raster(tmp_path / "a.tif", pixels)
@@ -73,7 +81,9 @@ def test_names_that_do_not_tell_red_green_and_blue_are_told(tmp_path, names):
         assert scene.bands == [1, 2, 3]
         assert "as the model's red, green and blue" in scene.summary()
         notice = str(scene.notices()[0])
-    assert notice.endswith("are read as red, green and blue in the order of the file; --bands R,G,B names others")
+    assert notice.endswith(
+        "are read as red, green and blue in the order of the file; --bands R,G,B names others"
+    )
     with Scene(path, bands=[1, 2, 3]) as scene:
         assert "names others" not in "".join(map(str, scene.notices()))
 

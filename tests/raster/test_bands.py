@@ -49,7 +49,10 @@ def test_transparency_is_no_channel_unless_asked_for(tmp_path, noise):
 @pytest.mark.parametrize(
     ("bands", "message"),
     [
-        (None, r"a.tif has 3 bands of data and the model takes 4 channels; give a raster with 4 bands, or use a model"),
+        (
+            None,
+            r"a.tif has 3 bands of data, but the model takes 4 channels; give a raster with 4 bands, or use a model",
+        ),
         (
             [1, 2, 3],
             r"bands 1,2,3 do not fit .*a.tif, which has 3 bands, and a model of 4 channels; give a raster with",
@@ -74,7 +77,8 @@ def test_a_band_that_is_wrongly_marked_as_transparency_is_named(tmp_path, noise)
     noise[3] = 255
     path = write(tmp_path / "a.tif", noise[:4], RED, GREEN, BLUE, ALPHA)
     with pytest.raises(
-        InputError, match="band 4 is marked as transparency: if it holds data, choose the bands 1,2,3,4"
+        InputError,
+        match="band 4 is marked as transparency: if it holds data, choose the bands 1,2,3,4",
     ):
         Scene(path, num_channels=4)
     for resolution in (None, 1.0):

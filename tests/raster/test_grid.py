@@ -43,8 +43,12 @@ def geodesic_areas(crs, transform):
     cols = np.concatenate([way, np.ones(8), 1 - way, np.zeros(8)])
     rows = np.concatenate([np.zeros(8), way, np.ones(8), 1 - way])
     corners = np.ndindex(18, 20)
-    outlines = (to_degrees.transform(*(transform @ (col + cols, row + rows))) for row, col in corners)
-    return np.reshape([abs(earth.polygon_area_perimeter(*outline)[0]) for outline in outlines], (18, 20))
+    outlines = (
+        to_degrees.transform(*(transform @ (col + cols, row + rows))) for row, col in corners
+    )
+    return np.reshape(
+        [abs(earth.polygon_area_perimeter(*outline)[0]) for outline in outlines], (18, 20)
+    )
 
 
 @pytest.mark.parametrize("place", WORLD)
@@ -52,7 +56,8 @@ def test_areas_equal_geodesic_areas(place):
     crs, transform = WORLD[place]
     expected = geodesic_areas(crs, transform)
     areas = Grid(20, 18, CRS.from_user_input(crs), transform).pixel_areas(0, 0, ALL)
-    np.testing.assert_allclose(areas, expected, rtol=1e-3, atol=2e-5)  # pyproj's own digits end there
+    # pyproj's own digits end there
+    np.testing.assert_allclose(areas, expected, rtol=1e-3, atol=2e-5)
     assert areas.sum() == pytest.approx(expected.sum(), rel=1e-4)
 
 
@@ -60,7 +65,9 @@ def test_areas_of_a_window_are_those_of_its_place():
     whole = grid(3413, Affine(1000, 0, -2e5, 0, -1000, 2e5), 600, 560)
     counted = np.ones((560, 600), dtype=bool)
     areas = whole.pixel_areas(0, 0, counted)
-    np.testing.assert_allclose(whole.pixel_areas(100, 50, counted[:40, :30]), areas[100:140, 50:80], rtol=1e-4)
+    np.testing.assert_allclose(
+        whole.pixel_areas(100, 50, counted[:40, :30]), areas[100:140, 50:80], rtol=1e-4
+    )
     exact = whole._areas_at(np.array([0, 283, 559]), np.array([599, 300, 1]), 0.5)
     np.testing.assert_allclose(areas[[0, 283, 559], [599, 300, 1]], exact, rtol=1e-4)
 
@@ -72,7 +79,9 @@ def test_only_pixels_that_matter_need_a_place():
     counted[:3] = False
     expected = geodesic_areas("EPSG:4326", beyond.transform)[3:]
     np.testing.assert_allclose(beyond.pixel_areas(0, 0, counted)[3:], expected, rtol=1e-3)
-    limb = Grid(20, 18, CRS.from_string("+proj=ortho +lat_0=90"), Affine(1e6, 0, -1e7, 0, -1e6, 9e6))
+    limb = Grid(
+        20, 18, CRS.from_string("+proj=ortho +lat_0=90"), Affine(1e6, 0, -1e7, 0, -1e6, 9e6)
+    )
     assert limb.pixel_areas(0, 0, ALL) is None
     assert limb.pixel_areas(8, 9, ALL[:2, :2]) is not None
 
@@ -96,7 +105,9 @@ def test_no_area_where_the_crs_cannot_tell(crs, transform):
 
 
 def test_pixels_at_the_pole_have_a_size():
-    assert grid(3413, Affine(1000, 0, -5e4, 0, -1000, 4e4)).pixel_size() == pytest.approx((1031.08, 1031.08), abs=0.01)
+    assert grid(3413, Affine(1000, 0, -5e4, 0, -1000, 4e4)).pixel_size() == pytest.approx(
+        (1031.08, 1031.08), abs=0.01
+    )
 
 
 def test_pixel_size_of_a_degree_at_the_equator():
@@ -137,7 +148,9 @@ def test_rescaling_refuses_what_makes_no_sense():
 
 def test_rescaling_names_what_works():
     coarse = grid(32632, Affine(300, 0, 5e5, 0, -300, 5e6))
-    with pytest.raises(InputError, match=r"choose one from 4\.69 to 1\.92e\+04 m, or leave the pixels as they are"):
+    with pytest.raises(
+        InputError, match=r"choose one from 4\.69 to 1\.92e\+04 m, or leave the pixels as they are"
+    ):
         coarse.rescaled(1)
     assert coarse.rescaled(4.7).pixel_size() == pytest.approx((4.7, 4.7), rel=1e-3)
     narrow = grid(32632, Affine(1, 0, 5e5, 0, -10000, 5e6))
@@ -151,13 +164,21 @@ def test_rescaling_names_what_works():
 @pytest.mark.parametrize(
     ("pixel", "trained_at", "advice"),
     [
-        (1.0, 0.25, "pixels of 1 m, the model learned at 0.25 m: --resolution 0.25 may give a better map"),
+        (
+            1.0,
+            0.25,
+            "pixels of 1 m, but the model was trained at 0.25 m: --resolution 0.25 may give a better map",
+        ),
         (0.1, 0.25, "--resolution 0.25 may"),
         (0.5, 0.25, None),
         (0.13, 0.25, None),
         (1.0, None, None),
-        (300.0, 1.0, "pixels of 300 m, the model learned at 1 m: such scenes are outside what it knows; give it imag"),
-        (0.001, 1.0, "outside what it knows; give it imagery of about 1 m"),
+        (
+            300.0,
+            1.0,
+            "pixels of 300 m, but the model was trained at 1 m: such scenes are too different; use imag",
+        ),
+        (0.001, 1.0, "are too different; use imagery of about 1 m"),
     ],
 )
 def test_advice_on_resolution_names_what_works(pixel, trained_at, advice):
@@ -172,7 +193,7 @@ def test_advice_on_resolution_names_what_works(pixel, trained_at, advice):
 
 def test_no_resolution_is_advised_that_leaves_a_few_pixels():
     small = grid(32632, Affine(0.1, 0, 5e5, 0, -0.1, 5e6), width=300, height=200)
-    assert "at 1 m this one is too small to be mapped well" in resolution_advice(small, 1.0)
+    assert "at 1 m this scene is too small to be mapped well" in resolution_advice(small, 1.0)
     large = grid(32632, Affine(0.1, 0, 5e5, 0, -0.1, 5e6), width=3000, height=2000)
     assert "--resolution 1 may" in resolution_advice(large, 1.0)
 
@@ -181,7 +202,7 @@ def test_advice_for_pixels_that_are_not_square():
     degrees = grid(4326, Affine(1e-5, 0, 25, 0, -1e-5, 70))  # 0.38 x 1.1 m
     assert "pixels of 0.382 x 1.12 m" in resolution_advice(degrees, 1.0)
     stretched = grid(32632, Affine(1, 0, 5e5, 0, -200, 5e6))
-    assert "outside what it knows" in resolution_advice(stretched, 1.0)
+    assert "are too different" in resolution_advice(stretched, 1.0)
     assert resolution_advice(grid(None, Affine.identity()), 1.0) is None
 
 

@@ -21,12 +21,16 @@ COLORS = {n: (n * 20, 255 - n * 20, n * 9, 255) for n in range(12)}
 @pytest.fixture
 def regions():
     """(1, 90, 120) of five classes in fields of 15 pixels."""
-    return np.kron(np.random.default_rng(0).integers(1, 6, (6, 8)), np.ones((15, 15)))[None].astype(np.uint8)
+    return np.kron(np.random.default_rng(0).integers(1, 6, (6, 8)), np.ones((15, 15)))[None].astype(
+        np.uint8
+    )
 
 
 def paint(path, values, colors=COLORS):
     write_raster(path, values)
-    with rasterio.open(path, "w", driver="GTiff", count=1, height=90, width=120, dtype="uint8") as target:
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=90, width=120, dtype="uint8"
+    ) as target:
         target.write_colormap(1, colors)
         target.write(values)
     return path
@@ -35,7 +39,10 @@ def paint(path, values, colors=COLORS):
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_palette_of_few_flat_values_is_no_picture_unless_a_person_says_so(tmp_path, regions):
     path = paint(tmp_path / "a.tif", regions)
-    with pytest.raises(InputError, match=r"uses 5 colors of its color table in flat regions.* add --palette-as-image"):
+    with pytest.raises(
+        InputError,
+        match=r"uses 5 colors of its color table in flat regions.* add --palette-as-image",
+    ):
         Scene(path)
     with Scene(path, palette_as_image=True) as scene:
         np.testing.assert_array_equal(scene.read(0, 0, 90, 120).pixels[0], regions[0] * 20)
@@ -43,7 +50,9 @@ def test_a_palette_of_few_flat_values_is_no_picture_unless_a_person_says_so(tmp_
 
 
 def test_a_picture_with_a_palette_is_mapped(tmp_path, shared):
-    photo = Image.open(shared / "data" / "dubai" / "images" / "tile2_part005.jpg").crop((0, 0, 300, 300))
+    photo = Image.open(shared / "data" / "dubai" / "images" / "tile2_part005.jpg").crop(
+        (0, 0, 300, 300)
+    )
     for colors in (256, 32, 16):
         for name in ("a.png", "a.gif"):
             photo.quantize(colors, dither=Image.Dither.NONE).save(tmp_path / name)
@@ -65,7 +74,7 @@ def test_ids_without_a_palette_are_mapped_with_a_word(tmp_path, regions):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_a_scene_of_one_value_is_told(tmp_path, dtype):
     with Scene(write_raster(tmp_path / "a.tif", np.full((1, 40, 50), 7, dtype))) as scene:
-        assert list(map(str, scene.notices())) == ["all pixels of the scene hold the same value"]
+        assert list(map(str, scene.notices())) == ["all pixels of the scene have the same value"]
     with Scene(write_raster(tmp_path / "b.tif", np.full((1, 1, 1), 7, dtype))) as scene:
         assert scene.notices() == []
 
@@ -79,8 +88,10 @@ def test_a_picture_of_few_flat_colors_is_mapped_with_a_word(tmp_path, regions):
 
 def test_our_own_labels_are_known(tmp_path, regions):
     path = tmp_path / "a.tif"
-    write_geotiff(path, regions - 1, crs="EPSG:32632", transform=PLACE, label_set=get_label_set("land-cover"))
-    with pytest.raises(OwnOutput, match=r"a.tif holds a map of this package and no imagery"):
+    write_geotiff(
+        path, regions - 1, crs="EPSG:32632", transform=PLACE, label_set=get_label_set("land-cover")
+    )
+    with pytest.raises(OwnOutput, match=r"a.tif holds a map of this package, not imagery"):
         Scene(path)
     np.testing.assert_array_equal(read_mask(path, "a"), regions[0] - 1)
 
@@ -91,7 +102,9 @@ def test_maps_of_older_releases_are_known(tmp_path, regions):
     with rasterio.open(path, "r+") as target:
         target.set_band_description(1, "class")
         target.update_tags(1, CLASS_0="road")
-    shares = write_raster(tmp_path / "sure.tif", np.random.rand(1, 20, 20).astype(np.float32), nodata=np.nan)
+    shares = write_raster(
+        tmp_path / "sure.tif", np.random.rand(1, 20, 20).astype(np.float32), nodata=np.nan
+    )
     with rasterio.open(shares, "r+") as target:
         target.set_band_description(1, "confidence")
     for result in (path, shares):

@@ -19,7 +19,10 @@ def bands():
 
 def reader(bands):
     values, masks = bands
-    return lambda row, col, h, w: (values[:, row : row + h, col : col + w], masks[:, row : row + h, col : col + w])
+    return lambda row, col, h, w: (
+        values[:, row : row + h, col : col + w],
+        masks[:, row : row + h, col : col + w],
+    )
 
 
 @pytest.mark.parametrize("scale", [(2.6, 2.6), (0.7, 0.7), (1.37, 3.1), (7.3, 5.0)])
@@ -39,7 +42,9 @@ def test_windows_and_blocks_have_no_seams(bands, scale, monkeypatch):
 def test_what_is_no_data_does_not_count(bands):
     values, masks = bands
     clean = read_resampled(reader((values, masks)), SIZE, (2.0, 2.0), (0, 0, 45, 70))
-    spoilt = read_resampled(reader((np.where(masks, values, 65535), masks)), SIZE, (2.0, 2.0), (0, 0, 45, 70))
+    spoilt = read_resampled(
+        reader((np.where(masks, values, 65535), masks)), SIZE, (2.0, 2.0), (0, 0, 45, 70)
+    )
     np.testing.assert_array_equal(clean[0], spoilt[0])
     np.testing.assert_array_equal(clean[1], spoilt[1])
     assert not clean[1][0, 11:19, 16:29].any()
@@ -51,5 +56,7 @@ def test_a_constant_stays_and_nearest_takes_values_over(bands):
     values, masks = read_resampled(reader(constant), SIZE, (2.0, 2.0), (0, 0, 45, 70))
     np.testing.assert_allclose(values, 7, rtol=1e-6)
     assert masks.all()
-    values, _ = read_resampled(reader((bands[0], bands[1] | True)), SIZE, (3.0, 3.0), (0, 0, 30, 46), nearest=True)
+    values, _ = read_resampled(
+        reader((bands[0], bands[1] | True)), SIZE, (3.0, 3.0), (0, 0, 30, 46), nearest=True
+    )
     np.testing.assert_array_equal(values, bands[0][:, 1::3, 1::3][:, :30, :46])

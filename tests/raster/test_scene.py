@@ -25,11 +25,29 @@ PLACE = Affine(0.5, 0, 5e5, 0, -0.5, 5e6)
 ROTATED = Affine(0.4330127, 0.25, 5e5, 0.25, -0.4330127, 5e6)  # 30 degrees
 
 
-def save(path, pixels, *, driver="GTiff", crs=UTM, transform=PLACE, colorinterp=None, palette=None, **profile):
+def save(
+    path,
+    pixels,
+    *,
+    driver="GTiff",
+    crs=UTM,
+    transform=PLACE,
+    colorinterp=None,
+    palette=None,
+    **profile,
+):
     count, height, width = pixels.shape
     place = {} if crs is None and transform is None else {"crs": crs, "transform": transform}
     with rasterio.open(
-        path, "w", driver=driver, count=count, height=height, width=width, dtype=pixels.dtype, **place, **profile
+        path,
+        "w",
+        driver=driver,
+        count=count,
+        height=height,
+        width=width,
+        dtype=pixels.dtype,
+        **place,
+        **profile,
     ) as target:
         if colorinterp:
             target.colorinterp = colorinterp
@@ -82,7 +100,9 @@ def test_palette_is_expanded(tmp_path):
     ids = np.random.default_rng(0).integers(0, 4, (1, 20, 30), dtype=np.uint8)
     colors = {0: (9, 8, 7, 255), 1: (255, 0, 0, 255), 2: (0, 255, 3, 255), 3: (1, 2, 250, 255)}
     raster = read_all(save(tmp_path / "a.tif", ids, palette=colors, nodata=0))
-    expected = np.array([colors[i][:3] for i in range(4)], dtype=np.uint8)[ids[0]].transpose(2, 0, 1)
+    expected = np.array([colors[i][:3] for i in range(4)], dtype=np.uint8)[ids[0]].transpose(
+        2, 0, 1
+    )
     np.testing.assert_array_equal(raster.pixels, expected)
     np.testing.assert_array_equal(raster.valid, ids[0] != 0)
 
@@ -107,7 +127,11 @@ def test_mask_inside_the_file(tmp_path, noise):
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "float64"])
 def test_one_stretch_for_the_whole_scene(tmp_path, dtype):
-    ramp = np.linspace(-500 if dtype != "uint16" else 100, 3000, 120 * 90).reshape(1, 120, 90).astype(dtype)
+    ramp = (
+        np.linspace(-500 if dtype != "uint16" else 100, 3000, 120 * 90)
+        .reshape(1, 120, 90)
+        .astype(dtype)
+    )
     path = save(tmp_path / "a.tif", ramp)
     whole = read_all(path).pixels[0]
     low, high = np.percentile(ramp.astype(float), [2, 98])
@@ -150,12 +174,16 @@ def test_specks_of_data_set_the_stretch(tmp_path):
 
 
 def test_constant_values_do_not_divide_by_zero(tmp_path):
-    assert (read_all(save(tmp_path / "a.tif", np.full((1, 20, 20), 7, dtype=np.uint16))).pixels == 0).all()
+    assert (
+        read_all(save(tmp_path / "a.tif", np.full((1, 20, 20), 7, dtype=np.uint16))).pixels == 0
+    ).all()
 
 
 @pytest.mark.parametrize("driver", ["PNG", "JPEG"])
 def test_pictures_without_a_place(tmp_path, noise, driver):
-    raster = read_all(save(tmp_path / f"a.{driver.lower()}", noise[:3], driver=driver, crs=None, transform=None))
+    raster = read_all(
+        save(tmp_path / f"a.{driver.lower()}", noise[:3], driver=driver, crs=None, transform=None)
+    )
     assert raster.crs is None
     assert raster.pixels.shape == (3, 50, 70)
 
@@ -163,9 +191,13 @@ def test_pictures_without_a_place(tmp_path, noise, driver):
 @pytest.mark.parametrize("transform", [PLACE, ROTATED, Affine(0.5, 0, 5e5, 0, 0.5, 5e6)])
 @pytest.mark.parametrize("meters", [1.0, 0.25])
 def test_resampled_reading(tmp_path, transform, meters):
-    steps = np.kron(np.arange(1, 26, dtype=np.uint8).reshape(1, 5, 5) * 10, np.ones((1, 16, 16), np.uint8))
+    steps = np.kron(
+        np.arange(1, 26, dtype=np.uint8).reshape(1, 5, 5) * 10, np.ones((1, 16, 16), np.uint8)
+    )
     steps[:, :16, :16] = 0
-    with Scene(save(tmp_path / "a.tif", steps, transform=transform, nodata=0), resolution=meters) as scene:
+    with Scene(
+        save(tmp_path / "a.tif", steps, transform=transform, nodata=0), resolution=meters
+    ) as scene:
         assert scene.is_resampled
         assert (scene.grid.height, scene.grid.width) == (scene.grid.width,) * 2
         side = round(16 * 0.5 / meters)
@@ -191,7 +223,9 @@ def test_bad_files(tmp_path, noise):
     (tmp_path / "text.tif").write_text("not a raster")
     (tmp_path / "empty.tif").touch()
     save(tmp_path / "complex.tif", noise[:1].astype(np.complex64))
-    with rasterio.open(tmp_path / "radar.tif", "w", count=1, height=4, width=4, dtype="complex_int16"):
+    with rasterio.open(
+        tmp_path / "radar.tif", "w", count=1, height=4, width=4, dtype="complex_int16"
+    ):
         pass
     save(tmp_path / "alpha.tif", np.full_like(noise[:1], 255), colorinterp=[ColorInterp.alpha])
     sentences = {
@@ -201,7 +235,7 @@ def test_bad_files(tmp_path, noise):
         "empty.tif": "0 bytes",
         "complex.tif": "complex numbers",
         "radar.tif": "complex numbers",
-        "alpha.tif": "transparency only",
+        "alpha.tif": "has only transparency",
     }
     for name, sentence in sentences.items():
         with pytest.raises(InputError, match=sentence):
@@ -217,7 +251,9 @@ def test_bands_of_different_types_share_no_stretch(tmp_path):
     bands = "".join(
         f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource><SourceFilename>{path}</SourceFilename>'
         "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
-        for band, (kind, path) in enumerate(zip(("Byte", "UInt16", "Float32"), paths, strict=True), 1)
+        for band, (kind, path) in enumerate(
+            zip(("Byte", "UInt16", "Float32"), paths, strict=True), 1
+        )
     )
     vrt = tmp_path / "mixed.vrt"
     vrt.write_text(f'<VRTDataset rasterXSize="100" rasterYSize="100">{bands}</VRTDataset>')
@@ -235,7 +271,9 @@ def test_bad_bands(tmp_path, noise, bands):
 
 
 def test_truncated_file_is_an_input_error(tmp_path, noise):
-    path = save(tmp_path / "a.tif", np.tile(noise[:3], (1, 5, 5)), tiled=True, blockxsize=64, blockysize=64)
+    path = save(
+        tmp_path / "a.tif", np.tile(noise[:3], (1, 5, 5)), tiled=True, blockxsize=64, blockysize=64
+    )
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with Scene(path) as scene:
         scene.read(0, 0, 20, 20)
@@ -254,13 +292,17 @@ def replace(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("change", [grow, replace, lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "change", [grow, replace, lambda path: path.unlink(), lambda path: path.write_bytes(b"")]
+)
 def test_a_file_that_changes_while_it_is_open_is_told(tmp_path, noise, change):
     path = save(tmp_path / "a.tif", noise)
     with Scene(path) as scene:
         scene.check_unchanged()
         change(path)
-        with pytest.raises(InputError, match=r"a.tif changed or vanished .* run again once it is complete"):
+        with pytest.raises(
+            InputError, match=r"a.tif changed or vanished .* run again once it is complete"
+        ):
             scene.check_unchanged()
 
 
@@ -299,7 +341,11 @@ def test_what_is_no_file_does_not_change(tmp_path, noise):
 
 def test_threads_open_pictures_without_a_place_in_silence(tmp_path, noise, monkeypatch):
     path = save(tmp_path / "a.png", noise[:3], driver="PNG", crs=None, transform=None)
-    opened, both_open, first_is_done = rasterio.open, threading.Barrier(2, timeout=20), threading.Event()
+    opened, both_open, first_is_done = (
+        rasterio.open,
+        threading.Barrier(2, timeout=20),
+        threading.Event(),
+    )
     failures = []
 
     def slowly(*arguments, **options):
@@ -324,7 +370,9 @@ def test_threads_open_pictures_without_a_place_in_silence(tmp_path, noise, monke
         for thread in threads:
             thread.join()
         with pytest.raises(DeprecationWarning):
-            warnings.warn("the filters of others are as they were", DeprecationWarning, stacklevel=1)
+            warnings.warn(
+                "the filters of others are as they were", DeprecationWarning, stacklevel=1
+            )
     assert failures == []
 
 
@@ -334,7 +382,10 @@ def test_every_kind_of_real_raster_opens(shared):
     for path in paths:
         is_land_cover = path.name == "riotiler_cog_cmap.tif"
         with Scene(path, palette_as_image=is_land_cover) as scene, rasterio.open(path) as source:
-            assert (scene.native_grid.crs, scene.native_grid.transform) == (source.crs, source.transform)
+            assert (scene.native_grid.crs, scene.native_grid.transform) == (
+                source.crs,
+                source.transform,
+            )
             raster = scene.read(source.height // 2, source.width // 2, 64, 64)
             assert raster.pixels.dtype == np.uint8
             assert raster.valid.shape == (64, 64)
@@ -361,7 +412,12 @@ def test_write_geotiff(tmp_path, noise):
         write_geotiff(path, noise[:3], crs=UTM, transform=PLACE)
     labels = noise[:1] % 5
     write_geotiff(
-        path, labels, crs="EPSG:32632", transform=PLACE, label_set=get_label_set("land-cover"), overwrite=True
+        path,
+        labels,
+        crs="EPSG:32632",
+        transform=PLACE,
+        label_set=get_label_set("land-cover"),
+        overwrite=True,
     )
     with rasterio.open(path) as source:
         np.testing.assert_array_equal(source.read(), labels)
@@ -374,10 +430,13 @@ def test_full_disk_is_an_input_error(tmp_path, noise):
     shutil.copy("/dev/null", small)
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # files cannot grow, as on a full disk
+    # files cannot grow, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(InputError, match="cannot be written"):
-            write_geotiff(small, np.tile(noise, (1, 8, 8)), crs=UTM, transform=PLACE, overwrite=True)
+            write_geotiff(
+                small, np.tile(noise, (1, 8, 8)), crs=UTM, transform=PLACE, overwrite=True
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [(p.name, p.stat().st_size) for p in tmp_path.iterdir()] == [("small.tif", 0)]

@@ -28,7 +28,11 @@ def test_a_source_behind_a_vrt_of_any_name_is_an_input(tmp_path, kind):
     inner = tmp_path / "sub" / "v"
     with rasterio.open(source) as dataset:
         rasterio.shutil.copy(dataset, inner, driver="VRT")
-    text = inner.read_text().replace(str(source), "in.tif").replace('relativeToVRT="0"', 'relativeToVRT="1"')
+    text = (
+        inner.read_text()
+        .replace(str(source), "in.tif")
+        .replace('relativeToVRT="0"', 'relativeToVRT="1"')
+    )
     if kind == "latin-1":
         text = '<?xml version="1.0" encoding="ISO-8859-1"?>' + text.replace(
             "</VRTDataset>", "<Metadata><MDI key='a'>\u00e9</MDI></Metadata></VRTDataset>"

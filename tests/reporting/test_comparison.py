@@ -9,7 +9,8 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.reporting.comparison import compare
 
 EXAMPLES = {
-    name: pictures(name, 0.7, 0, images=1, side=32) for name in ("isprs", "loveda", "casid", "land-cover", "road")
+    name: pictures(name, 0.7, 0, images=1, side=32)
+    for name in ("isprs", "loveda", "casid", "land-cover", "road")
 }
 
 
@@ -30,7 +31,9 @@ def folder_entry(value, **changes):
 
 def report(tmp_path, name, **entries):
     names = {"P2V": "P(i)2V", "V2P": "V2P(i)"}
-    return write_report(tmp_path / name, {names.get(key, key): value for key, value in entries.items()}, name=name)
+    return write_report(
+        tmp_path / name, {names.get(key, key): value for key, value in entries.items()}, name=name
+    )
 
 
 def test_means_are_over_unseen_targets_that_all_have(tmp_path):
@@ -39,12 +42,23 @@ def test_means_are_over_unseen_targets_that_all_have(tmp_path):
         Sub2Sub=scenario("Sub2Sub", 0.9, "casid"),
     )  # fmt: skip
     second = report(
-        tmp_path, "b", mine=folder_entry(0.4), P2V=scenario("P(i)2V", 0.6), Sub2Sub=scenario("Sub2Sub", 0.8, "casid")
+        tmp_path,
+        "b",
+        mine=folder_entry(0.4),
+        P2V=scenario("P(i)2V", 0.6),
+        Sub2Sub=scenario("Sub2Sub", 0.8, "casid"),
     )
     comparison = compare([first, second])
-    assert comparison.names == ("P(i)2V", "U2R", "Sub2Sub", "mine")  # the benchmark's order, then folders
+    assert comparison.names == (
+        "P(i)2V",
+        "U2R",
+        "Sub2Sub",
+        "mine",
+    )  # the benchmark's order, then folders
     assert comparison.shared == ("P(i)2V", "mine")
-    assert [comparison.mean(model).value for model in comparison.models] == pytest.approx([0.3, 0.5])
+    assert [comparison.mean(model).value for model in comparison.models] == pytest.approx(
+        [0.3, 0.5]
+    )
     assert comparison.score(comparison.models[1], "U2R") is None
     assert [comparison.is_unseen(name) for name in comparison.names] == [True, True, False, True]
 
@@ -66,9 +80,14 @@ def test_seeds_are_averaged_before_their_spread(tmp_path):
 
 
 def test_a_report_in_a_group_is_no_column_of_its_own(tmp_path):
-    one, two, other = (report(tmp_path, name, P2V=scenario("P(i)2V", 0.5)) for name in ("one", "two", "other"))
+    one, two, other = (
+        report(tmp_path, name, P2V=scenario("P(i)2V", 0.5)) for name in ("one", "two", "other")
+    )
     comparison = compare([one, other, two], {"both": [str(one), f"{tmp_path}/one/../two"]})
-    assert [(model.name, len(model.reports)) for model in comparison.models] == [("both", 2), ("other", 1)]
+    assert [(model.name, len(model.reports)) for model in comparison.models] == [
+        ("both", 2),
+        ("other", 1),
+    ]
 
 
 def test_a_seed_that_lacks_a_target_keeps_it_out_of_the_mean(tmp_path):
@@ -131,7 +150,9 @@ def test_an_oracle_is_never_the_best(tmp_path):
 
 
 def test_a_lone_or_equal_score_is_not_the_best(tmp_path):
-    comparison = compare([report(tmp_path, name, P2V=scenario("P(i)2V", 0.5)) for name in ("a", "b")])
+    comparison = compare(
+        [report(tmp_path, name, P2V=scenario("P(i)2V", 0.5)) for name in ("a", "b")]
+    )
     scores = [comparison.score(model, "P(i)2V") for model in comparison.models]
     assert comparison.best(scores) == comparison.best([scores[0], None]) == set()
 
@@ -140,16 +161,18 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     a = report(tmp_path, "a", P2V=scenario("P(i)2V", 0.5))
     same_name = write_report(tmp_path / "b", {"P(i)2V": scenario("P(i)2V", 0.6)}, name="a")
     oracle = write_report(
-        tmp_path / "o", {"P(i)2V": scenario("P(i)2V", 0.6)}, selection="chosen on the target (oracle)"
+        tmp_path / "o",
+        {"P(i)2V": scenario("P(i)2V", 0.6)},
+        selection="chosen on the target (oracle)",
     )
     other_classes = report(tmp_path, "c", P2V=at(0.5, entry("casid", EXAMPLES["casid"])))
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "report.json").write_text((a / "report.json").read_text())
     for reports, groups, sentence in [
-        ([], {}, "no report is named"),
-        ([a, same_name], {}, "both of a model called 'a': name them apart, --group A="),
-        ([a, other_classes], {}, "other classes in one report"),
+        ([], {}, "no report was given"),
+        ([a, same_name], {}, "both of a model called 'a': give them different names, --group A="),
+        ([a, other_classes], {}, "different classes in two reports"),
         ([], {"m": [a, copy]}, "the same weights twice"),
         ([], {"m": [a, oracle]}, "chose their checkpoints differently"),
         ([], {"m": [a], "n": [a]}, "is in two groups"),
@@ -157,4 +180,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     ]:
         with pytest.raises(InputError, match=sentence):
             compare(reports, groups)
-    assert [model.name for model in compare([a], {"renamed": [str(same_name)]}).models] == ["a", "renamed"]
+    assert [model.name for model in compare([a], {"renamed": [str(same_name)]}).models] == [
+        "a",
+        "renamed",
+    ]

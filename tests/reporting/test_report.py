@@ -29,9 +29,14 @@ def reports(tmp_path_factory):
     root, made = tmp_path_factory.mktemp("reports"), []
     for name, quality in (("good", 0.8), ("poor", 0.4)):
         kept = pictures("road", quality, 1, images=1, side=32)
-        entries = {"D2M": scenario_entry("D2M", kept), "mine <b>": entry("road", kept, slug="mine", unseen=False)}
+        entries = {
+            "D2M": scenario_entry("D2M", kept),
+            "mine <b>": entry("road", kept, slug="mine", unseen=False),
+        }
         features = {"D2M": region_features(2, 1.0, 0, regions=8)}
-        made.append(write_report(root / name, entries, name=name, examples={"D2M": kept}, features=features))
+        made.append(
+            write_report(root / name, entries, name=name, examples={"D2M": kept}, features=features)
+        )
     return made
 
 
@@ -42,13 +47,24 @@ def written(reports, tmp_path_factory):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_what_was_written_is_listed_and_complete(written, reports):
     out = written[0].parent
     names = [path.relative_to(out).as_posix() for path in written]
-    figures = ["scores", "reliability", "classes-01-D2M", "examples-01-D2M", "features-01-D2M", "classes-02-mine"]
+    figures = [
+        "scores",
+        "reliability",
+        "classes-01-D2M",
+        "examples-01-D2M",
+        "features-01-D2M",
+        "classes-02-mine",
+    ]
     assert names == [
         "report.html",
         "report.md",
@@ -107,7 +123,7 @@ def test_other_folders_are_not_replaced(reports, tmp_path):
     for out, sentence in [
         (tmp_path / "photos", "was not written by"),
         (tmp_path / "file", "was not written by"),
-        (reports[0] / "page", "lie in one another"),
+        (reports[0] / "page", "overlap"),
         (tmp_path / "file" / "out", "does not exist"),
     ]:
         with pytest.raises(InputError, match=sentence):
@@ -115,7 +131,7 @@ def test_other_folders_are_not_replaced(reports, tmp_path):
     parent = reports[0].parent
     (parent / "figures").mkdir()
     (parent / "report.html").touch()
-    with pytest.raises(InputError, match="lie in one another"):
+    with pytest.raises(InputError, match="overlap"):
         job.write_report(reports, parent, overwrite=True, progress=False)
     assert (reports[0] / "report.json").exists()
 

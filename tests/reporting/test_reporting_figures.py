@@ -16,11 +16,22 @@ from crossearth_hf.evaluation.numbers import ABSENT
 from crossearth_hf.evaluation.report_file import RegionFeatures, read_report
 from crossearth_hf.labels import LABEL_SETS
 from crossearth_hf.reporting.comparison import compare
-from crossearth_hf.reporting.feature_map import feature_figure, nearest_source_agreement, planes, thinned
-from crossearth_hf.reporting.figures import class_figure, merged_bins, reliability_figure, score_figure
+from crossearth_hf.reporting.feature_map import (
+    feature_figure,
+    nearest_source_agreement,
+    planes,
+    thinned,
+)
+from crossearth_hf.reporting.figures import (
+    class_figure,
+    merged_bins,
+    reliability_figure,
+    score_figure,
+)
 from crossearth_hf.reporting.panels import WRONG, error_picture, panel_figure
 from crossearth_hf.reporting.style import bar_styles, line_styles, paper_style, save, shortened
-from crossearth_hf.scenarios.scenarios import BENCHMARKS, DOMAINS
+from crossearth_hf.scenarios.domains import DOMAINS
+from crossearth_hf.scenarios.scenarios import SCENARIOS
 
 LONG = "a folder with a very long name, longer than any label could be"
 
@@ -33,7 +44,7 @@ def style():
 
 @pytest.fixture(scope="module")
 def small():
-    sets = {DOMAINS[scenario.target].label_set for scenario in BENCHMARKS.values()} | {"land-cover"}
+    sets = {DOMAINS[scenario.target].label_set for scenario in SCENARIOS.values()} | {"land-cover"}
     return {name: pictures(name, 0.7, 0, images=1, side=32) for name in sets}
 
 
@@ -44,8 +55,11 @@ def many(tmp_path_factory, small):
     for name, shift in (("first", 0.0), ("second", 0.1)):
         entries = {
             code: scenario_entry(code, small[DOMAINS[scenario.target].label_set])
-            for code, scenario in BENCHMARKS.items()
-        } | {f"{index} {LONG}": entry("land-cover", small["land-cover"], slug=f"f{index}") for index in range(4)}
+            for code, scenario in SCENARIOS.items()
+        } | {
+            f"{index} {LONG}": entry("land-cover", small["land-cover"], slug=f"f{index}")
+            for index in range(4)
+        }
         for index, made in enumerate(entries.values()):
             made["scores"]["mean_iou"] = 0.3 + 0.012 * index + shift
             made["intervals"]["mean_iou"] = None
@@ -59,7 +73,11 @@ def extent(figure, text):
 
 def drawn(figure, text):
     """(H, W) bool: the pixels that one text covers on its own."""
-    shown = [artist for artist in figure.findobj(type(text)) if artist.get_visible() and artist is not text]
+    shown = [
+        artist
+        for artist in figure.findobj(type(text))
+        if artist.get_visible() and artist is not text
+    ]
     for artist in shown:
         artist.set_visible(False)
     canvas = FigureCanvasAgg(figure)
@@ -76,7 +94,13 @@ def test_32_labels_around_a_radar_do_not_overlap(many):
     axes = figure.axes[0]
     labels = [text for text in axes.texts if not text.get_text().isdigit()]
     assert len(labels) == 32
-    for artist in (*axes.lines, *axes.collections, axes.patch, *axes.spines.values(), *figure.legends):
+    for artist in (
+        *axes.lines,
+        *axes.collections,
+        axes.patch,
+        *axes.spines.values(),
+        *figure.legends,
+    ):
         artist.set_visible(False)
     axes.grid(False)
     for tick in set(axes.texts) - set(labels):
@@ -103,7 +127,9 @@ def test_a_radar_has_one_scale_from_zero_and_a_line_per_model(many):
 
 @pytest.mark.parametrize(("count", "kind"), [(2, "rectilinear"), (3, "polar")])
 def test_few_targets_make_bars(tmp_path, small, count, kind):
-    entries = {f"t{i}": entry("land-cover", small["land-cover"], slug=f"t{i}") for i in range(count)}
+    entries = {
+        f"t{i}": entry("land-cover", small["land-cover"], slug=f"t{i}") for i in range(count)
+    }
     comparison = compare([write_report(tmp_path / "r", entries)])
     assert score_figure(comparison).axes[0].name == kind
 
@@ -114,8 +140,15 @@ def test_nothing_shared_makes_no_figure(tmp_path, small):
 
 
 def test_bars_have_the_heights_and_intervals_of_the_report(tmp_path, small):
-    made = entry("land-cover", small["land-cover"], intervals={"level": 0.9, "resamples": 9, "mean_iou": [0.3, 0.55]})
-    made["scores"] |= {"mean_iou": 0.5, "iou": {"land": 0.25, "building": None, "road": 1.0, "water": 0.0}}
+    made = entry(
+        "land-cover",
+        small["land-cover"],
+        intervals={"level": 0.9, "resamples": 9, "mean_iou": [0.3, 0.55]},
+    )
+    made["scores"] |= {
+        "mean_iou": 0.5,
+        "iou": {"land": 0.25, "building": None, "road": 1.0, "water": 0.0},
+    }
     axes = class_figure(compare([write_report(tmp_path / "r", {"x": made})]), "x").axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [
         "mean IoU", "land", "building", "road", "water", "vegetation",
@@ -124,7 +157,14 @@ def test_bars_have_the_heights_and_intervals_of_the_report(tmp_path, small):
     assert widths == pytest.approx([50, 25, 0, 100, 0, 0])
     (bar,) = (c for c in axes.containers if hasattr(c, "has_xerr") and c.has_xerr)
     assert bar.lines[2][0].get_segments()[0][:, 0] == pytest.approx([30, 55])
-    assert [text.get_text() for text in axes.texts] == ["50.0", "25.0", ABSENT, "100.0", "0.0", ABSENT]
+    assert [text.get_text() for text in axes.texts] == [
+        "50.0",
+        "25.0",
+        ABSENT,
+        "100.0",
+        "0.0",
+        ABSENT,
+    ]
 
 
 def test_bars_with_long_class_names_do_not_overlap(tmp_path, small):
@@ -156,10 +196,15 @@ def test_errors_labels_and_images_differ_in_gray():
     truth, prediction = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
     prediction[:, 2:4], truth[:, 6:] = 1, 255
     picture = error_picture(image, truth, prediction)
-    assert {tuple(color) for color in picture[:, 2:4].reshape(-1, 3).tolist()} == {tuple(WRONG.tolist())}
+    assert {tuple(color) for color in picture[:, 2:4].reshape(-1, 3).tolist()} == {
+        tuple(WRONG.tolist())
+    }
     right = np.asarray(Image.fromarray(picture).convert("L"))
     assert right[:, 2:4].max() < 130 < right[:, [0, 1, 4, 5]].min()
-    assert {tuple(color) for color in picture[:, 6:].reshape(-1, 3).tolist()} == {(225,) * 3, (150,) * 3}
+    assert {tuple(color) for color in picture[:, 6:].reshape(-1, 3).tolist()} == {
+        (225,) * 3,
+        (150,) * 3,
+    }
 
 
 def test_the_color_of_errors_is_no_class():
@@ -168,7 +213,10 @@ def test_the_color_of_errors_is_no_class():
 
 
 def test_panels_match_the_same_image_of_several_models(tmp_path):
-    kept = {"a": pictures("isprs", 0.9, 1, images=3, side=48), "b": pictures("isprs", 0.3, 2, images=2, side=48)}
+    kept = {
+        "a": pictures("isprs", 0.9, 1, images=3, side=48),
+        "b": pictures("isprs", 0.3, 2, images=2, side=48),
+    }
     reports = [
         write_report(tmp_path / name, {"x": entry("isprs", made)}, name=name, examples={"x": made})
         for name, made in kept.items()
@@ -186,7 +234,10 @@ def test_panels_match_the_same_image_of_several_models(tmp_path):
     assert [axis.get_title() for axis in single.axes[:4]] == ["image", "truth", "a", "error"]
     legend = [text.get_text() for text in single.legends[0].get_texts()]
     assert legend[-2:] == ["wrong", "not labeled"]
-    assert panel_figure(compare([write_report(tmp_path / "c", {"x": entry("isprs", kept["a"])})]), "x") is None
+    assert (
+        panel_figure(compare([write_report(tmp_path / "c", {"x": entry("isprs", kept["a"])})]), "x")
+        is None
+    )
 
 
 def test_large_examples_are_reduced_without_new_ids(tmp_path):
@@ -194,7 +245,8 @@ def test_large_examples_are_reduced_without_new_ids(tmp_path):
     truth[:, 350:] = 3
     kept = [(image, truth, np.roll(truth, 100, 1))]
     figure = panel_figure(
-        compare([write_report(tmp_path / "r", {"x": entry("isprs", kept)}, examples={"x": kept})]), "x"
+        compare([write_report(tmp_path / "r", {"x": entry("isprs", kept)}, examples={"x": kept})]),
+        "x",
     )
     shown = figure.axes[1].images[0].get_array()
     assert shown.shape == (448, 306, 3)
@@ -212,13 +264,17 @@ def test_reliability_of_seeds_adds_up(tmp_path, small):
     assert merged.accuracy[1] == pytest.approx((0.4 * 10 + 0.8 * 30) / 40)
     line = reliability_figure(compare([], {"m": [str(f) for f in folders]})).axes[0].lines[1]
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([50], pytest.approx([70]))
-    without = write_report(tmp_path / "w", {"x": entry("land-cover", small["land-cover"], reliability=None)})
+    without = write_report(
+        tmp_path / "w", {"x": entry("land-cover", small["land-cover"], reliability=None)}
+    )
     assert reliability_figure(compare([without])) is None
 
 
 def features(shift=0.5, seed=0, **options):
     arrays = region_features(4, shift, seed, **options)
-    return RegionFeatures(*(arrays[key].astype(np.float32 if arrays[key].ndim == 2 else np.int64) for key in arrays))
+    return RegionFeatures(
+        *(arrays[key].astype(np.float32 if arrays[key].ndim == 2 else np.int64) for key in arrays)
+    )
 
 
 def test_planes_are_those_of_a_singular_value_decomposition():
@@ -258,8 +314,14 @@ def test_many_regions_are_thinned_the_same_way_every_time():
 
 
 def test_a_feature_map_per_model(tmp_path, small):
-    made = {"x": entry("land-cover", small["land-cover"]), "y": entry("land-cover", small["land-cover"], slug="y")}
-    alike = region_features(5, 0.0, 0, regions=12) | {"source": np.ones((12, 16)), "target": np.ones((12, 16))}
+    made = {
+        "x": entry("land-cover", small["land-cover"]),
+        "y": entry("land-cover", small["land-cover"], slug="y"),
+    }
+    alike = region_features(5, 0.0, 0, regions=12) | {
+        "source": np.ones((12, 16)),
+        "target": np.ones((12, 16)),
+    }
     kept = {"x": region_features(5, 1.0, 0, regions=12), "y": alike}
     comparison = compare([write_report(tmp_path / "r", made, features=kept)])
     figure = feature_figure(comparison, "x")

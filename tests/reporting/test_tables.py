@@ -10,9 +10,17 @@ from report_folders import entry, pictures, scenario_entry, write_report
 from crossearth_hf.evaluation.numbers import ABSENT
 from crossearth_hf.reporting.comparison import compare
 from crossearth_hf.reporting.page import render_html, render_markdown, target_section
-from crossearth_hf.reporting.tables import entry_table, escape_markdown, markdown, notes, score_table
+from crossearth_hf.reporting.tables import (
+    entry_table,
+    escape_markdown,
+    markdown,
+    notes,
+    score_table,
+)
 
-EXAMPLES = {name: pictures(name, 0.7, 0, images=1, side=32) for name in ("isprs", "casid", "building")}
+EXAMPLES = {
+    name: pictures(name, 0.7, 0, images=1, side=32) for name in ("isprs", "casid", "building")
+}
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 EVIL = "<script>alert('a')</script>|**b**[c](http://d)`e` & $x$"
 
@@ -30,9 +38,18 @@ def comparison(tmp_path_factory):
     first = {"P(i)2V": scenario("P(i)2V", 0.5), "Tms2Tms": scenario("Tms2Tms", 0.7, "casid")}
     second = {"P(i)2V": scenario("P(i)2V", 0.45), "A2S": scenario("A2S", 0.6, "building")}
     third = write_report(
-        root / "c", {"P(i)2V": scenario("P(i)2V", 0.9)}, name="cheat", selection="chosen on the target (oracle)"
+        root / "c",
+        {"P(i)2V": scenario("P(i)2V", 0.9)},
+        name="cheat",
+        selection="chosen on the target (oracle)",
     )
-    return compare([write_report(root / "a", first, name="a"), write_report(root / "b", second, name="b"), third])
+    return compare(
+        [
+            write_report(root / "a", first, name="a"),
+            write_report(root / "b", second, name="b"),
+            third,
+        ]
+    )
 
 
 def rows_of(table):
@@ -81,7 +98,10 @@ def test_without_a_shared_target_there_is_no_mean(tmp_path):
 def test_marks_lead_to_their_notes(comparison):
     numbers = dict(notes(comparison))
     table = score_table(comparison)
-    oracle, binary = table.columns[6].title.notes[0], rows_of(table)["unseen targets"]["A2S"][0].notes[0]
+    oracle, binary = (
+        table.columns[6].title.notes[0],
+        rows_of(table)["unseen targets"]["A2S"][0].notes[0],
+    )
     assert "oracle" in numbers[oracle]
     assert "foreground's IoU" in numbers[binary]
     assert "A2S²" in markdown(table)
@@ -96,7 +116,8 @@ def test_all_scores_of_a_target(comparison):
     ]  # fmt: skip
     assert "foreground IoU" not in sections["over all classes"]
     assert "boundary IoU" not in sections["over all classes"]  # nobody has it
-    assert not any(cell.best for cell in sections["over all classes"]["calibration error"])  # less is better there
+    # less is better there
+    assert not any(cell.best for cell in sections["over all classes"]["calibration error"])
     assert "foreground IoU" in rows_of(entry_table(comparison, "A2S"))["over all classes"]
 
 
@@ -124,10 +145,18 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory):
     root = tmp_path_factory.mktemp("evil")
-    made = entry("casid", EXAMPLES["casid"], classes=["a", EVIL, "c", "d", "e"], target=EVIL, source="<img src=x>")
+    made = entry(
+        "casid",
+        EXAMPLES["casid"],
+        classes=["a", EVIL, "c", "d", "e"],
+        target=EVIL,
+        source="<img src=x>",
+    )
     made["scored_classes"], made["published"] = made["classes"], {"<b>Rein": 40.0}
     made["scores"]["iou"] = {EVIL: 0.5}
-    return compare([write_report(root / "r", {EVIL: made, "P(i)2V": scenario("P(i)2V", 0.5)}, name=EVIL)])
+    return compare(
+        [write_report(root / "r", {EVIL: made, "P(i)2V": scenario("P(i)2V", 0.5)}, name=EVIL)]
+    )
 
 
 def sections(comparison):

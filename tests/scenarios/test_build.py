@@ -16,7 +16,16 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from miniature_archives import ISPRS_COLORS, class_map, encoded, loveda, picture, potsdam, tiff, write_archive
+from miniature_archives import (
+    ISPRS_COLORS,
+    class_map,
+    encoded,
+    loveda,
+    picture,
+    potsdam,
+    tiff,
+    write_archive,
+)
 from PIL import Image
 from rasterio.io import MemoryFile
 
@@ -27,13 +36,15 @@ from crossearth_hf.scenarios.build.label_values import mapped_ids
 from crossearth_hf.scenarios.build.pairs import DomainSource, by_key, paired
 from crossearth_hf.scenarios.build.readers import READERS
 from crossearth_hf.scenarios.build.readers import loveda as loveda_reader
-from crossearth_hf.scenarios.scenarios import DOMAINS
+from crossearth_hf.scenarios.domains import DOMAINS
 
 LOVEDA = {"Train/Rural": ("1", "2", "3", "4"), "Val/Rural": ("5", "6")}
 
 
 def build_loveda(raw, out, **options):
-    return build_dataset("loveda", raw, out, domains=["loveda_rural"], allow_incomplete=True, **options)
+    return build_dataset(
+        "loveda", raw, out, domains=["loveda_rural"], allow_incomplete=True, **options
+    )
 
 
 @pytest.fixture
@@ -42,7 +53,9 @@ def several_shards(monkeypatch):
 
 
 def load(out, config, split, tmp_path, **options):
-    return datasets.load_dataset(str(out), config, split=split, cache_dir=str(tmp_path / "cache"), **options)
+    return datasets.load_dataset(
+        str(out), config, split=split, cache_dir=str(tmp_path / "cache"), **options
+    )
 
 
 def names(folder):
@@ -52,14 +65,31 @@ def names(folder):
 def test_tiles_and_labels_arrive_as_published(tmp_path):
     content = potsdam(tmp_path / "raw", tiles=("2_10", "2_13"))
     report = build_dataset(
-        "potsdam", tmp_path / "raw", tmp_path / "out", domains=["potsdam_irrg"], allow_incomplete=True, workers=1
+        "potsdam",
+        tmp_path / "raw",
+        tmp_path / "out",
+        domains=["potsdam_irrg"],
+        allow_incomplete=True,
+        workers=1,
     )
     assert report.table().startswith("potsdam_irrg: train 4, test 4 images (INCOMPLETE)")
-    ids = np.array([*range(6), 255])  # of ISPRS_COLORS: the classes in the benchmark's order, then the boundary
-    corners = [(0, 0), (0, 188), (88, 0), (88, 188)]  # of 600 x 700 pixels, the last ones shifted to the border
-    for split, tile, streaming in (("train", "2_10", False), ("train", "2_10", True), ("test", "2_13", True)):
+    # of ISPRS_COLORS: the classes in the benchmark's order, then the boundary
+    ids = np.array([*range(6), 255])
+    corners = [
+        (0, 0),
+        (0, 188),
+        (88, 0),
+        (88, 188),
+    ]  # of 600 x 700 pixels, the last ones shifted to the border
+    for split, tile, streaming in (
+        ("train", "2_10", False),
+        ("train", "2_10", True),
+        ("test", "2_13", True),
+    ):
         rows = list(load(tmp_path / "out", "potsdam_irrg", split, tmp_path, streaming=streaming))
-        assert [row["name"] for row in rows] == [f"{tile}_{c}_{r}_{c + 512}_{r + 512}" for r, c in corners]
+        assert [row["name"] for row in rows] == [
+            f"{tile}_{c}_{r}_{c + 512}_{r + 512}" for r, c in corners
+        ]
         for record, (row, col) in zip(rows, corners, strict=True):
             part = slice(row, row + 512), slice(col, col + 512)
             assert (np.array(record["image"]) == content[tile][1][part]).all()
@@ -68,7 +98,13 @@ def test_tiles_and_labels_arrive_as_published(tmp_path):
 
 def test_potsdam_in_the_classes_of_rescuenet(tmp_path):
     content = potsdam(tmp_path / "raw", tiles=("2_10",), size=(40, 50), zipped=False)
-    build_dataset("potsdam", tmp_path / "raw", tmp_path / "out", domains=["potsdam_rgb_res"], allow_incomplete=True)
+    build_dataset(
+        "potsdam",
+        tmp_path / "raw",
+        tmp_path / "out",
+        domains=["potsdam_rgb_res"],
+        allow_incomplete=True,
+    )
     [row] = load(tmp_path / "out", "potsdam_rgb_res", "train", tmp_path)
     assert row["name"] == "2_10"  # smaller than a tile: whole
     assert (np.array(row["image"]) == content["2_10"][0]).all()
@@ -82,17 +118,26 @@ def test_whole_pictures_keep_their_bytes(tmp_path):
     loveda(tmp_path / "raw", LOVEDA)
     build_loveda(tmp_path / "raw", tmp_path / "out")
     [published] = RawFolder.open(tmp_path / "raw").files("Train/Rural/images_png/2.png")
-    rows = load(tmp_path / "out", "loveda_rural", "train", tmp_path).cast_column("image", datasets.Image(decode=False))
+    rows = load(tmp_path / "out", "loveda_rural", "train", tmp_path).cast_column(
+        "image", datasets.Image(decode=False)
+    )
     assert [row["name"] for row in rows] == ["1", "2", "3", "4"]
     assert rows[1]["image"] == {"bytes": published.read_bytes(), "path": "2.png"}
 
 
 def test_processes_change_nothing(tmp_path, several_shards):
     loveda(tmp_path / "raw", LOVEDA)
-    builds = [build_loveda(tmp_path / "raw", tmp_path / f"out{n}", workers=n).builds["loveda_rural"] for n in (1, 2)]
+    builds = [
+        build_loveda(tmp_path / "raw", tmp_path / f"out{n}", workers=n).builds["loveda_rural"]
+        for n in (1, 2)
+    ]
     assert builds[0] == builds[1]
     assert [shard["images"] for shard in builds[0]["shards"]] == [1] * 6
-    assert names(tmp_path / "out1") == names(tmp_path / "out2") == ["README.md", "loveda_rural", "preview.png"]
+    assert (
+        names(tmp_path / "out1")
+        == names(tmp_path / "out2")
+        == ["README.md", "loveda_rural", "preview.png"]
+    )
 
 
 def broken_off_at(number, error):
@@ -106,7 +151,9 @@ def broken_off_at(number, error):
     return labels
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError("3.png is damaged"), OSError(28, "No space left")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, InputError("3.png is damaged"), OSError(28, "No space left")]
+)
 def test_an_interrupted_build_goes_on(tmp_path, several_shards, monkeypatch, error):
     loveda(tmp_path / "raw", LOVEDA)
     whole = build_loveda(tmp_path / "raw", tmp_path / "whole", workers=1).builds
@@ -132,7 +179,9 @@ def test_shards_of_other_raw_files_are_not_resumed(tmp_path, several_shards, mon
             build_loveda(tmp_path / "raw", tmp_path / "out", workers=1)
     loveda(tmp_path / "raw", LOVEDA, size=32)
     build_loveda(tmp_path / "raw", tmp_path / "out", workers=1)
-    assert np.array(load(tmp_path / "out", "loveda_rural", "train", tmp_path)[0]["label"]).shape == (32, 32)
+    assert np.array(
+        load(tmp_path / "out", "loveda_rural", "train", tmp_path)[0]["label"]
+    ).shape == (32, 32)
 
 
 def test_a_killed_build_goes_on(tmp_path, several_shards, monkeypatch):
@@ -150,14 +199,19 @@ def test_a_killed_build_goes_on(tmp_path, several_shards, monkeypatch):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{child}/fd/0").exists() for child in children) and time.monotonic() < deadline:
+    while (
+        any(Path(f"/proc/{child}/fd/0").exists() for child in children)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert not any(Path(f"/proc/{child}/fd/0").exists() for child in children)  # nobody works on
     assert not (tmp_path / "out/loveda_rural").exists()
     monkeypatch.undo()
     done = build_loveda(tmp_path / "raw", tmp_path / "out", workers=2).builds["loveda_rural"]
     assert sum(shard["images"] for shard in done["shards"]) == 6
-    assert names(tmp_path / "out/loveda_rural") == sorted(["build.json", *(shard["file"] for shard in done["shards"])])
+    assert names(tmp_path / "out/loveda_rural") == sorted(
+        ["build.json", *(shard["file"] for shard in done["shards"])]
+    )
 
 
 def test_one_build_at_a_time_writes_a_folder(tmp_path, several_shards, monkeypatch):
@@ -172,7 +226,9 @@ def test_one_build_at_a_time_writes_a_folder(tmp_path, several_shards, monkeypat
         assert first.is_alive(), "the build ended before the second began"
         time.sleep(0.02)
     loveda(tmp_path / "others", LOVEDA, size=32)
-    with pytest.raises(InputError, match=r"another build is writing .*out; wait for it or name another folder"):
+    with pytest.raises(
+        InputError, match=r"another build is writing .*out; wait for it or name another folder"
+    ):
         build_loveda(tmp_path / "others", tmp_path / "out", overwrite=True)
     first.join()
     assert first.exitcode == 0
@@ -191,7 +247,10 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"train-00000-of-00001.parquet cannot be written: .*free space and run"):
+        with pytest.raises(
+            InputError,
+            match=r"train-00000-of-00001.parquet cannot be written: .*free space and run",
+        ):
             build_loveda(tmp_path / "raw", tmp_path / "out", workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -208,9 +267,14 @@ def test_existing_domains_are_kept_or_replaced_on_request(tmp_path):
     loveda(tmp_path / "raw", LOVEDA, size=32)
     with pytest.raises(InputError, match="exists already, built from other files"):
         build_loveda(tmp_path / "raw", tmp_path / "out")
-    assert json.loads((tmp_path / "out/loveda_rural/build.json").read_text()) == first.builds["loveda_rural"]
+    assert (
+        json.loads((tmp_path / "out/loveda_rural/build.json").read_text())
+        == first.builds["loveda_rural"]
+    )
     other = build_loveda(tmp_path / "raw", tmp_path / "out", overwrite=True)
-    assert other.builds["loveda_rural"]["fingerprint"] != first.builds["loveda_rural"]["fingerprint"]
+    assert (
+        other.builds["loveda_rural"]["fingerprint"] != first.builds["loveda_rural"]["fingerprint"]
+    )
     assert names(tmp_path / "out") == ["README.md", "loveda_rural", "preview.png"]
 
 
@@ -234,8 +298,12 @@ def test_a_damaged_image_is_named(tmp_path):
 
 def test_image_and_label_of_two_sizes(tmp_path):
     loveda(tmp_path / "raw", LOVEDA, zipped=False)
-    (tmp_path / "raw/x/Train/Rural/masks_png/3.png").write_bytes(encoded(class_map(0, 32, 48, 8), "PNG"))
-    with pytest.raises(InputError, match=r"3.png is 64x64 pixels and its label .*3.png 48x32; .* the same size"):
+    (tmp_path / "raw/x/Train/Rural/masks_png/3.png").write_bytes(
+        encoded(class_map(0, 32, 48, 8), "PNG")
+    )
+    with pytest.raises(
+        InputError, match=r"3.png is 64x64 pixels and its label .*3.png 48x32; .* the same size"
+    ):
         build_loveda(tmp_path / "raw", tmp_path / "out")
 
 
@@ -246,7 +314,9 @@ def any_reader(monkeypatch):
     def read(raw, domain, paths, bands=None):
         images = by_key(raw.files("images/*"), lambda file: file.stem)
         labels = by_key(raw.files("labels/*.png"), lambda file: file.stem)
-        return DomainSource(paired(images, labels, "train")[0], label_ids, bands=bands, notes=("a note",))
+        return DomainSource(
+            paired(images, labels, "train")[0], label_ids, bands=bands, notes=("a note",)
+        )
 
     reader = SimpleNamespace(PATHS={"images": "folder of images"}, read=read)
     monkeypatch.setitem(READERS, "spacenet-roads", reader)
@@ -289,7 +359,8 @@ def test_images_of_mixed_kinds(tmp_path, any_reader):
     images = {"a.tif": tiff(picture(0, 40, 60)), "b.tif": tiff(picture(0, 40, 60, 4, "uint16"))}
     write_pairs(tmp_path / "raw", images)
     with pytest.raises(
-        InputError, match=r"b.tif has 4 bands of uint16 and .*a.tif has 3 bands of uint8; .* of one kind"
+        InputError,
+        match=r"b.tif has 4 bands of uint16 and .*a.tif has 3 bands of uint8; .* of one kind",
     ):
         build_dataset("spacenet-roads", tmp_path / "raw", tmp_path / "out")
 
@@ -297,7 +368,9 @@ def test_images_of_mixed_kinds(tmp_path, any_reader):
 def test_labels_beyond_the_classes(tmp_path, any_reader):
     write_pairs(tmp_path / "raw", {"a.png": encoded(picture(0, 40, 60), "PNG")})
     (tmp_path / "raw/labels/a.png").write_bytes(encoded(class_map(0, 40, 60, 3), "PNG"))
-    with pytest.raises(InputError, match=r"a.png has \d+ pixels of ids that are not a class, the first 2 at row"):
+    with pytest.raises(
+        InputError, match=r"a.png has \d+ pixels of ids that are not a class, the first 2 at row"
+    ):
         build_dataset("spacenet-roads", tmp_path / "raw", tmp_path / "out")
 
 
@@ -313,14 +386,18 @@ def test_a_rebuild_is_not_served_from_the_cache_of_the_old_one(tmp_path, any_rea
         [row] = load(tmp_path / "out", "spacenet_road", "train", tmp_path)
         assert (np.array(row["image"]) == pixels).all()
     assert sizes[0] == sizes[1]
-    assert len(list((tmp_path / "cache").glob("**/*.arrow"))) == 2  # and an unchanged build is read from there
+    # and an unchanged build is read from there
+    assert len(list((tmp_path / "cache").glob("**/*.arrow"))) == 2
     load(tmp_path / "out", "spacenet_road", "train", tmp_path)
     assert len(list((tmp_path / "cache").glob("**/*.arrow"))) == 2
 
 
 def test_row_groups_are_small_enough_for_streams(tmp_path, any_reader, monkeypatch):
     monkeypatch.setattr("crossearth_hf.scenarios.build.shards.ROW_GROUP_BYTES", 10_000)
-    write_pairs(tmp_path / "raw", {f"{index}.png": encoded(picture(index, 40, 60), "PNG") for index in range(9)})
+    write_pairs(
+        tmp_path / "raw",
+        {f"{index}.png": encoded(picture(index, 40, 60), "PNG") for index in range(9)},
+    )
     build_dataset("spacenet-roads", tmp_path / "raw", tmp_path / "out")
     with pq.ParquetFile(tmp_path / "out/spacenet_road/train-00000-of-00001.parquet") as file:
         assert file.metadata.num_rows == 9
@@ -336,21 +413,27 @@ def test_build_facts(tmp_path):
     facts = build["splits"]["test"]
     assert (facts["images"], facts["expected"]) == (2, DOMAINS["loveda_rural"].counts["test"])
     assert list(facts["class_pixels"].values()) == [*counted[1:], counted[0]]  # 0 is without data
-    assert [(source["file"], source["files"]) for source in build["sources"]] == [("Train.zip", 8), ("Val.zip", 4)]
+    assert [(source["file"], source["files"]) for source in build["sources"]] == [
+        ("Train.zip", 8),
+        ("Val.zip", 4),
+    ]
     assert build["incomplete"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "lovedda"}, "'lovedda' is not a data set"),
+        ({"name": "lovedda"}, "unknown data set 'lovedda'"),
         (
             {"domains": ["potsdam_rgb"]},
             "'potsdam_rgb' is not a domain of loveda; choose from loveda_urban, loveda_rural",
         ),
         ({"domains": []}, "is not a domain of loveda"),
-        ({"paths": {"images": "x"}}, "'images' is not a path of loveda; its layout is known, so it takes none"),
-        ({"workers": 0}, "0 workers must be at least 1"),
+        (
+            {"paths": {"images": "x"}},
+            "'images' is not a path of loveda; its keys are loveda_urban.train.images, ",
+        ),
+        ({"workers": 0}, "the number of workers, 0, must be at least 1"),
         ({"raw_dir": "none"}, "is not a folder"),
         ({"out_dir": "raw"}, "is the raw folder itself"),
         ({"out_dir": "raw/Train.zip"}, "is a file"),
@@ -359,7 +442,10 @@ def test_build_facts(tmp_path):
 )
 def test_mistakes_are_found_before_the_work(tmp_path, options, message):
     loveda(tmp_path / "raw", LOVEDA)
-    paths = {"raw_dir": tmp_path / options.pop("raw_dir", "raw"), "out_dir": tmp_path / options.pop("out_dir", "out")}
+    paths = {
+        "raw_dir": tmp_path / options.pop("raw_dir", "raw"),
+        "out_dir": tmp_path / options.pop("out_dir", "out"),
+    }
     with pytest.raises(InputError, match=message):
         build_dataset(**{"name": "loveda", **paths, **options})
     assert not (tmp_path / "out").exists()
@@ -367,7 +453,9 @@ def test_mistakes_are_found_before_the_work(tmp_path, options, message):
 
 def test_archives_that_cannot_be_read_in_place_are_mentioned(tmp_path):
     (tmp_path / "LoveDA.tar.gz").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"no pair .*; LoveDA.tar.gz lies there too: unpack it first"):
+    with pytest.raises(
+        InputError, match=r"no pair .*; LoveDA.tar.gz is in the same folder: unpack it first"
+    ):
         build_loveda(tmp_path, tmp_path / "out")
 
 

@@ -12,18 +12,24 @@ import rasterio
 from rasterio.io import MemoryFile
 
 from crossearth_hf.data.hub import load_map
+from crossearth_hf.data.mask_values import MaskReading
 from crossearth_hf.raster.scene import DEFAULT_READING
 from crossearth_hf.scenarios.build import build_dataset
 from crossearth_hf.scenarios.build.readers import READERS
-from crossearth_hf.scenarios.scenarios import BENCHMARKS, DOMAINS, domains_of
+from crossearth_hf.scenarios.domains import DOMAINS, domains_of
+from crossearth_hf.scenarios.scenarios import SCENARIOS
 from crossearth_hf.scenarios.source_datasets import DATASETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
-LOVEDA = {f"{part}/{scene}": ("1", "2") for part in ("Train", "Val") for scene in ("Urban", "Rural")}
+LOVEDA = {
+    f"{part}/{scene}": ("1", "2") for part in ("Train", "Val") for scene in ("Urban", "Rural")
+}
 ARCHIVES: dict[str, Callable[[Path], object]] = {
     "potsdam": lambda root: miniature_archives.potsdam(root, size=(520, 100)),
-    "vaihingen": lambda root: miniature_archives.vaihingen(root, {"area1": (60, 530), "area2": (60, 70)}),
+    "vaihingen": lambda root: miniature_archives.vaihingen(
+        root, {"area1": (60, 530), "area2": (60, 70)}
+    ),
     "loveda": lambda root: miniature_archives.loveda(root, LOVEDA),
     "deepglobe-roads": miniature_others.deepglobe,
     "massachusetts-roads": miniature_others.massachusetts,
@@ -50,13 +56,15 @@ def test_every_data_set_has_a_reader_and_a_miniature():
     assert READERS.keys() == DATASETS.keys() == ARCHIVES.keys()
 
 
-@pytest.mark.parametrize("code", BENCHMARKS)
+@pytest.mark.parametrize("code", SCENARIOS)
 def test_source_and_target_are_built(data, code):
-    scenario = BENCHMARKS[code]
+    scenario = SCENARIOS[code]
     for name, split in ((scenario.source, "train"), (scenario.target, "test")):
         domain = DOMAINS[name]
         shards = sorted((data[1] / domain.dataset / name).glob(f"{split}-*.parquet"))
-        rows = datasets.Dataset.from_parquet([str(shard) for shard in shards], cache_dir=str(data[0] / "cache"))
+        rows = datasets.Dataset.from_parquet(
+            [str(shard) for shard in shards], cache_dir=str(data[0] / "cache")
+        )
         assert len(rows) >= 1
         assert {"image", "label", "name"} == set(rows.column_names)
         for row in rows.cast_column("label", datasets.Image()).select_columns(["label"]):
@@ -69,7 +77,12 @@ def test_source_and_target_are_built(data, code):
 def test_the_rest_of_the_package_reads_them(data, name):
     folder = data[1] / name
     for domain in domains_of(name)[:2]:
-        images = load_map(f"hf:{folder}:{domain.name}:test", domain.labels, DEFAULT_READING, labeled=True)
+        images = load_map(
+            f"hf:{folder}:{domain.name}:test",
+            MaskReading(domain.labels),
+            DEFAULT_READING,
+            labeled=True,
+        )
         pixels, labels = images[0].read()
         assert pixels.shape == (*labels.shape, 3)
 
@@ -81,7 +94,11 @@ def test_sixteen_bits_survive(data):
     for row in rows.cast_column("image", datasets.Image(decode=False)):
         city, number = row["name"].rsplit("_", 1)
         (path,) = raw.rglob(f"*{city}_PS-RGB_{number}.tif")
-        with rasterio.open(path) as known, MemoryFile(row["image"]["bytes"]) as memory, memory.open() as image:
+        with (
+            rasterio.open(path) as known,
+            MemoryFile(row["image"]["bytes"]) as memory,
+            memory.open() as image,
+        ):
             assert image.dtypes == ("uint16",) * 3
             np.testing.assert_array_equal(image.read(), known.read())
 

@@ -13,6 +13,7 @@ from tiny_model import tiny_config
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.data.hub import load_map
+from crossearth_hf.data.mask_values import MaskReading
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.raster.scene import DEFAULT_READING
 from crossearth_hf.scenarios.build import build_dataset
@@ -34,7 +35,10 @@ def archived_isprs(raw, folder, name, image_path, label_path):
     """A real tile in the corner of a larger orthophoto, as TIFFs in the published archives."""
     image = opened(folder / f"images/{name}.png")
     labels = COLORS[opened(folder / f"ann_native/{name}.png")]
-    large = [np.block([[[part], [part[:, ::-1]]], [[part[::-1]], [part[::-1, ::-1]]]]) for part in (image, labels)]
+    large = [
+        np.block([[[part], [part[:, ::-1]]], [[part[::-1]], [part[::-1, ::-1]]]])
+        for part in (image, labels)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         write_archive(raw / "images.zip", {image_path: tiff(large[0])})
@@ -53,7 +57,12 @@ def check(out, domain, split, name, image, mask, tmp_path):
         [row] = [row for row in rows if row["name"] == name]
         assert (np.array(row["image"]) == image).all()
         assert (table[np.array(row["label"])] == mask).all()
-    pairs = load_map(f"hf:{out}:{domain}:{split}", get_label_set(label_set), DEFAULT_READING, labeled=True)
+    pairs = load_map(
+        f"hf:{out}:{domain}:{split}",
+        MaskReading(get_label_set(label_set)),
+        DEFAULT_READING,
+        labeled=True,
+    )
     assert any((pair.read()[0] == image).all() for pair in pairs)
 
 
@@ -61,8 +70,22 @@ def test_potsdam(tmp_path, shared):
     folder, name = shared / "data/isprs_potsdam", "2_10_0_0_512_512"
     paths = "2_Ortho_RGB/top_potsdam_2_10_RGB.tif", "top_potsdam_2_10_label_noBoundary.tif"
     image = archived_isprs(tmp_path / "raw", folder, name, *paths)
-    build_dataset("potsdam", tmp_path / "raw", tmp_path / "out", domains=["potsdam_rgb"], allow_incomplete=True)
-    check(tmp_path / "out", "potsdam_rgb", "train", name, image, opened(folder / f"masks/{name}.png"), tmp_path)
+    build_dataset(
+        "potsdam",
+        tmp_path / "raw",
+        tmp_path / "out",
+        domains=["potsdam_rgb"],
+        allow_incomplete=True,
+    )
+    check(
+        tmp_path / "out",
+        "potsdam_rgb",
+        "train",
+        name,
+        image,
+        opened(folder / f"masks/{name}.png"),
+        tmp_path,
+    )
 
 
 def test_vaihingen(tmp_path, shared):
@@ -70,7 +93,15 @@ def test_vaihingen(tmp_path, shared):
     paths = "top/top_mosaic_09cm_area1.tif", "top_mosaic_09cm_area1_noBoundary.tif"
     image = archived_isprs(tmp_path / "raw", folder, name, *paths)
     build_dataset("vaihingen", tmp_path / "raw", tmp_path / "out", allow_incomplete=True)
-    check(tmp_path / "out", "vaihingen", "train", name, image, opened(folder / f"masks/{name}.png"), tmp_path)
+    check(
+        tmp_path / "out",
+        "vaihingen",
+        "train",
+        name,
+        image,
+        opened(folder / f"masks/{name}.png"),
+        tmp_path,
+    )
 
 
 def test_loveda(tmp_path, shared):
@@ -78,9 +109,17 @@ def test_loveda(tmp_path, shared):
     files = {}
     for name in "012":
         files[f"Train/Rural/images_png/{name}.png"] = (folder / f"images/{name}.png").read_bytes()
-        files[f"Train/Rural/masks_png/{name}.png"] = encoded(opened(folder / f"ann_native/{name}.png"), "PNG")
+        files[f"Train/Rural/masks_png/{name}.png"] = encoded(
+            opened(folder / f"ann_native/{name}.png"), "PNG"
+        )
     write_archive(tmp_path / "raw/Train.zip", files)
-    build_dataset("loveda", tmp_path / "raw", tmp_path / "out", domains=["loveda_rural"], allow_incomplete=True)
+    build_dataset(
+        "loveda",
+        tmp_path / "raw",
+        tmp_path / "out",
+        domains=["loveda_rural"],
+        allow_incomplete=True,
+    )
     image, mask = opened(folder / "images/1.png"), opened(folder / "masks/1.png")
     check(tmp_path / "out", "loveda_rural", "train", "1", image, mask, tmp_path)
 
@@ -89,7 +128,9 @@ def test_real_tiles_from_archive_to_report(tmp_path, shared):
     folder, files = shared / "data/loveda", {}
     for name in "012":
         files[f"Val/Rural/images_png/{name}.png"] = (folder / f"images/{name}.png").read_bytes()
-        files[f"Val/Rural/masks_png/{name}.png"] = encoded(opened(folder / f"ann_native/{name}.png"), "PNG")
+        files[f"Val/Rural/masks_png/{name}.png"] = encoded(
+            opened(folder / f"ann_native/{name}.png"), "PNG"
+        )
     write_archive(tmp_path / "raw/Val.zip", files)
     label_set = get_label_set("loveda")
     config = tiny_config(num_labels=7, id2label=label_set.id2label, label2id=label_set.label2id)
@@ -97,11 +138,21 @@ def test_real_tiles_from_archive_to_report(tmp_path, shared):
     CrossEarthForSemanticSegmentation(config).save_pretrained(tmp_path / "model")
     CrossEarthImageProcessor().save_pretrained(tmp_path / "model")
     data, report, page = (str(tmp_path / name) for name in ("data", "report", "page"))
-    build = ["loveda", str(tmp_path / "raw"), f"{data}/loveda", "--domains", "loveda_rural", "--allow-incomplete"]
+    build = [
+        "loveda",
+        str(tmp_path / "raw"),
+        f"{data}/loveda",
+        "--domains",
+        "loveda_rural",
+        "--allow-incomplete",
+    ]
     assert main(["build-dataset", *build]) == 0
     windows = ["--window", "512", "--stride", "512", "--examples", "1"]
     model = str(tmp_path / "model")
-    assert main(["evaluate", model, "--scenarios", "U2R", "--data", data, "--out", report, *windows]) == 0
+    assert (
+        main(["evaluate", model, "--scenarios", "U2R", "--data", data, "--out", report, *windows])
+        == 0
+    )
     assert main(["report", report, "--out", page]) == 0
     entry = json.loads((tmp_path / "report/report.json").read_text())["entries"]["U2R"]
     labels = [opened(folder / f"ann_native/{name}.png") for name in "012"]

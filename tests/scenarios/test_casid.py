@@ -7,7 +7,7 @@ from miniature_others import casid, save, zipped
 from crossearth_hf.errors import InputError
 from crossearth_hf.scenarios.build.archives import RawFolder
 from crossearth_hf.scenarios.build.readers.casid import PATHS, climate, label_base, read
-from crossearth_hf.scenarios.scenarios import DOMAINS, domains_of
+from crossearth_hf.scenarios.domains import DOMAINS, domains_of
 
 CLIMATES = [domain.name for domain in domains_of("casid")]
 
@@ -23,11 +23,18 @@ def test_each_climate_with_either_base(tmp_path, domain, base):
     assert source.layout == "assumed"
     assert f"labels start at {base}" in source.notes[0]
     for pair in source.pairs:
-        np.testing.assert_array_equal(source.labels(pair), truth[f"{domain} {pair.split}", pair.name])
+        np.testing.assert_array_equal(
+            source.labels(pair), truth[f"{domain} {pair.split}", pair.name]
+        )
 
 
 def test_zips_of_climates_with_long_names(tmp_path):
-    names = ("subtropical_monsoon", "Temperate Monsoon", "tropical_monsoon", "tropical [rainforest]")
+    names = (
+        "subtropical_monsoon",
+        "Temperate Monsoon",
+        "tropical_monsoon",
+        "tropical [rainforest]",
+    )
     truth = casid(tmp_path, folders=dict(zip(CLIMATES, names, strict=True)))
     zipped(tmp_path / "tropical_monsoon")
     for domain, folder in zip(CLIMATES, names, strict=True):
@@ -35,7 +42,8 @@ def test_zips_of_climates_with_long_names(tmp_path):
         assert len(source.pairs) == 4
         assert all(folder in str(pair.image) for pair in source.pairs)
         np.testing.assert_array_equal(
-            source.labels(source.pairs[0]), truth[f"{domain} {source.pairs[0].split}", source.pairs[0].name]
+            source.labels(source.pairs[0]),
+            truth[f"{domain} {source.pairs[0].split}", source.pairs[0].name],
         )
 
 
@@ -43,7 +51,9 @@ def test_a_path_names_a_climate(tmp_path):
     truth = casid(tmp_path / "raw", folders={"casid_tem": "north"})
     raw = RawFolder.open(tmp_path / "raw")
     assert read(raw, DOMAINS["casid_tem"], {}).pairs == ()
-    source = read(raw, DOMAINS["casid_tem"], {"casid_tem": RawFolder.open(tmp_path / "raw" / "north")})
+    source = read(
+        raw, DOMAINS["casid_tem"], {"casid_tem": RawFolder.open(tmp_path / "raw" / "north")}
+    )
     assert len(source.pairs) == len(truth)
     assert PATHS.keys() == set(CLIMATES)
 
@@ -73,7 +83,9 @@ def counts(*values):
     return np.isin(np.arange(256), values) * 10
 
 
-@pytest.mark.parametrize(("values", "base"), [((0, 1, 4), 0), ((0,), 0), ((5,), 1), ((1, 2, 3, 4, 5), 1)])
+@pytest.mark.parametrize(
+    ("values", "base"), [((0, 1, 4), 0), ((0,), 0), ((5,), 1), ((1, 2, 3, 4, 5), 1)]
+)
 def test_the_deciding_values(values, base):
     assert label_base(counts(*values), DOMAINS["casid_sub"]) == base
 
@@ -93,6 +105,11 @@ def test_ambiguous_labels_are_refused(values, message):
 
 def test_one_strange_file_among_all_is_found(tmp_path):
     casid(tmp_path)
-    save(tmp_path / "SubMs" / "all_test" / "label" / "1_test-label.png", np.full((24, 32), 5, np.uint8))
-    with pytest.raises(InputError, match=r"casid_sub hold the values 0, 1, 2, 3, 4, 5, which fit neither"):
+    save(
+        tmp_path / "SubMs" / "all_test" / "label" / "1_test-label.png",
+        np.full((24, 32), 5, np.uint8),
+    )
+    with pytest.raises(
+        InputError, match=r"casid_sub hold the values 0, 1, 2, 3, 4, 5, which fit neither"
+    ):
         read(RawFolder.open(tmp_path), DOMAINS["casid_sub"], {})

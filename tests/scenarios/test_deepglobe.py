@@ -8,7 +8,7 @@ from PIL import Image
 from crossearth_hf.errors import InputError
 from crossearth_hf.scenarios.build.archives import RawFolder
 from crossearth_hf.scenarios.build.readers.deepglobe import read
-from crossearth_hf.scenarios.scenarios import DOMAINS
+from crossearth_hf.scenarios.domains import DOMAINS
 
 DOMAIN = DOMAINS["deepglobe_road"]
 

@@ -28,7 +28,8 @@ def test_strange_colors_are_counted_and_the_first_is_named(tmp_path):
     colors[600, 7] = 9, 8, 7
     colors[1050:1052, 3] = 1, 0, 0
     with pytest.raises(
-        InputError, match=r"has 3 pixels of colors .* the first 9, 8, 7 at row 600, column 7; known are"
+        InputError,
+        match=r"has 3 pixels of colors .* the first 9, 8, 7 at row 600, column 7; known are",
     ):
         palette_ids(raw(tmp_path, tiff(colors)), PALETTE)
 
@@ -60,7 +61,10 @@ def test_numbers_become_ids(tmp_path):
     ids = mapped_ids(raw(tmp_path, encoded(mask, "PNG"), "m.png"), {0: 255, 1: 0, 2: 1, 3: 1})
     assert (ids == np.array([255, 0, 1, 1])[mask]).all()
     mask[20:22, 5] = 77
-    with pytest.raises(InputError, match=r"2 pixels of ids .* the first 77 at row 20, column 5; known are 0, 1, 2, 3:"):
+    with pytest.raises(
+        InputError,
+        match=r"2 pixels of ids .* the first 77 at row 20, column 5; known are 0, 1, 2, 3:",
+    ):
         mapped_ids(raw(tmp_path, encoded(mask, "PNG"), "m.png"), {0: 255, 1: 0, 2: 1, 3: 1})
 
 

@@ -19,7 +19,7 @@ from crossearth_hf.scenarios.build.plan import check_found, read_headers
 from crossearth_hf.scenarios.build.readers import potsdam as potsdam_reader
 from crossearth_hf.scenarios.build.readers import vaihingen as vaihingen_reader
 from crossearth_hf.scenarios.build.readers.loveda import read as read_loveda
-from crossearth_hf.scenarios.scenarios import DOMAINS
+from crossearth_hf.scenarios.domains import DOMAINS
 
 
 def hollow_tiff(path, width, height):
@@ -41,7 +41,9 @@ def hollow_tiff(path, width, height):
 
 
 def plan_domain(domain, source, workers=1, **options):
-    return plan.plan_domain(domain, source, read_headers([source], workers), **{"allow_incomplete": False, **options})
+    return plan.plan_domain(
+        domain, source, read_headers([source], workers), **{"allow_incomplete": False, **options}
+    )
 
 
 def planned(root, domain, reader, **options):
@@ -75,7 +77,10 @@ def test_a_missing_tile_is_named_with_both_counts(tmp_path):
     domain = dataclasses.replace(DOMAINS["potsdam_rgb"], counts={"train": 96, "test": 4})
     with pytest.raises(InputError) as error:
         planned(tmp_path, domain, potsdam_reader)
-    assert "train has 8 images where the benchmark has 96 (no image and no label for 2_11 of train" in str(error.value)
+    assert (
+        "train has 8 images where the benchmark has 96 (no image and no label for 2_11 of train"
+        in str(error.value)
+    )
     assert "test has" not in str(error.value)
     result = planned(tmp_path, domain, potsdam_reader, allow_incomplete=True)
     assert result.incomplete
@@ -87,7 +92,9 @@ def test_images_without_labels_are_an_error(tmp_path):
     (tmp_path / "x/Train/Urban/masks_png/2.png").unlink()
     domain = dataclasses.replace(DOMAINS["loveda_urban"], counts={"train": None, "test": 1})
     source = read_loveda(RawFolder.open(tmp_path), domain, {})
-    with pytest.raises(InputError, match=r"images and labels do not pair up \(no label for .*images_png/2.png\)"):
+    with pytest.raises(
+        InputError, match=r"images and labels do not pair up \(no label for .*images_png/2.png\)"
+    ):
         plan_domain(domain, source)
     assert plan_domain(domain, source, allow_incomplete=True).incomplete
 
@@ -98,13 +105,20 @@ def test_too_many_images_are_never_accepted(tmp_path):
     source = read_loveda(RawFolder.open(tmp_path), domain, {})
     with pytest.raises(InputError, match="train has 2 images where the benchmark has 1"):
         plan_domain(domain, source, allow_incomplete=True)
-    archive = dataclasses.replace(domain, archive_counts={"train": 2})  # as published, though not as the paper counts
+    # as published, though not as the paper counts
+    archive = dataclasses.replace(domain, archive_counts={"train": 2})
     assert not plan_domain(archive, source).incomplete
 
 
 def test_nothing_found_says_what_to_download(tmp_path):
-    with pytest.raises(InputError, match=r"no pair .* for potsdam_rgb .* download 3_Ortho_RGB.zip, 3_Ortho_IRRG.zip"):
-        check_found(DOMAINS["potsdam_rgb"], potsdam_reader.read(RawFolder.open(tmp_path), DOMAINS["potsdam_rgb"], {}))
+    with pytest.raises(
+        InputError,
+        match=r"no pair .* for potsdam_rgb .* download 3_Ortho_RGB.zip, 3_Ortho_IRRG.zip",
+    ):
+        check_found(
+            DOMAINS["potsdam_rgb"],
+            potsdam_reader.read(RawFolder.open(tmp_path), DOMAINS["potsdam_rgb"], {}),
+        )
 
 
 def source_of(tmp_path, images):
@@ -120,15 +134,23 @@ FREE = dataclasses.replace(DOMAINS["spacenet_road"], counts={})
 
 def test_shards_hold_whole_images_up_to_a_number_of_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "SHARD_PIXELS", 2000)
-    images = {f"{index}.png": encoded(picture(0, 20, 40 if index != 3 else 400), "PNG") for index in range(6)}
+    images = {
+        f"{index}.png": encoded(picture(0, 20, 40 if index != 3 else 400), "PNG")
+        for index in range(6)
+    }
     result = plan_domain(FREE, source_of(tmp_path, images))
     names = [[image.pair.name for image in shard.images] for shard in result.shards]
     assert names == [["0.png", "1.png"], ["2.png"], ["3.png"], ["4.png", "5.png"]]
-    assert [shard.file for shard in result.shards] == [f"train-0000{index}-of-00004.parquet" for index in range(4)]
+    assert [shard.file for shard in result.shards] == [
+        f"train-0000{index}-of-00004.parquet" for index in range(4)
+    ]
 
 
 def test_the_identity_follows_the_raw_files(tmp_path):
-    images = {"1.png": encoded(picture(0, 20, 40), "PNG"), "2.png": encoded(picture(1, 20, 40), "PNG")}
+    images = {
+        "1.png": encoded(picture(0, 20, 40), "PNG"),
+        "2.png": encoded(picture(1, 20, 40), "PNG"),
+    }
     first = plan_domain(FREE, source_of(tmp_path, images))
     assert plan_domain(FREE, first.source).identity == first.identity
     noted = dataclasses.replace(first.source, notes=("base 1",))

@@ -21,7 +21,9 @@ def raw(tmp_path, content, name, zipped):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint8"), (4, "uint8"), (4, "uint16"), (8, "uint16")])
+@pytest.mark.parametrize(
+    ("bands", "dtype"), [(1, "uint8"), (3, "uint8"), (4, "uint8"), (4, "uint16"), (8, "uint16")]
+)
 def test_windows_are_read_to_the_bit(tmp_path, zipped, bands, dtype):
     pixels = picture(0, 70, 50, bands, dtype)
     file = raw(tmp_path, tiff(pixels), "a.tif", zipped)
@@ -45,7 +47,9 @@ def test_eight_bits_are_encoded_as_png(bands):
     assert (decoded.reshape(pixels.shape) == pixels).all()
 
 
-@pytest.mark.parametrize(("bands", "dtype"), [(4, "uint8"), (3, "uint16"), (4, "uint16"), (8, "uint16")])
+@pytest.mark.parametrize(
+    ("bands", "dtype"), [(4, "uint8"), (3, "uint16"), (4, "uint16"), (8, "uint16")]
+)
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_other_rasters_are_encoded_as_tiff_without_alpha(bands, dtype):
     pixels = picture(0, 40, 60, bands, dtype)
@@ -60,7 +64,11 @@ def test_other_rasters_are_encoded_as_tiff_without_alpha(bands, dtype):
 @pytest.mark.parametrize(
     ("kind", "damage"),  # a flipped bit of a JPEG is another picture: it has no checksums
     [
-        *((kind, damage) for kind in ("a.png", "a.jpg", "a.tif") for damage in ("cut", "empty", "text")),
+        *(
+            (kind, damage)
+            for kind in ("a.png", "a.jpg", "a.tif")
+            for damage in ("cut", "empty", "text")
+        ),
         ("a.png", "flipped"),
         ("a.tif", "flipped"),
     ],
@@ -74,7 +82,9 @@ def test_damage_is_found(tmp_path, kind, zipped, damage):
     )
     if damage == "flipped":
         content[len(content) // 2] ^= 0x10
-    content = {"cut": content[: len(content) // 2], "empty": b"", "text": b"not found"}.get(damage, content)
+    content = {"cut": content[: len(content) // 2], "empty": b"", "text": b"not found"}.get(
+        damage, content
+    )
     file = raw(tmp_path, bytes(content), kind, zipped)
 
     def read():
@@ -99,7 +109,14 @@ def test_sizes_come_from_headers(tmp_path):
     """A 6000 x 6000 file without a single pixel in it."""
     with pytest.warns(NotGeoreferencedWarning):
         rasterio.open(
-            tmp_path / "a.tif", "w", driver="GTiff", width=6000, height=5000, count=3, dtype="uint8", SPARSE_OK=True
+            tmp_path / "a.tif",
+            "w",
+            driver="GTiff",
+            width=6000,
+            height=5000,
+            count=3,
+            dtype="uint8",
+            SPARSE_OK=True,
         ).close()
     assert (tmp_path / "a.tif").stat().st_size < 400_000
     assert read_header(RawFolder.open(tmp_path).files("a.tif")[0]).size == (5000, 6000)

@@ -7,7 +7,7 @@ from miniature_others import rescuenet
 from crossearth_hf.errors import InputError
 from crossearth_hf.scenarios.build.archives import RawFolder
 from crossearth_hf.scenarios.build.readers.rescuenet import MAPPING, read
-from crossearth_hf.scenarios.scenarios import DOMAINS
+from crossearth_hf.scenarios.domains import DOMAINS
 
 DOMAIN = DOMAINS["rescuenet"]
 
@@ -33,5 +33,8 @@ def test_the_mapping_is_complete_and_told(tmp_path):
 def test_the_first_version_with_its_twelve_classes_is_refused(tmp_path):
     rescuenet(tmp_path, highest=11)
     source = read(RawFolder.open(tmp_path), DOMAIN, {})
-    with pytest.raises(InputError, match=r"_lab\.png has \d+ pixels of ids that are not a class, the first 11 at row"):
+    with pytest.raises(
+        InputError,
+        match=r"_lab\.png has \d+ pixels of ids that are not a class, the first 11 at row",
+    ):
         source.labels(source.pairs[0])

@@ -6,7 +6,8 @@ import pytest
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.scenarios.scenarios import BENCHMARKS, DOMAINS, RECIPES, domains_of, get_scenario
+from crossearth_hf.scenarios.domains import DOMAINS, domains_of
+from crossearth_hf.scenarios.scenarios import RECIPES, SCENARIOS, get_scenario
 from crossearth_hf.scenarios.source_datasets import DATASETS, NOT_STATED, get_dataset
 
 TITLES = {  # as the facts call the data sets
@@ -30,9 +31,9 @@ def facts(shared):
 
 
 def test_every_scenario_is_as_documented(facts):
-    assert [scenario["code"] for scenario in facts["scenarios"]] == list(BENCHMARKS)
+    assert [scenario["code"] for scenario in facts["scenarios"]] == list(SCENARIOS)
     for known in facts["scenarios"]:
-        scenario = BENCHMARKS[known["code"]]
+        scenario = SCENARIOS[known["code"]]
         assert scenario.code == known["code"]
         assert scenario.gap == known["gap"]
         assert (scenario.source, scenario.target) == (known["source"], known["target"])
@@ -51,7 +52,9 @@ def test_every_domain_is_as_documented(facts):
         assert domain.dataset == TITLES[known["dataset"]]
         assert domain.label_set == known["labels"]
         assert domain.tile == known.get("tile")
-        assert domain.ground_sampling_distance == known.get("gsd_m", domain.ground_sampling_distance)
+        assert domain.ground_sampling_distance == known.get(
+            "gsd_m", domain.ground_sampling_distance
+        )
         assert domain.bands.startswith(known.get("bands", "R,G,B"))
         for split in ("train", "test"):
             if known.get(split) is not None:
@@ -71,30 +74,34 @@ def test_recipes_and_label_sets_are_as_documented(facts):
 
 
 def test_29_documented_and_3_of_our_own():
-    assert sum(not scenario.ours for scenario in BENCHMARKS.values()) == 29
-    assert [code for code, scenario in BENCHMARKS.items() if scenario.ours] == ["D2S", "A2SN", "M2D"]
-    assert sum(scenario.in_domain for scenario in BENCHMARKS.values()) == 4
-    assert not [code for code, scenario in BENCHMARKS.items() if scenario.ours and scenario.published]
+    assert sum(not scenario.ours for scenario in SCENARIOS.values()) == 29
+    assert [code for code, scenario in SCENARIOS.items() if scenario.ours] == ["D2S", "A2SN", "M2D"]
+    assert sum(scenario.in_domain for scenario in SCENARIOS.values()) == 4
+    assert not [
+        code for code, scenario in SCENARIOS.items() if scenario.ours and scenario.published
+    ]
 
 
 def test_the_mean_over_unseen_targets_is_the_known_one():
     """The published scores over the 19 scenarios with an unseen target: 58.3 of CrossEarth against 55.5 of Rein."""
-    unseen = [s.published for s in BENCHMARKS.values() if s.published and not s.in_domain]
+    unseen = [s.published for s in SCENARIOS.values() if s.published and not s.in_domain]
     assert len(unseen) == 19
     assert sum(scores["CrossEarth"] for scores in unseen) / 19 == pytest.approx(58.3, abs=0.05)
     assert sum(scores["Rein"] for scores in unseen) / 19 == pytest.approx(55.5, abs=0.05)
 
 
 def test_keys_fit_together():
-    for scenario in BENCHMARKS.values():
+    for scenario in SCENARIOS.values():
         source, target = DOMAINS[scenario.source], DOMAINS[scenario.target]
         assert source.labels == target.labels == scenario.label_set
         assert scenario.recipe in RECIPES
         assert "train" in source.counts
         assert "test" in target.counts
     assert {domain.dataset for domain in DOMAINS.values()} == DATASETS.keys()
-    assert sorted(domain.name for name in DATASETS for domain in domains_of(name)) == sorted(DOMAINS)
-    used = {name for scenario in BENCHMARKS.values() for name in (scenario.source, scenario.target)}
+    assert sorted(domain.name for name in DATASETS for domain in domains_of(name)) == sorted(
+        DOMAINS
+    )
+    used = {name for scenario in SCENARIOS.values() for name in (scenario.source, scenario.target)}
     assert used == DOMAINS.keys()
     for domain in DOMAINS.values():
         assert set(domain.counts) <= {"train", "validation", "test"}
@@ -119,7 +126,7 @@ def test_data_sets_are_described(name):
 
 
 def test_unknown_names_get_the_closest():
-    with pytest.raises(InputError, match=r"'P\(i\)2v' is not a scenario; the closest are P\(i\)2V"):
+    with pytest.raises(InputError, match=r"unknown scenario 'P\(i\)2v'; the closest are P\(i\)2V"):
         get_scenario("P(i)2v")
-    with pytest.raises(InputError, match="'casd' is not a data set; the known ones are potsdam,"):
+    with pytest.raises(InputError, match="unknown data set 'casd'; choose one of potsdam,"):
         get_dataset("casd")

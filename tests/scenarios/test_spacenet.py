@@ -8,7 +8,7 @@ from miniature_others import CITIES, geojson, spacenet_buildings, spacenet_roads
 from crossearth_hf.errors import InputError
 from crossearth_hf.scenarios.build.archives import RawFolder
 from crossearth_hf.scenarios.build.readers.spacenet import read
-from crossearth_hf.scenarios.scenarios import DOMAINS
+from crossearth_hf.scenarios.domains import DOMAINS
 
 ROADS, BUILDINGS = DOMAINS["spacenet_road"], DOMAINS["spacenet_building"]
 
@@ -52,7 +52,10 @@ def test_speed_labels_stand_in_for_roads(tmp_path):
 def test_missing_cities_are_told(tmp_path):
     spacenet_roads(tmp_path, CITIES[1:3])
     source = read(RawFolder.open(tmp_path), ROADS, {})
-    assert source.unpaired == ("no labeled chip of AOI_2_Vegas", "no labeled chip of AOI_5_Khartoum")
+    assert source.unpaired == (
+        "no labeled chip of AOI_2_Vegas",
+        "no labeled chip of AOI_5_Khartoum",
+    )
     assert source.layout == "assumed"
 
 
@@ -81,10 +84,22 @@ def first_label(folder, content):
     [
         ("{broken", r"img1\.geojson is no GeoJSON of LineStrings"),
         ('{"type": "FeatureCollection"}', r"is no GeoJSON of LineStrings \('features'\)"),
-        (geojson({"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}), "a Polygon among them"),
-        (geojson({"type": "LineString", "coordinates": [[1, 2], [3, 4]]}), "all lie outside its image"),
-        (geojson({"type": "LineString", "coordinates": [["east", 2], [3, 4]]}), "is no GeoJSON of LineStrings"),
-        (geojson({"type": "LineString", "coordinates": [[500000.0, 9e9], [500001.0, 9e9]]}), "outside its image"),
+        (
+            geojson({"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}),
+            "a Polygon among them",
+        ),
+        (
+            geojson({"type": "LineString", "coordinates": [[1, 2], [3, 4]]}),
+            "all lie outside its image",
+        ),
+        (
+            geojson({"type": "LineString", "coordinates": [["east", 2], [3, 4]]}),
+            "is no GeoJSON of LineStrings",
+        ),
+        (
+            geojson({"type": "LineString", "coordinates": [[500000.0, 9e9], [500001.0, 9e9]]}),
+            "outside its image",
+        ),
     ],
 )
 def test_broken_labels_are_refused(tmp_path, content, message):
@@ -96,7 +111,9 @@ def test_broken_labels_are_refused(tmp_path, content, message):
 def test_an_empty_label_file_means_no_road(tmp_path):
     spacenet_roads(tmp_path)
     assert set(np.unique(first_label(tmp_path, ""))) == {0, 255}
-    assert set(np.unique(first_label(tmp_path, geojson(None, {"type": "LineString", "coordinates": []})))) == {0, 255}
+    assert set(
+        np.unique(first_label(tmp_path, geojson(None, {"type": "LineString", "coordinates": []})))
+    ) == {0, 255}
 
 
 def test_an_image_without_georeference_is_refused(tmp_path):
@@ -105,7 +122,10 @@ def test_an_image_without_georeference_is_refused(tmp_path):
     with rasterio.open(path) as image:
         pixels = image.read()
     profile = {"driver": "GTiff", "count": 3, "height": 40, "width": 40, "dtype": "uint16"}
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(path, "w", **profile) as target:
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(path, "w", **profile) as target,
+    ):
         target.write(pixels)
     source = read(RawFolder.open(tmp_path), ROADS, {})
     with pytest.raises(InputError, match="has no georeference, which its labels need"):

@@ -16,7 +16,8 @@ from crossearth_hf.raster.grid import Grid
 from crossearth_hf.scenarios.build.archives import RawFile
 from crossearth_hf.scenarios.build.vectors import burn_lines, burn_polygons, read_geometries
 
-METERS = Grid(60, 50, CRS.from_epsg(32632), Affine(0.5, 0, 5e5, 0, -0.5, 5e6))  # on the central meridian: 1 m is 1 m
+# on the central meridian: 1 m is 1 m
+METERS = Grid(60, 50, CRS.from_epsg(32632), Affine(0.5, 0, 5e5, 0, -0.5, 5e6))
 SCALE = 0.9996
 
 
@@ -35,7 +36,9 @@ def test_polygons_hold_the_centers_of_their_pixels():
     for _ in range(6):
         angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
         radii = rng.uniform(4, 15, 9)[:, None]
-        corners = rng.uniform(10, 45, 2) + radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        corners = rng.uniform(10, 45, 2) + radii * np.stack(
+            [np.cos(angles), np.sin(angles)], axis=1
+        )
         corners = np.concatenate([corners, corners[:1]])
         drawn.append({"type": "Polygon", "coordinates": [on_map(corners)]})
         expected |= Path(corners).contains_points(centers(METERS).reshape(-1, 2)).reshape(50, 60)
@@ -73,11 +76,15 @@ def test_shapes_move_to_the_crs_of_the_image(tmp_path):
     for content in (
         geojson(moved),
         geojson({"type": "GeometryCollection", "geometries": [moved]}),
-        geojson(moved).replace("urn:ogc:def:crs:OGC:1.3:CRS84", "unknown").replace('"crs"', '"other"'),
+        geojson(moved)
+        .replace("urn:ogc:def:crs:OGC:1.3:CRS84", "unknown")
+        .replace('"crs"', '"other"'),
         geojson(shape).replace("urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:32632"),
     ):
         path.write_text(content)
-        np.testing.assert_array_equal(burn_polygons(read_geometries(file, "Polygon", METERS), METERS), expected)
+        np.testing.assert_array_equal(
+            burn_polygons(read_geometries(file, "Polygon", METERS), METERS), expected
+        )
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000])  # newer versions of Python parse the first
@@ -85,5 +92,7 @@ def test_collections_nested_too_deep(tmp_path, depth):
     path = tmp_path / "a.geojson"
     collections = '{"type": "GeometryCollection", "geometries": [' * depth + "]}" * depth
     path.write_text(f'{{"features": [{{"geometry": {collections}}}]}}')
-    with pytest.raises(InputError, match=r"a.geojson is no GeoJSON of Polygons .*; download it again"):
+    with pytest.raises(
+        InputError, match=r"a.geojson is no GeoJSON of Polygons .*; download it again"
+    ):
         read_geometries(RawFile("a.geojson", path, None, 0), "Polygon", METERS)

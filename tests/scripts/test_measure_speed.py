@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,13 @@ import torch
 from accelerate.state import AcceleratorState
 from tiny_model import tiny_config
 
-from crossearth_hf import CrossEarthConfig, CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf import (
+    CrossEarthConfig,
+    CrossEarthForSemanticSegmentation,
+    CrossEarthImageProcessor,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "scripts"))
 
 import measure_speed  # noqa: E402
 from speed import baseline, cases, materials, package, peers  # noqa: E402
@@ -50,7 +52,9 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def setup(saved, tmp_path):
-    return Setup("ours", "float32", CROP, saved, None, None, tmp_path / "own", threads=1, device="cpu")
+    return Setup(
+        "ours", "float32", CROP, saved, None, None, tmp_path / "own", threads=1, device="cpu"
+    )
 
 
 @pytest.mark.parametrize("size", [64, 96, 160])
@@ -64,7 +68,9 @@ def test_baseline_has_the_models_scores(setup, size):
 
 def test_baseline_has_the_scores_of_the_small_preset(setup, tmp_path):
     torch.manual_seed(0)
-    CrossEarthForSemanticSegmentation(CrossEarthConfig.from_preset("tiny")).save_pretrained(tmp_path)
+    CrossEarthForSemanticSegmentation(CrossEarthConfig.from_preset("tiny")).save_pretrained(
+        tmp_path
+    )
     CrossEarthImageProcessor().save_pretrained(tmp_path)
     job = replace(setup, model=tmp_path, case=replace(CROP, size=256, window=256, stride=256))
     ours, plain = package.build(job).run(), baseline.build(job).run()
@@ -105,7 +111,9 @@ def test_peers_give_scores_and_learn(setup, monkeypatch):
 
 
 def small_segformer():
-    config = peers.SegformerConfig(depths=[1] * 4, hidden_sizes=[8, 8, 16, 16], decoder_hidden_size=8, num_labels=6)
+    config = peers.SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8, 8, 16, 16], decoder_hidden_size=8, num_labels=6
+    )
     return peers.SegformerForSemanticSegmentation(config)
 
 
@@ -118,7 +126,17 @@ def test_windows_cover_the_image_and_average():
 
     pixels = torch.arange(100.0).reshape(1, 1, 10, 10).expand(-1, 3, -1, -1)
     scores = slide(score, pixels, window=6, stride=3)
-    assert seen == [0, 3, 4, 30, 33, 34, 40, 43, 44]  # starts 0, 3 and, shifted back inside, 4 on both axes
+    assert seen == [
+        0,
+        3,
+        4,
+        30,
+        33,
+        34,
+        40,
+        43,
+        44,
+    ]  # starts 0, 3 and, shifted back inside, 4 on both axes
     assert scores[0, 0, 0, 0] == 1
     assert scores[0, 0, 9, 9] == 2 * 99 + 9
     assert scores[0, 0, 0, 3] == 2 * 3 + 1.5
@@ -191,9 +209,19 @@ def test_a_contestant_without_memory_or_time_is_recorded():
     waits = Scripted({"slow": ContestantError("no answer within 1 s")})
     entries = [Entry("baseline"), Entry("slow"), Entry("ours", "float32")]
     race(CROP, entries, 3, waits.start, lambda text: None)
-    assert waits.turns == ["baseline", "slow", "ours:float32", "baseline", "ours:float32", "baseline", "ours:float32"]
+    assert waits.turns == [
+        "baseline",
+        "slow",
+        "ours:float32",
+        "baseline",
+        "ours:float32",
+        "baseline",
+        "ours:float32",
+    ]
     assert entries[1].error == "no answer within 1 s"
-    report = {"cases": [{"name": "crop", "contestants": [summary(entry, entries) for entry in entries]}]}
+    report = {
+        "cases": [{"name": "crop", "contestants": [summary(entry, entries) for entry in entries]}]
+    }
     assert "| crop | slow | no answer within 1 s |" in table(report)
     assert "| crop | ours:float32 | 3 (2 to 4) | 1.00 (1.00 to 1.00) |" in table(report)
 
@@ -248,7 +276,10 @@ def test_unknown_release_is_told_before_anything_runs(capsys):
 
 def test_previous_release_is_the_package_of_that_time(tmp_path):
     known = ["git", "cat-file", "-e", f"{cases.PREVIOUS_RELEASE}^{{commit}}"]
-    if shutil.which("git") is None or subprocess.run(known, cwd=ROOT, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("git") is None
+        or subprocess.run(known, cwd=ROOT, capture_output=True, check=False).returncode
+    ):
         pytest.skip("this copy has no history")
     materials.extract_release(ROOT, cases.PREVIOUS_RELEASE, tmp_path)
     assert "def sliding_window_scores" in (tmp_path / "crossearth_hf" / "inference.py").read_text()
@@ -257,7 +288,9 @@ def test_previous_release_is_the_package_of_that_time(tmp_path):
 def test_contestants_of_a_case():
     usual = cases.usual_contestants(cases.CASES["crop512"], ("float32", "auto"))
     assert usual[:4] == ["baseline", "ours:float32", "ours:auto", "previous:float32"]
-    chosen = cases.chosen_contestants(cases.CASES["training512"], ("float32",), ["baseline", "ours", "ours:lean-bf16"])
+    chosen = cases.chosen_contestants(
+        cases.CASES["training512"], ("float32",), ["baseline", "ours", "ours:lean-bf16"]
+    )
     assert chosen == ["baseline", "ours:fast", "ours:lean", "ours:lean-bf16"]
     with pytest.raises(SystemExit):
         measure_speed.parse(["--contestants", "nobody"])

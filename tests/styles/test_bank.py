@@ -8,11 +8,17 @@ from affine import Affine
 from PIL import Image
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.model.earth_style import EarthStyle, StyleBank
+from crossearth_hf.model.earth_style import EarthStyle
+from crossearth_hf.model.style_bank import StyleBank
 from crossearth_hf.model.style_networks import InceptionStylePredictor as Inception
 from crossearth_hf.model.style_networks import StylePredictor
 from crossearth_hf.raster.writing import write_geotiff
-from crossearth_hf.styles.bank import embed_rasters, find_rasters, load_earth_style, write_style_bank
+from crossearth_hf.styles.bank import (
+    embed_rasters,
+    find_rasters,
+    load_earth_style,
+    write_style_bank,
+)
 
 RNG = np.random.default_rng(0)
 PLACE = {"crs": "EPSG:32632", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
@@ -59,12 +65,17 @@ def test_tiles_at_several_scales(tmp_path):
 
 
 def test_images_smaller_than_a_tile_are_one_tile(tmp_path):
-    Image.fromarray((255 * blotches(100, 300)).astype(np.uint8).transpose(1, 2, 0)).save(tmp_path / "strip.jpg")
+    Image.fromarray((255 * blotches(100, 300)).astype(np.uint8).transpose(1, 2, 0)).save(
+        tmp_path / "strip.jpg"
+    )
     assert [tile.shape for tile in embedded(tmp_path / "strip.jpg")] == [(3, 100, 256)] * 2
     Image.fromarray(np.zeros((20, 300, 3), np.uint8)).save(tmp_path / "line.png")
     assert embedded(tmp_path / "line.png") == []
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "small.png")
-    found = [len(embedded(tmp_path / "small.png", kind.smallest_image)) for kind in (StylePredictor, Inception)]
+    found = [
+        len(embedded(tmp_path / "small.png", kind.smallest_image))
+        for kind in (StylePredictor, Inception)
+    ]
     assert found == [1, 0]
 
 
@@ -91,7 +102,9 @@ def test_tiles_without_data_are_left_out(tmp_path):
 def test_the_bank_of_a_folder(tmp_path):
     folder = tmp_path / "scenes"
     folder.mkdir()
-    Image.fromarray((255 * blotches(64, 64)).astype(np.uint8).transpose(1, 2, 0)).save(folder / "a_1.png")
+    Image.fromarray((255 * blotches(64, 64)).astype(np.uint8).transpose(1, 2, 0)).save(
+        folder / "a_1.png"
+    )
     write_geotiff(folder / "a_2.TIF", (9000 * blotches(64, 80)).astype(np.uint16), **PLACE)
     Image.fromarray((255 * blotches(64, 64, bands=1)[0]).astype(np.uint8)).save(folder / "b_1.jpg")
     (folder / "notes.txt").write_text("no raster")
@@ -101,10 +114,16 @@ def test_the_bank_of_a_folder(tmp_path):
     embeddings = embed_rasters(find_rasters(folder), predictor).double()
     written = load_earth_style(bank=tmp_path / "bank.safetensors").bank
     np.testing.assert_allclose(written.mean, embeddings.mean(dim=0), atol=1e-5)
-    np.testing.assert_allclose(written.covariance, np.cov(embeddings.numpy(), rowvar=False), atol=1e-5)
+    np.testing.assert_allclose(
+        written.covariance, np.cov(embeddings.numpy(), rowvar=False), atol=1e-5
+    )
     pattern = write_style_bank(f"{folder}:a_*", tmp_path / "other.safetensors")
     assert pattern.sources == ("scenes (2 images)",)
-    assert {path.name for path in tmp_path.iterdir()} == {"scenes", "bank.safetensors", "other.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "scenes",
+        "bank.safetensors",
+        "other.safetensors",
+    }
 
 
 def test_a_bank_changes_what_is_injected(tmp_path):

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from crossearth_hf.errors import InputError
-from crossearth_hf.model.earth_style import EarthStyle, StyleBank, StyleDraw, StyleSettings, image_seed
+from crossearth_hf.model.earth_style import EarthStyle, StyleDraw, StyleSettings, image_seed
+from crossearth_hf.model.style_bank import StyleBank
 from crossearth_hf.styles.preview import draw_style_preview, write_style_preview
 from crossearth_hf.synthetic import generate_scene
 
@@ -22,11 +23,16 @@ def pixels():
 def cells(page, rows):
     """(rows, 3, 96, 128, 3): the pictures of a grid, brought back to their own size."""
     width, height, margin, header = 384, 288, 12, 44
-    boxes = [[(margin + c * (width + margin), header + r * (height + margin)) for c in range(3)] for r in range(rows)]
+    boxes = [
+        [(margin + c * (width + margin), header + r * (height + margin)) for c in range(3)]
+        for r in range(rows)
+    ]
     return np.array(
         [
             [
-                np.asarray(page.crop((x, y, x + width, y + height)).resize((128, 96), Image.Resampling.BOX))
+                np.asarray(
+                    page.crop((x, y, x + width, y + height)).resize((128, 96), Image.Resampling.BOX)
+                )
                 for x, y in row
             ]
             for row in boxes

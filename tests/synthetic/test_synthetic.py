@@ -19,7 +19,9 @@ LAND, BUILDING, ROAD, WATER, VEGETATION = range(5)
 
 
 def digest(scene):
-    return hashlib.sha256(scene.image.tobytes() + scene.labels.tobytes() + str(scene.transform).encode()).hexdigest()
+    return hashlib.sha256(
+        scene.image.tobytes() + scene.labels.tobytes() + str(scene.transform).encode()
+    ).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,9 @@ def test_every_class_is_present(scenes):
     for domain, scene in scenes.items():
         shares = np.bincount(scene.labels.ravel(), minlength=5) / scene.labels.size
         assert len(shares) == 5
-        assert shares.min() >= 0.02, f"{domain}: {dict(zip(LABELS.classes, shares.round(3), strict=True))}"
+        assert shares.min() >= 0.02, (
+            f"{domain}: {dict(zip(LABELS.classes, shares.round(3), strict=True))}"
+        )
         assert shares.max() <= 0.65
 
 
@@ -85,13 +89,16 @@ def test_houses_have_the_size_of_houses(scenes):
 
 
 def test_only_season_sun_and_bands_differ_between_the_temperate_domains(scenes):
-    summer, winter, infrared = (scenes[name] for name in ("temperate-summer", "temperate-winter", "irrg-summer"))
+    summer, winter, infrared = (
+        scenes[name] for name in ("temperate-summer", "temperate-winter", "irrg-summer")
+    )
     assert np.array_equal(summer.labels, winter.labels)
     assert np.array_equal(summer.labels, infrared.labels)
     green = summer.labels == VEGETATION
     assert infrared.image[green, 0].mean() > summer.image[green, 0].mean() + 40
     assert infrared.image[green, 0].mean() > 1.4 * infrared.image[green, 1].mean()  # the red edge
-    assert winter.image[summer.labels == LAND].mean() > summer.image[summer.labels == LAND].mean()  # snow
+    # snow
+    assert winter.image[summer.labels == LAND].mean() > summer.image[summer.labels == LAND].mean()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,10 @@ def test_color_does_not_solve_a_domain_and_carries_over_even_less():
     unseen = [[generate_scene(name, seed, 256, 256) for seed in (2, 3)] for name in names]
     tables = [color_table(name) for name in names]
     scores = np.array(
-        [[np.mean([mean_iou(table[color_index(s)], s.labels) for s in pair]) for pair in unseen] for table in tables]
+        [
+            [np.mean([mean_iou(table[color_index(s)], s.labels) for s in pair]) for pair in unseen]
+            for table in tables
+        ]
     )
     own, foreign = scores.diagonal(), scores[~np.eye(len(names), dtype=bool)]
     assert own.max() < 0.65
@@ -173,7 +183,10 @@ def test_geotiff_round_trip(tmp_path):
         west, south, east, north = image.bounds
     assert 160_000 < west < east < 840_000  # where UTM zones are valid
     assert 0 < south < north < 9_500_000
-    assert generate_scene("desert-city", 5, 1, 1).transform != generate_scene("desert-city", 4, 1, 1).transform
+    assert (
+        generate_scene("desert-city", 5, 1, 1).transform
+        != generate_scene("desert-city", 4, 1, 1).transform
+    )
 
 
 def test_scenes_are_not_overwritten_unasked(tmp_path):
@@ -204,7 +217,7 @@ def test_dataset_keeps_every_bit():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("atlantis", 0), "'atlantis' is no SynthEarth domain; choose one of temperate-summer"),
+        (("atlantis", 0), "unknown SynthEarth domain 'atlantis'; choose one of temperate-summer"),
         (("desert-city", -1), "seed"),
         (("desert-city", 0, 0, 5), "0x5"),
     ],
@@ -215,7 +228,7 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_dataset_needs_scenes_and_its_package(monkeypatch):
-    with pytest.raises(InputError, match="0 scenes"):
+    with pytest.raises(InputError, match="1 or more scenes, not 0"):
         synthetic_dataset("desert-city", 0)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install crossearth-hf\[train\]"):
@@ -224,6 +237,8 @@ def test_dataset_needs_scenes_and_its_package(monkeypatch):
 
 @pytest.mark.parametrize("size", [(16_385, 1), (1, 100_000_000)])
 def test_a_scene_that_memory_cannot_hold_is_refused(size):
-    sentence = f"a scene of {size[0]}x{size[1]} px is too large to draw; give a size of 16384 or less"
+    sentence = (
+        f"a scene of {size[0]}x{size[1]} px is too large to draw; give a size of 16384 or less"
+    )
     with pytest.raises(InputError, match=sentence):
         generate_scene("temperate-summer", 0, *size)

@@ -22,7 +22,8 @@ def stub_model(trained_at=None, model=None):
 def patches(seed=0, height=160, width=200, side=40):
     """(3, H, W) uint8 of pure red, green and blue patches, and (H, W) the classes that `ColorModel` gives them."""
     ids = np.kron(
-        np.random.default_rng(seed).integers(0, 3, (height // side, width // side)), np.ones((side, side), int)
+        np.random.default_rng(seed).integers(0, 3, (height // side, width // side)),
+        np.ones((side, side), int),
     )
     return np.where(np.arange(3)[:, None, None] == ids, 230, 20).astype(np.uint8), ids
 

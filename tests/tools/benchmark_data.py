@@ -10,7 +10,8 @@ import yaml
 from PIL import Image
 from stub_model import CLASSES, ColorModel
 
-from crossearth_hf.scenarios.scenarios import DOMAINS, VERSION
+from crossearth_hf.scenarios.domains import DOMAINS
+from crossearth_hf.scenarios.scenarios import VERSION
 
 COLORS = 255 * np.eye(3, dtype=np.uint8)
 
@@ -26,7 +27,8 @@ class ScoredModel(ColorModel):
 
 
 SURE = float(
-    torch.sigmoid(torch.tensor(4.0)) / (torch.sigmoid(torch.tensor(4.0)) + 2 * torch.sigmoid(torch.tensor(-4.0)))
+    torch.sigmoid(torch.tensor(4.0))
+    / (torch.sigmoid(torch.tensor(4.0)) + 2 * torch.sigmoid(torch.tensor(-4.0)))
 )
 """Confidence of the stub in a pure color: masks of 4, -4 and -4 before the sigmoid."""
 
@@ -62,15 +64,24 @@ def write_domain(
 
     folder = data / DOMAINS[name].dataset
     (folder / name).mkdir(parents=True, exist_ok=True)
-    columns = {"image": [_png(image) for image, _ in pairs], "label": [_png(labels) for _, labels in pairs]}
+    columns = {
+        "image": [_png(image) for image, _ in pairs],
+        "label": [_png(labels) for _, labels in pairs],
+    }
     columns["name"] = [f"tile{index}" for index in range(len(pairs))]
-    features = {"image": datasets.Image(), "label": datasets.Image(), "name": datasets.Value("string")}
+    features = {
+        "image": datasets.Image(),
+        "label": datasets.Image(),
+        "name": datasets.Value("string"),
+    }
     table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
     table.to_parquet(folder / name / f"{split}-00000-of-00001.parquet")
     configs = {path.parent.name: [] for path in sorted(folder.glob("*/*.parquet"))}
     for path in sorted(folder.glob("*/*.parquet")):
         part = path.name.split("-")[0]
-        configs[path.parent.name].append({"split": part, "path": f"{path.parent.name}/{part}-*.parquet"})
+        configs[path.parent.name].append(
+            {"split": part, "path": f"{path.parent.name}/{part}-*.parquet"}
+        )
     listed = [{"config_name": key, "data_files": files} for key, files in configs.items()]
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': listed})}---\n")
     build = {

@@ -1,4 +1,4 @@
-"""Cases for `scripts/fuzz.py`: a small workplace, and ways to damage files, documents and command lines."""
+"""Cases for `tests/tools/fuzz.py`: a small workplace, and ways to damage files, documents and command lines."""
 
 import argparse
 import io
@@ -36,12 +36,16 @@ def make_workplace(root: Path) -> Path:
     root.mkdir(parents=True)
     torch.manual_seed(0)
     names = get_label_set("isprs")
-    model = CrossEarthForSemanticSegmentation(tiny_config(id2label=names.id2label, label2id=names.label2id))
+    model = CrossEarthForSemanticSegmentation(
+        tiny_config(id2label=names.id2label, label2id=names.label2id)
+    )
     model.save_pretrained(root / "model")
     CrossEarthImageProcessor().save_pretrained(root / "model")
     pixels = picture(0, 40, 48).transpose(2, 0, 1)
     write_raster(root / "scene.tif", pixels)
-    write_raster(root / "tiled.tif", pixels, tiled=True, blockxsize=16, blockysize=16, compress="deflate")
+    write_raster(
+        root / "tiled.tif", pixels, tiled=True, blockxsize=16, blockysize=16, compress="deflate"
+    )
     floats = pixels[:1].astype(np.float32)
     floats[0, :3, :2] = np.nan
     floats[0, 3:5] = np.inf
@@ -54,14 +58,25 @@ def make_workplace(root: Path) -> Path:
     write_pair(root / "town", "0", picture(1, 40, 48), class_map(1, 40, 48, 6))
     write_raster(root / "town" / "mask.tif", class_map(1, 40, 48, 6)[None], nodata=255)
     loveda(root / "raw", {"Train/Rural": ("1",), "Val/Rural": ("5",)}, size=32)
-    report = ["evaluate", str(root / "model"), "--folder", str(root / "town"), "--name", "Town", "--device", "cpu"]
+    report = [
+        "evaluate",
+        str(root / "model"),
+        "--folder",
+        str(root / "town"),
+        "--name",
+        "Town",
+        "--device",
+        "cpu",
+    ]
     if cli.main([*report, "--bootstrap", "5", "--examples", "1", "--out", str(root / "report")]):
         raise SystemExit("the report of the workplace cannot be made")
     return root
 
 
 _EXTREME = (0, 1, 2**15 - 1, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
-_SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-3, 70), st.sampled_from(_EXTREME), st.floats(), _TEXT)
+_SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 70), st.sampled_from(_EXTREME), st.floats(), _TEXT
+)
 JSON = st.recursive(
     _SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
@@ -75,7 +90,9 @@ def damages(draw: st.DrawFn, names: Sequence[str]) -> tuple[str, list[tuple[str,
     kinds = st.sampled_from(("set", "head", "cut", "insert", "drop", "number"))
     number = st.sampled_from(_EXTREME).map(lambda value: (value % 2**32).to_bytes(4, "little"))
     content = st.one_of(st.binary(min_size=1, max_size=4), number)
-    steps = st.lists(st.tuples(kinds, st.floats(0, 1, exclude_max=True), content), min_size=1, max_size=5)
+    steps = st.lists(
+        st.tuples(kinds, st.floats(0, 1, exclude_max=True), content), min_size=1, max_size=5
+    )
     return draw(st.sampled_from(tuple(names))), draw(steps)
 
 
@@ -99,7 +116,9 @@ def damaged(content: bytes, steps: list[tuple[str, float, bytes]]) -> bytes:
 @st.composite
 def json_changes(draw: st.DrawFn, least: int = 1) -> list[tuple[float, str, Any]]:
     """Changes of a JSON document, `least` to three: a value, given as a share of all, is replaced or removed."""
-    step = st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from(("replace", "remove")), JSON)
+    step = st.tuples(
+        st.floats(0, 1, exclude_max=True), st.sampled_from(("replace", "remove")), JSON
+    )
     return draw(st.lists(step, min_size=least, max_size=3))
 
 
@@ -121,7 +140,11 @@ def changed(document: Any, steps: list[tuple[float, str, Any]]) -> Any:
 def _places(document: Any) -> Iterator[tuple[Any, Any]]:
     """(container, key) of every value."""
     pairs = (
-        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
     )
     for key, value in list(pairs):
         yield document, key
@@ -169,7 +192,9 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined]  # the one in Pyt
     dispatch[_Hostile] = save_hostile
 
 
-def hostile_pickle(which: tuple[str, str, tuple[Any, ...]], frame: str, zipped: bool, tensors: bytes) -> bytes:
+def hostile_pickle(
+    which: tuple[str, str, tuple[Any, ...]], frame: str, zipped: bool, tensors: bytes
+) -> bytes:
     """A checkpoint that names a function where a tensor, its state or its name should be; zipped as torch does."""
     thing = _Hostile(*which)
     content: Any = {
@@ -183,7 +208,10 @@ def hostile_pickle(which: tuple[str, str, tuple[Any, ...]], frame: str, zipped: 
     _Pickler(buffer, 2).dump(content)
     if not zipped:
         return buffer.getvalue()
-    with zipfile.ZipFile(io.BytesIO(tensors)) as source, zipfile.ZipFile(into := io.BytesIO(), "w") as target:
+    with (
+        zipfile.ZipFile(io.BytesIO(tensors)) as source,
+        zipfile.ZipFile(into := io.BytesIO(), "w") as target,
+    ):
         for member in source.infolist():
             own = member.filename.endswith("data.pkl")
             target.writestr(member.filename, buffer.getvalue() if own else source.read(member))
@@ -215,8 +243,14 @@ _UNSAFE = ("--push", "--really", "--help", "-h")
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The real parser of every command but `app`, which would serve, and `launch`, which ends as what it starts."""
-    [commands] = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    return {name: parser for name, parser in commands.choices.items() if name not in ("app", "launch")}
+    [commands] = [
+        action
+        for action in cli._parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    ]
+    return {
+        name: parser for name, parser in commands.choices.items() if name not in ("app", "launch")
+    }
 
 
 @st.composite
@@ -229,7 +263,9 @@ def argument_lists(draw: st.DrawFn) -> list[str]:
         if flag in _UNSAFE or (flag and draw(st.integers(0, 2)) and not action.required):
             continue
         suitable = _SUITABLE.get(action.dest, ()) or tuple(map(str, action.choices or ()))
-        takes = 0 if action.nargs == 0 else draw(st.integers(1, 2)) if action.nargs in ("*", "+") else 1
+        takes = (
+            0 if action.nargs == 0 else draw(st.integers(1, 2)) if action.nargs in ("*", "+") else 1
+        )
         for _ in range(takes):
             values = st.sampled_from(suitable) if suitable and draw(st.integers(0, 5)) else words
             result += [draw(values)] if flag is None else [flag, draw(values)]

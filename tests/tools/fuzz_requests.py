@@ -1,4 +1,4 @@
-"""Requests to the app that name an address to fetch, for `scripts/fuzz.py`: none may reach gradio."""
+"""Requests to the app that name an address to fetch, for `tests/tools/fuzz.py`: none may reach gradio."""
 
 import asyncio
 import json
@@ -10,7 +10,12 @@ from crossearth_hf.app.gates import NoFetching, PlainRequests
 
 Case = Any
 
-_ADDRESSES = ("http://127.0.0.1:1/a", "HTTPS://example.org/a", "ftp://127.0.0.1/a", "file:///etc/passwd")
+_ADDRESSES = (
+    "http://127.0.0.1:1/a",
+    "HTTPS://example.org/a",
+    "ftp://127.0.0.1/a",
+    "file:///etc/passwd",
+)
 _TYPES = (
     b"application/json",
     b"Application/JSON; charset=utf-8",
@@ -21,7 +26,11 @@ _TYPES = (
     b"",
 )
 _ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-32", "utf-8-sig")
-_PATHS = ("/gradio_api/queue/join", "/gradio_api/call/map", "/gradio_api/run/map")  # those that read JSON
+_PATHS = (
+    "/gradio_api/queue/join",
+    "/gradio_api/call/map",
+    "/gradio_api/run/map",
+)  # those that read JSON
 
 
 @st.composite
@@ -31,7 +40,9 @@ def request_cases(draw: st.DrawFn) -> Case:
     headers = draw(st.lists(st.tuples(names, st.sampled_from(_TYPES)), max_size=3))
     value: Any = {"path": draw(st.sampled_from(_ADDRESSES)), "meta": {"_type": "gradio.FileData"}}
     for _ in range(draw(st.integers(0, 4))):
-        value = draw(st.sampled_from(([value], {"value": value}, [None, value], {"files": [value]})))
+        value = draw(
+            st.sampled_from(([value], {"value": value}, [None, value], {"files": [value]}))
+        )
     encoding = draw(st.sampled_from(_ENCODINGS))
     text = json.dumps({"data": [value], "fn_index": 0}, ensure_ascii=draw(st.booleans()))
     body = text.replace("/", "\\/") if draw(st.booleans()) else text

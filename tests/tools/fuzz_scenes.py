@@ -1,4 +1,4 @@
-"""Scenes of odd sizes, with undeclared fill, odd side files and symbolic links around them, for `scripts/fuzz.py`."""
+"""Scenes of odd sizes, with undeclared fill, odd side files and symbolic links around them, for `fuzz.py`."""
 
 import os
 from pathlib import Path
@@ -30,14 +30,19 @@ _CONTENTS = (b"", bytes(64), b"<PAMDataset/>", _NO_CRS, b"0\n0\n0\n0\nnan\ninf\n
 
 def size_cases() -> st.SearchStrategy[Case]:
     """Height, width, bands, and flags that change the size at which the model looks."""
-    side, flags = st.integers(1, 40), st.sampled_from(((), ("--window", "16"), ("--resolution", "2"), ("--tta",)))
+    side, flags = (
+        st.integers(1, 40),
+        st.sampled_from(((), ("--window", "16"), ("--resolution", "2"), ("--tta",))),
+    )
     return st.tuples(side, side, st.sampled_from((1, 3, 4)), flags)
 
 
 def predict_size(case: Case) -> int:
     """Maps a scene of any size: there is always a map of that size."""
     height, width, bands, flags = case
-    pixels = np.random.default_rng(height * 41 + width).integers(0, 256, (bands, height, width), dtype=np.uint8)
+    pixels = np.random.default_rng(height * 41 + width).integers(
+        0, 256, (bands, height, width), dtype=np.uint8
+    )
     write_raster(Path("small.tif"), pixels)
     code = cli.main(["predict", "small.tif", "out.tif", "--confidence", "c.tif", *flags, *PREDICT])
     assert code == 0, "a small scene is refused"
@@ -52,7 +57,13 @@ def fill_cases(draw: st.DrawFn) -> Case:
     """Type, value of the fill, where it lies, its share, seed of the pixels."""
     dtype = draw(st.sampled_from(tuple(_FILLS)))
     fill = draw(st.sampled_from(_FILLS[dtype]))
-    return dtype, fill, draw(st.sampled_from(_SIDES)), draw(st.floats(0.08, 0.3)), draw(st.integers(0, 99))
+    return (
+        dtype,
+        fill,
+        draw(st.sampled_from(_SIDES)),
+        draw(st.floats(0.08, 0.3)),
+        draw(st.integers(0, 99)),
+    )
 
 
 def map_with_undeclared_fill(case: Case) -> int:
@@ -70,7 +81,9 @@ def map_with_undeclared_fill(case: Case) -> int:
         with rasterio.open(f"{name}-map.tif") as result:
             maps.append(result.read(1))
     assert ((maps[0] == 255) == hole).all(), "the declared hole is not where it is"
-    assert (maps[0] == maps[1]).all(), f"{(maps[0] != maps[1])[~hole].mean():.0%} of the pixels outside the hole differ"
+    assert (maps[0] == maps[1]).all(), (
+        f"{(maps[0] != maps[1])[~hole].mean():.0%} of the pixels outside the hole differ"
+    )
     return 0
 
 
@@ -94,7 +107,11 @@ def _hole(side: str, share: float, shape: tuple[int, int]) -> np.ndarray:
 
 def side_file_cases() -> st.SearchStrategy[Case]:
     """Files beside the scene and the map: name, and content or what it is instead."""
-    content = st.binary(max_size=80) | st.sampled_from(_CONTENTS) | st.sampled_from(("folder", "pipe", "scene"))
+    content = (
+        st.binary(max_size=80)
+        | st.sampled_from(_CONTENTS)
+        | st.sampled_from(("folder", "pipe", "scene"))
+    )
     stem = st.sampled_from(("scene", "out"))
     return st.lists(st.tuples(stem, st.sampled_from(_SUFFIXES), content), min_size=1, max_size=3)
 
@@ -103,7 +120,11 @@ def predict_beside_files(case: Case) -> int:
     """Maps a scene beside odd side files; those of the scene stay as they were, and no map without its scene's data."""
     placed = {}
     for stem, suffix, content in case:
-        path = Path(f"{stem}.tif{suffix}" if suffix[0] == "." and suffix not in (".tfw", ".imd") else f"{stem}{suffix}")
+        path = Path(
+            f"{stem}.tif{suffix}"
+            if suffix[0] == "." and suffix not in (".tfw", ".imd")
+            else f"{stem}{suffix}"
+        )
         if not path.exists():
             placed[path] = content
             _place(path, content)
@@ -135,7 +156,15 @@ def _state(path: Path) -> bytes | str:
     return path.read_bytes() if path.is_file() else "pipe" if path.is_fifo() else "gone"
 
 
-_LINKS = ("out.tif", "c.tif", ".out.tif.parts", ".crossearth-notes", "out.tif.ovr", "out.tif.aux.xml", "out.tif.msk")
+_LINKS = (
+    "out.tif",
+    "c.tif",
+    ".out.tif.parts",
+    ".crossearth-notes",
+    "out.tif.ovr",
+    "out.tif.aux.xml",
+    "out.tif.msk",
+)
 _VICTIMS = ("victim", "victim/lock", "victim/0000", "scene.tif", "tiled.tif", "nowhere")
 
 
@@ -149,7 +178,12 @@ def predict_among_links(case: Case) -> int:
     """Maps a scene where links lie in the way; no file that they point to is lost, but for an output asked for."""
     links, from_vrt = case
     Path("victim/0000").mkdir(parents=True)
-    kept = [Path("victim/note.txt"), Path("victim/0000/labels.tif"), Path("victim/lock"), Path("victim/job.json")]
+    kept = [
+        Path("victim/note.txt"),
+        Path("victim/0000/labels.tif"),
+        Path("victim/lock"),
+        Path("victim/job.json"),
+    ]
     for path in kept:
         path.write_text("mine")
     for name, victim in links:
@@ -167,5 +201,7 @@ def predict_among_links(case: Case) -> int:
     for name, _ in links:
         if os.path.islink(name):
             os.unlink(name)  # so that what is hidden then was left by the command
-    assert not [path for path in lost if path.name == "scene.tif" or os.path.realpath(path) not in outputs], lost
+    assert not [
+        path for path in lost if path.name == "scene.tif" or os.path.realpath(path) not in outputs
+    ], lost
     return code

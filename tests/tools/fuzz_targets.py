@@ -1,4 +1,4 @@
-"""What `scripts/fuzz.py` tries: for each kind of input, how cases are drawn and how one is given to a command."""
+"""What `tests/tools/fuzz.py` tries: for each kind of input, how cases are drawn and how one is given to a command."""
 
 import json
 import sys
@@ -74,7 +74,18 @@ def _rewrite(name: str, content: bytes) -> None:
     Path(name).write_bytes(content)
 
 
-_SCORE = ("--folder", "town", "--name", "Town", "--device", "cpu", "--bootstrap", "5", "--out", "new")
+_SCORE = (
+    "--folder",
+    "town",
+    "--name",
+    "Town",
+    "--device",
+    "cpu",
+    "--bootstrap",
+    "5",
+    "--out",
+    "new",
+)
 
 
 def _rasters(case: Case) -> int:
@@ -132,7 +143,9 @@ def _checkpoints(case: Case) -> int:
     if case[0] == "hostile":
         _, which, frame, zipped, suffix = case
         name = f"hostile{suffix}"
-        Path(name).write_bytes(hostile_pickle(which, frame, zipped, Path("source.pth").read_bytes()))
+        Path(name).write_bytes(
+            hostile_pickle(which, frame, zipped, Path("source.pth").read_bytes())
+        )
     elif case[0] == "header":
         name = _with_header("source.safetensors", case[1])
     else:
@@ -155,7 +168,13 @@ def _conversion_configs(case: Case) -> int:
 
 
 def _training_configs(case: Case) -> int:
-    recipe = {"model": "tiny", "output_dir": "out", "train_data": ["town"], "max_steps": 3, "scale_range": [0.5, 2.0]}
+    recipe = {
+        "model": "tiny",
+        "output_dir": "out",
+        "train_data": ["town"],
+        "max_steps": 3,
+        "scale_range": [0.5, 2.0],
+    }
     Path("run.yaml").write_bytes(_document(case, recipe))
     return _parse_training(["--config", "run.yaml"])
 
@@ -166,7 +185,9 @@ def _document(case: Case, document: dict[str, Any]) -> bytes:
         return case
     steps, fields = case
     whole = changed(document, steps)
-    return yaml.safe_dump({**whole, **fields} if isinstance(whole, dict) else whole, allow_unicode=True).encode()
+    return yaml.safe_dump(
+        {**whole, **fields} if isinstance(whole, dict) else whole, allow_unicode=True
+    ).encode()
 
 
 def _parse_training(arguments: list[str]) -> int:
@@ -188,13 +209,24 @@ def _reports(case: Case) -> int:
 def _archives(case: Case) -> int:
     _damage(case)
     return cli.main(
-        ["build-dataset", "loveda", "raw", "out", "--domains=loveda_rural", "--allow-incomplete", "--workers=1"]
+        [
+            "build-dataset",
+            "loveda",
+            "raw",
+            "out",
+            "--domains=loveda_rural",
+            "--allow-incomplete",
+            "--workers=1",
+        ]
     )
 
 
 _ids = st.sampled_from(((0, 5), (0, 255), (0, 6), (200, 255), (-3, 3), (0, 70_000)))
 _values = st.tuples(
-    st.just("values"), st.sampled_from(("uint8", "uint16", "int32", "float32")), _ids, st.integers(0, 9)
+    st.just("values"),
+    st.sampled_from(("uint8", "uint16", "int32", "float32")),
+    _ids,
+    st.integers(0, 9),
 )
 
 

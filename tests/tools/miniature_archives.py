@@ -50,7 +50,13 @@ def tiff(pixels: np.ndarray, **profile: object) -> bytes:
     with warnings.catch_warnings(), MemoryFile() as memory:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with memory.open(
-            driver="GTiff", height=height, width=width, count=bands, dtype=pixels.dtype, interleave="pixel", **profile
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=bands,
+            dtype=pixels.dtype,
+            interleave="pixel",
+            **profile,
         ) as target:
             target.write(pixels.transpose(2, 0, 1))
         return bytes(memory.getbuffer())
@@ -87,22 +93,36 @@ def potsdam(
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Both image archives and the eroded labels; returns RGB, IRRG and positions in `ISPRS_COLORS` per tile."""
     content = {
-        tile: (picture(index, *size), picture(100 + index, *size), class_map(index, *size, len(ISPRS_COLORS)))
+        tile: (
+            picture(index, *size),
+            picture(100 + index, *size),
+            class_map(index, *size, len(ISPRS_COLORS)),
+        )
         for index, tile in enumerate(tiles)
     }
-    rgb = {f"2_Ortho_RGB/top_potsdam_{tile}_RGB.tif": tiff(parts[0]) for tile, parts in content.items()}
-    world = {f"2_Ortho_RGB/top_potsdam_{tile}_RGB.tfw": b"0.05\n0\n0\n-0.05\n0\n0\n" for tile in tiles}
+    rgb = {
+        f"2_Ortho_RGB/top_potsdam_{tile}_RGB.tif": tiff(parts[0]) for tile, parts in content.items()
+    }
+    world = {
+        f"2_Ortho_RGB/top_potsdam_{tile}_RGB.tfw": b"0.05\n0\n0\n-0.05\n0\n0\n" for tile in tiles
+    }
     write_archive(root / "3_Ortho_RGB.zip", rgb | world, zipped=zipped)
-    irrg = {f"3_Ortho_IRRG/top_potsdam_{tile}_IRRG.tif": tiff(parts[1]) for tile, parts in content.items()}
+    irrg = {
+        f"3_Ortho_IRRG/top_potsdam_{tile}_IRRG.tif": tiff(parts[1])
+        for tile, parts in content.items()
+    }
     write_archive(root / "3_Ortho_IRRG.zip", irrg, zipped=zipped)
     labels = {
-        f"top_potsdam_{tile}_label_noBoundary.tif": tiff(isprs_colored(parts[2])) for tile, parts in content.items()
+        f"top_potsdam_{tile}_label_noBoundary.tif": tiff(isprs_colored(parts[2]))
+        for tile, parts in content.items()
     }
     write_archive(root / "5_Labels_all_noBoundary.zip", labels, zipped=zipped)
     return content
 
 
-def vaihingen(root: Path, areas: Mapping[str, tuple[int, int]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def vaihingen(
+    root: Path, areas: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Both archives for areas of (height, width); returns image and positions in `ISPRS_COLORS` per area."""
     content = {
         area: (picture(index, *size), class_map(index, *size, len(ISPRS_COLORS)))
@@ -116,9 +136,12 @@ def vaihingen(root: Path, areas: Mapping[str, tuple[int, int]]) -> dict[str, tup
     }
     write_archive(root / "ISPRS_semantic_labeling_Vaihingen.zip", images | decoys)
     labels = {
-        f"top_mosaic_09cm_{area}_noBoundary.tif": tiff(isprs_colored(parts[1])) for area, parts in content.items()
+        f"top_mosaic_09cm_{area}_noBoundary.tif": tiff(isprs_colored(parts[1]))
+        for area, parts in content.items()
     }
-    write_archive(root / "ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE.zip", labels)
+    write_archive(
+        root / "ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE.zip", labels
+    )
     return content
 
 

@@ -66,7 +66,9 @@ def deepglobe(root: Path, count: int = 7) -> Truth:
 def massachusetts(root: Path, *, homepage: bool = False, road: int = 255) -> Truth:
     """The benchmark's `tiff` folder, or the homepage's `sat` and `map`."""
     truth = {}
-    for number, (split, part) in enumerate((("train", "train"), ("validation", "val"), ("test", "test"))):
+    for number, (split, part) in enumerate(
+        (("train", "train"), ("validation", "val"), ("test", "test"))
+    ):
         for index in range(2):
             name, ids = f"{10378780 + number}_{index + 1}5", blob(10 * number + index)
             if homepage:
@@ -82,9 +84,12 @@ def massachusetts(root: Path, *, homepage: bool = False, road: int = 255) -> Tru
 
 def rescuenet(root: Path, highest: int = 10) -> Truth:
     """`RescueNet/{train,val,test}/PART-org-img` and `PART-label-img` with ids up to `highest`, larger than 512 px."""
-    classes = np.array([4, 4, 1, 1, 1, 1, 3, 0, 0, 2, 4, 4], np.uint8)  # clutter, building, car, impervious, vegetation
+    # clutter, building, car, impervious, vegetation
+    classes = np.array([4, 4, 1, 1, 1, 1, 3, 0, 0, 2, 4, 4], np.uint8)
     truth = {}
-    for number, (part, split) in enumerate((("train", "train"), ("val", "validation"), ("test", "test"))):
+    for number, (part, split) in enumerate(
+        (("train", "train"), ("val", "validation"), ("test", "test"))
+    ):
         ids = np.random.default_rng(number).integers(0, highest + 1, (60, 80)).astype(np.uint8)
         name = str(10778 + number)
         save(root / "RescueNet" / part / f"{part}-org-img" / f"{name}.jpg", picture(number, 60, 80))
@@ -96,9 +101,17 @@ def rescuenet(root: Path, highest: int = 10) -> Truth:
 def whu(root: Path, *, building: int = 255) -> Truth:
     """Both zips; the same file names with the same sizes in all parts, as published."""
     aerial = root / "aerial" / "3. The cropped image tiles and raster labels"
-    satellite = root / "satellite" / "Satellite dataset Ⅱ (East Asia)" / "1. The cropped image data and raster labels"
+    satellite = (
+        root
+        / "satellite"
+        / "Satellite dataset Ⅱ (East Asia)"
+        / "1. The cropped image data and raster labels"
+    )
     truth, seed = {}, 0
-    for folder, parts in ((aerial, ("train", "val", "test")), (satellite, ("train", "train_no", "test", "test_no"))):
+    for folder, parts in (
+        (aerial, ("train", "val", "test")),
+        (satellite, ("train", "train_no", "test", "test_no")),
+    ):
         for part in parts:
             for name in ("0", "1"):
                 ids = np.zeros((HEIGHT, WIDTH), np.uint8) if part.endswith("_no") else blob(seed)
@@ -152,7 +165,9 @@ def save_chip(path: Path, seed: int, place: Affine, side: int = 40) -> np.ndarra
 
 def geojson(*geometries: dict | None) -> str:
     """A collection as SpaceNet writes them, in longitude and latitude."""
-    features = [{"type": "Feature", "properties": {}, "geometry": geometry} for geometry in geometries]
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": geometry} for geometry in geometries
+    ]
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
     return json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})
 
@@ -165,9 +180,14 @@ def on_earth(place: Affine, points: list[tuple[float, float]]) -> list[list[floa
 def spacenet_roads(root: Path, cities: tuple[str, ...] = CITIES) -> None:
     """Per city a chip with a road along row 20, and one without label file."""
     for index, city in enumerate(cities):
-        place, folder = spacenet_place(index), root / f"{city}_Roads_Train" if index else root / city
+        place, folder = (
+            spacenet_place(index),
+            root / f"{city}_Roads_Train" if index else root / city,
+        )
         for number in (1, 2):
-            save_chip(folder / "PS-RGB" / f"SN3_roads_train_{city}_PS-RGB_img{number}.tif", index, place)
+            save_chip(
+                folder / "PS-RGB" / f"SN3_roads_train_{city}_PS-RGB_img{number}.tif", index, place
+            )
         road = {"type": "LineString", "coordinates": on_earth(place, [(-5, 20), (50, 20)])}
         label = folder / "geojson_roads" / f"SN3_roads_train_{city}_geojson_roads_img1.geojson"
         label.parent.mkdir(parents=True)
@@ -178,10 +198,20 @@ def spacenet_buildings(root: Path, cities: tuple[str, ...] = CITIES) -> None:
     """Per city a chip with a building of 10 x 8 pixels that has a court of 2 x 2, and one with an empty label file."""
     for index, city in enumerate(cities):
         place, folder = spacenet_place(index), root / f"{city}_Train"
-        outer, court = [(5, 10), (15, 10), (15, 18), (5, 18), (5, 10)], [(8, 12), (10, 12), (10, 14), (8, 14), (8, 12)]
+        outer, court = (
+            [(5, 10), (15, 10), (15, 18), (5, 18), (5, 10)],
+            [(8, 12), (10, 12), (10, 14), (8, 14), (8, 12)],
+        )
         house = {"type": "Polygon", "coordinates": [on_earth(place, outer), on_earth(place, court)]}
         labels = folder / "geojson" / "buildings"
         labels.mkdir(parents=True)
-        for number, content in ((1, geojson(house, None, {"type": "Point", "coordinates": [0, 0]})), (2, "")):
-            save_chip(folder / "RGB-PanSharpen" / f"RGB-PanSharpen_{city}_img{number}.tif", index + number, place)
+        for number, content in (
+            (1, geojson(house, None, {"type": "Point", "coordinates": [0, 0]})),
+            (2, ""),
+        ):
+            save_chip(
+                folder / "RGB-PanSharpen" / f"RGB-PanSharpen_{city}_img{number}.tif",
+                index + number,
+                place,
+            )
             (labels / f"buildings_{city}_img{number}.geojson").write_text(content)

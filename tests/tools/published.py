@@ -32,8 +32,14 @@ def random_tensors(config: CrossEarthConfig) -> dict[str, Tensor]:
     """A published state dict with every number drawn at random, the unused tensors included."""
     generator = torch.Generator().manual_seed(0)
     width = config.backbone_config.hidden_size
-    shapes: dict[str, Any] = {name: t.shape for name, t in to_published(meta_model(config).state_dict()).items()}
-    shapes |= {"backbone.mask_token": (1, width), "backbone.norm.weight": (width,), "backbone.norm.bias": (width,)}
+    shapes: dict[str, Any] = {
+        name: t.shape for name, t in to_published(meta_model(config).state_dict()).items()
+    }
+    shapes |= {
+        "backbone.mask_token": (1, width),
+        "backbone.norm.weight": (width,),
+        "backbone.norm.bias": (width,),
+    }
     return {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
 
 
@@ -58,7 +64,9 @@ def convert_tensors(
 ) -> tuple[ConversionReport, CrossEarthForSemanticSegmentation]:
     """Saves `tensors` as source.pth, converts that into out/ and loads the result."""
     torch.save({"state_dict": tensors}, folder / "source.pth")
-    report = convert(folder / "source.pth", folder / "out", config=write_config(folder, config), **options)
+    report = convert(
+        folder / "source.pth", folder / "out", config=write_config(folder, config), **options
+    )
     return report, CrossEarthForSemanticSegmentation.from_pretrained(folder / "out").eval()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from crossearth_hf.labels import LABEL_SETS
-from crossearth_hf.scenarios.scenarios import BENCHMARKS, DOMAINS, VERSION
+from crossearth_hf.scenarios.domains import DOMAINS
+from crossearth_hf.scenarios.scenarios import SCENARIOS, VERSION
 from crossearth_hf.synthetic import generate_scene
 
 BINS = 15
@@ -17,8 +18,12 @@ SIDE = 96
 def noisy(truth, classes, quality, rng):
     """A prediction that is right in about `quality` of the pixels, wrong in blocks of 8 x 8."""
     rows, columns = -(-truth.shape[0] // 8), -(-truth.shape[1] // 8)
-    wrong = np.kron(rng.random((rows, columns)) > quality, np.ones((8, 8), bool))[: truth.shape[0], : truth.shape[1]]
-    other = np.kron(rng.integers(0, classes, (rows, columns)), np.ones((8, 8), int))[: len(truth), : truth.shape[1]]
+    wrong = np.kron(rng.random((rows, columns)) > quality, np.ones((8, 8), bool))[
+        : truth.shape[0], : truth.shape[1]
+    ]
+    other = np.kron(rng.integers(0, classes, (rows, columns)), np.ones((8, 8), int))[
+        : len(truth), : truth.shape[1]
+    ]
     return np.where(wrong, other, truth).astype(np.uint8)
 
 
@@ -29,7 +34,11 @@ def scored(pairs, classes):
     ious = {}
     for index, name in enumerate(classes):
         union = np.logical_or(truth == index, prediction == index).sum()
-        ious[name] = None if union == 0 else float(np.logical_and(truth == index, prediction == index).sum() / union)
+        ious[name] = (
+            None
+            if union == 0
+            else float(np.logical_and(truth == index, prediction == index).sum() / union)
+        )
     present = [value for value in ious.values() if value is not None]
     return {
         "mean_iou": float(np.mean(present)),
@@ -37,7 +46,9 @@ def scored(pairs, classes):
         "accuracy": float((truth == prediction).mean()),
         "foreground_iou": ious[classes[1]] if len(classes) == 2 else None,
         "iou": ious,
-        "f1": {name: None if value is None else 2 * value / (1 + value) for name, value in ious.items()},
+        "f1": {
+            name: None if value is None else 2 * value / (1 + value) for name, value in ious.items()
+        },
         "boundary_iou": None,
         "expected_calibration_error": 0.04,
     }
@@ -56,7 +67,9 @@ def pictures(label_set, quality, seed, *, images=2, side=SIDE):
         scene = generate_scene("temperate-summer", index, side, side)
         truth = (scene.labels % classes).astype(np.uint8)
         truth[:, :6] = 255
-        found.append((scene.image, truth, noisy(np.where(truth == 255, 0, truth), classes, quality, rng)))
+        found.append(
+            (scene.image, truth, noisy(np.where(truth == 255, 0, truth), classes, quality, rng))
+        )
     return found
 
 
@@ -82,7 +95,9 @@ def entry(label_set, examples, **changes):
         "data": {
             "images": len(examples),
             "pixels": int(sum((truth != 255).sum() for _, truth, _ in examples)),
-            "fingerprint": hashlib.sha256(b"".join(truth.tobytes() for _, truth, _ in examples)).hexdigest(),
+            "fingerprint": hashlib.sha256(
+                b"".join(truth.tobytes() for _, truth, _ in examples)
+            ).hexdigest(),
             "incomplete": False,
             "layout": None,
             "build": None,
@@ -105,7 +120,9 @@ def entry(label_set, examples, **changes):
             "accuracy": [None, *(0.9 * confidence[1:]).tolist()],
             "count": [0, *range(10, 10 * BINS, 10)],
         },
-        "images": [{"name": f"{i}", "mean_iou": 0.5, "accuracy": 0.5} for i in range(len(examples))],
+        "images": [
+            {"name": f"{i}", "mean_iou": 0.5, "accuracy": 0.5} for i in range(len(examples))
+        ],
         "published": {},
     }
     return fields | changes
@@ -113,7 +130,7 @@ def entry(label_set, examples, **changes):
 
 def scenario_entry(code, examples, **changes):
     """An entry of a benchmark scenario."""
-    scenario = BENCHMARKS[code]
+    scenario = SCENARIOS[code]
     facts = {
         "kind": "scenario",
         "slug": "".join(letter if letter.isalnum() else "-" for letter in code).strip("-"),
@@ -128,7 +145,9 @@ def scenario_entry(code, examples, **changes):
     return entry(DOMAINS[scenario.target].label_set, examples, **(facts | changes))
 
 
-def write_report(folder, entries, *, name="model", selection="last checkpoint", examples=None, features=None):
+def write_report(
+    folder, entries, *, name="model", selection="last checkpoint", examples=None, features=None
+):
     """Writes a report folder; `examples` and `features` are by entry's name."""
     folder = Path(folder)
     folder.mkdir(parents=True)
@@ -144,7 +163,13 @@ def write_report(folder, entries, *, name="model", selection="last checkpoint", 
             "training": None,
         },
         "software": {"crossearth_hf": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
-        "protocol": {"selection": selection, "seed": 0, "blending": "uniform", "dtype": "float32", "device": "cpu"},
+        "protocol": {
+            "selection": selection,
+            "seed": 0,
+            "blending": "uniform",
+            "dtype": "float32",
+            "device": "cpu",
+        },
         "entries": entries,
         "means": {},
     }
@@ -153,7 +178,9 @@ def write_report(folder, entries, *, name="model", selection="last checkpoint", 
         place = folder / "examples" / entries[key]["slug"]
         place.mkdir(parents=True)
         for index, (image, truth, prediction) in enumerate(kept):
-            np.savez_compressed(place / f"{index:03}.npz", image=image, truth=truth, prediction=prediction)
+            np.savez_compressed(
+                place / f"{index:03}.npz", image=image, truth=truth, prediction=prediction
+            )
     for key, arrays in (features or {}).items():
         (folder / "features").mkdir(exist_ok=True)
         np.savez_compressed(folder / "features" / f"{entries[key]['slug']}.npz", **arrays)

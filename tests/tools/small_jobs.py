@@ -13,7 +13,9 @@ PIXELS = np.random.default_rng(0).integers(1, 256, (3, 64, 80), dtype=np.uint8)
 
 
 def predict(model_folder, *arguments):
-    return cli.main(["predict", *map(str, arguments), "--model", str(model_folder), "--device", "cpu"])
+    return cli.main(
+        ["predict", *map(str, arguments), "--model", str(model_folder), "--device", "cpu"]
+    )
 
 
 def content(folder):
@@ -21,7 +23,13 @@ def content(folder):
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        found[name] = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[name] = (
+            os.readlink(path)
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else None
+        )
     return found
 
 

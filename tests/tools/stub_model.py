@@ -29,9 +29,12 @@ class ColorModel(nn.Module):
             num_labels=3,
             num_channels=3,
             id2label=dict(enumerate(CLASSES)),
+            class_colors=None,
+            confidence_temperature=None,
             image_size=64,
             least_side=16,
             window_stride=43,
+            ground_sampling_distance=None,
         )
         self.sharpness = sharpness
         self.patch_sensitive = patch_sensitive
@@ -43,7 +46,8 @@ class ColorModel(nn.Module):
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
         self.batches.append(tuple(pixel_values.shape))
         colors = pixel_values * self.std + self.mean  # (B, 3, H, W) in 0..1
-        ramp = torch.linspace(-1, 1, colors.shape[-1])  # makes answers depend on the place in the window
+        # makes answers depend on the place in the window
+        ramp = torch.linspace(-1, 1, colors.shape[-1])
         masks = self.sharpness * (colors - 0.5) + self.patch_sensitive * ramp
         classes = torch.full((len(masks), 3, 4), -30.0)
         classes[:, range(3), range(3)] = 30.0

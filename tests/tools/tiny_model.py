@@ -1,4 +1,4 @@
-"""A tiny configuration, which tests of the network share."""
+"""Tiny configurations, which tests of the network share."""
 
 from crossearth_hf import CrossEarthConfig
 
@@ -11,6 +11,20 @@ VIT = {
     "patch_size": 16,
     "use_mask_token": False,
 }
+REGISTERS = {name: value for name, value in VIT.items() if name != "use_mask_token"} | {
+    "model_type": "dinov2_with_registers",
+    "num_register_tokens": 3,
+}
+DINOV3 = REGISTERS | {"model_type": "dinov3_vit", "intermediate_size": 128}
+FAMILIES = (
+    {},
+    {"link_queries": False},
+    {"rein_rank": None},
+    {"convolutional_stem": True},
+    {"convolutional_stem": True, "stem_makes_patches": False},
+    {"backbone_config": REGISTERS},
+    {"backbone_config": DINOV3},
+)
 
 
 def tiny_config(**overrides: object) -> CrossEarthConfig:

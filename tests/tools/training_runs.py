@@ -19,7 +19,9 @@ def make_workplace(root: Path, **config: object) -> Path:
         (root / "data" / part).mkdir(parents=True)
     for index in range(6):
         labels = np.kron(rng.integers(0, 5, (4, 4)), np.ones((20, 20))).astype(np.uint8)
-        image = np.stack([40 * labels + 20, 200 - 40 * labels, 30 * labels], -1) + rng.integers(0, 9, (80, 80, 3))
+        image = np.stack([40 * labels + 20, 200 - 40 * labels, 30 * labels], -1) + rng.integers(
+            0, 9, (80, 80, 3)
+        )
         Image.fromarray(image.astype(np.uint8)).save(root / "data" / "images" / f"{index}.png")
         Image.fromarray(labels).save(root / "data" / "masks" / f"{index}.png")
     sizes = {"num_labels": 5, "decoder_layers": 2, "encoder_layers": 1, "mim_block_size": 16}
@@ -48,6 +50,7 @@ def settings(workplace: Path, output: Path, **changes: object) -> TrainConfig:
         "model": str(workplace / "tiny.json"), "output_dir": str(output), "train_data": f"{workplace / 'data'}:[0-4]",
         "max_steps": 4, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1,
         "logging_steps": 1, "dataloader_num_workers": 0, "max_grad_norm": 1.0, "seed": 3, "adaptation": "full+rein",
+        "classes": "land-cover",
     }  # fmt: skip
     return build_train_config(values | changes)
 
@@ -59,4 +62,6 @@ def log_lines(output: Path) -> list[dict]:
 
 def losses(output: Path) -> list[tuple[int, float, float]]:
     """(step, loss, learning rate) of the log's lines."""
-    return [(line["step"], line["loss"], line["lr"]) for line in log_lines(output) if "loss" in line]
+    return [
+        (line["step"], line["loss"], line["lr"]) for line in log_lines(output) if "loss" in line
+    ]

@@ -1,8 +1,7 @@
-"""Every command that writes, on miniature inputs: what `scripts/reliability.py` and its test kill and disturb."""
+"""Every command that writes, on miniature inputs: what `tests/tools/reliability.py` and its test kill and disturb."""
 
 import json
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,14 +28,14 @@ from crossearth_hf.cli import main
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.scenarios.build import plan
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-import train as train_script
-
-for module in walk_packages(crossearth_hf.__path__, "crossearth_hf."):  # commands import what they need: not in a fork
+# commands import what they need: not in a fork
+for module in walk_packages(crossearth_hf.__path__, "crossearth_hf."):
     if not module.name.endswith("__main__"):
         import_module(module.name)
-dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})  # the one that has imported this
-tqdm.set_lock(threading.RLock())  # its own is shared with forks: one that is killed may hold it for ever
+# the one that has imported this
+dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+# its own is shared with forks: one that is killed may hold it for ever
+tqdm.set_lock(threading.RLock())
 
 ISPRS = get_label_set("isprs")
 
@@ -97,7 +96,9 @@ class Command:
         """What a file, relative to the results, appears together with."""
         parts = path.split("/")
         places = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
-        return next((place for place in places if any(fnmatch(place, unit) for unit in self.is_unit)), path)
+        return next(
+            (place for place in places if any(fnmatch(place, unit) for unit in self.is_unit)), path
+        )
 
     def is_earlier(self, path: str, results: Path, finished: Path) -> bool:
         """Whether a file is a complete earlier state of that of the finished run."""
@@ -118,19 +119,41 @@ def make_inputs(root: Path) -> None:
         (root / "scenes").mkdir(exist_ok=True)
         write_raster(root / "scenes" / name, picture(seed, 150, 180).transpose(2, 0, 1))
     for name, scale in (("source.pth", 1.0), ("other.pth", 0.5)):
-        torch.save({"state_dict": {key: scale * tensor for key, tensor in tiny_tensors().items()}}, root / name)
+        torch.save(
+            {"state_dict": {key: scale * tensor for key, tensor in tiny_tensors().items()}},
+            root / name,
+        )
     (root / "given.yaml").write_text(ORACLE_CONFIG)
     loveda(root / "raw", {"Train/Rural": ("1", "2", "3", "4"), "Val/Rural": ("5", "6")})
     make_workplace(root / "training")
     pairs = [(picture(seed, 60, 70), class_map(seed, 60, 70, 6)) for seed in range(3)]
     write_domain(root / "data", "vaihingen", pairs)
     code = main(
-        ["evaluate", str(root / "model"), *_SCORING, "--data", str(root / "data"), "--out", str(root / "report")]
+        [
+            "evaluate",
+            str(root / "model"),
+            *_SCORING,
+            "--data",
+            str(root / "data"),
+            "--out",
+            str(root / "report"),
+        ]
     )
     assert code == 0
 
 
-_SCORING = ["--scenarios", "P(i)2V,P(r)2V", "--window", "64", "--device", "cpu", "--bootstrap", "20", "--examples", "2"]
+_SCORING = [
+    "--scenarios",
+    "P(i)2V,P(r)2V",
+    "--window",
+    "64",
+    "--device",
+    "cpu",
+    "--bootstrap",
+    "20",
+    "--examples",
+    "2",
+]
 _TRAINING = {
     "max_steps": 4, "per_device_train_batch_size": 1, "warmup_steps": 1, "logging_steps": 1, "eval_steps": 2,
     "save_steps": 1, "seed": 3, "learning_rate": 1e-3, "adaptation": "full+rein", "output_dir": "run",
@@ -145,7 +168,17 @@ def make_commands(root: Path) -> dict[str, Command]:
     def command(*arguments: str) -> Callable[[], int]:
         return lambda: _exit_code(main, [argument.format(root) for argument in arguments])
 
-    new = ("map.tif", "--model", "{}/model", "--device", "cpu", "--preview", "p.png", "--confidence", "c.tif")
+    new = (
+        "map.tif",
+        "--model",
+        "{}/model",
+        "--device",
+        "cpu",
+        "--preview",
+        "p.png",
+        "--confidence",
+        "c.tif",
+    )
     predict = (*new, "--overwrite")
     convert = ("--config", "{}/given.yaml", "--overwrite", "--label-set", "isprs")
     commands = (
@@ -155,7 +188,11 @@ def make_commands(root: Path) -> dict[str, Command]:
             keeps=(".map.tif.parts",),
             before=command("predict", "{}/scenes/other.tif", *predict),
         ),
-        Command("predict-new", command("predict", "{}/scenes/scene.tif", *new), keeps=(".map.tif.parts",)),
+        Command(
+            "predict-new",
+            command("predict", "{}/scenes/scene.tif", *new),
+            keeps=(".map.tif.parts",),
+        ),
         Command(
             "predict-workers",
             command("predict", "{}/scenes/scene.tif", *predict, "--workers", "2"),
@@ -169,7 +206,15 @@ def make_commands(root: Path) -> dict[str, Command]:
         ),
         Command(
             "build-dataset",
-            command("build-dataset", "loveda", "{}/raw", "out", "--domains", "loveda_rural", "--allow-incomplete"),
+            command(
+                "build-dataset",
+                "loveda",
+                "{}/raw",
+                "out",
+                "--domains",
+                "loveda_rural",
+                "--allow-incomplete",
+            ),
             is_unit=("out/*",),
             keeps=("out/.*-unfinished",),
         ),
@@ -177,7 +222,11 @@ def make_commands(root: Path) -> dict[str, Command]:
             "train",
             lambda: _train(root),
             is_unit=(),
-            earlier={"run/checkpoint/*": is_whole, "run/best/*": is_whole, "run/log.jsonl": is_whole_or_log},
+            earlier={
+                "run/checkpoint/*": is_whole,
+                "run/best/*": is_whole,
+                "run/log.jsonl": is_whole_or_log,
+            },
             keeps=("run/.checkpoint.*",),
         ),
         Command(
@@ -186,24 +235,38 @@ def make_commands(root: Path) -> dict[str, Command]:
             is_unit=(),
             earlier={"report/report.json": has_finished_entries},
         ),
-        Command("synth", command("synth", "temperate-summer", "scene.tif", "--size", "64", "--overwrite")),
-        Command("style-bank", command("style-bank", "{}/scenes", "bank.safetensors", "--overwrite")),
+        Command(
+            "synth",
+            command("synth", "temperate-summer", "scene.tif", "--size", "64", "--overwrite"),
+        ),
+        Command(
+            "style-bank", command("style-bank", "{}/scenes", "bank.safetensors", "--overwrite")
+        ),
         Command(
             "style-preview",
-            command("style-preview", "{}/scenes/scene.tif", "styles.png", "--draws", "1", "--overwrite"),
+            command(
+                "style-preview", "{}/scenes/scene.tif", "styles.png", "--draws", "1", "--overwrite"
+            ),
         ),
         Command("report", command("report", "{}/report", "--out", "comparison", "--overwrite")),
-        Command("card", command("card", "{}/model", "--report", "{}/report", "--out", "card.md", "--overwrite")),
+        Command(
+            "card",
+            command("card", "{}/model", "--report", "{}/report", "--out", "card.md", "--overwrite"),
+        ),
     )
     return {each.name: each for each in commands}
 
 
 def _train(root: Path) -> int:
-    """`scripts/train.py`, which goes on with a run that is there."""
-    places = {"model": root / "training/tiny.json", "train_data": f"{root}/training/data:[0-4]"}
+    """`crossearth train`, which goes on with a run that is there."""
+    places = {
+        "model": root / "training/tiny.json",
+        "train_data": f"{root}/training/data:[0-4]",
+        "classes": "land-cover",
+    }
     places["eval_data"] = f"{root}/training/data:5"
     flags = [f"--{name}={value}" for name, value in (_TRAINING | places).items()]
-    return _exit_code(train_script.main, [*flags, "--resume_from_checkpoint"])
+    return _exit_code(main, ["train", *flags, "--resume_from_checkpoint"])
 
 
 def _exit_code(call: Callable[..., int], arguments: list[str]) -> int:

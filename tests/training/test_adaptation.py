@@ -17,20 +17,24 @@ from crossearth_hf.training.adaptation import (
     adapt,
     describe_trainable,
     extend_channels,
+    lora_tensors,
     merged,
     save_adapter,
     train_features_alone,
 )
-from crossearth_hf.training.config import ADAPTATIONS
+from crossearth_hf.training.config import ADAPTATIONS, LORA_INITS
 
 peft = pytest.importorskip("peft")
 
-BLOCKS = (torch.arange(16).view(4, 4) % 6).repeat_interleave(16, 0).repeat_interleave(16, 1)[None]  # (1, 64, 64)
+# (1, 64, 64)
+BLOCKS = (torch.arange(16).view(4, 4) % 6).repeat_interleave(16, 0).repeat_interleave(16, 1)[None]
 
 
 def build(adaptation, model_class=CrossEarthForSemanticSegmentation, lora=None, **config):
     torch.manual_seed(0)
-    model = model_class(tiny_config(decoder_layers=2, encoder_layers=1, mim_block_size=16, **config))
+    model = model_class(
+        tiny_config(decoder_layers=2, encoder_layers=1, mim_block_size=16, **config)
+    )
     adapt(model, adaptation, lora)
     return model
 
@@ -90,7 +94,9 @@ def test_checkpointed_layers_give_the_same_gradients(adaptation):
             model.gradient_checkpointing_enable()
         model.zero_grad()
         model(images(), labels=BLOCKS, seeds=torch.tensor([1])).loss.backward()
-        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad})
+        gradients.append(
+            {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+        )
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
@@ -98,7 +104,11 @@ def test_checkpointed_layers_give_the_same_gradients(adaptation):
 def test_lora_is_in_the_vit_alone_and_counted_by_hand():
     model = build("lora", lora=LoraSettings(rank=2))
     adapted = {name.split(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
-    expected = {f"model.backbone.layer.{i}.attention.{part}" for i in range(4) for part in ("q_proj", "v_proj")}
+    expected = {
+        f"model.backbone.layer.{i}.attention.{part}"
+        for i in range(4)
+        for part in ("q_proj", "v_proj")
+    }
     assert adapted == expected
     count = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
     assert count == 4 * 2 * 2 * (64 + 64)  # blocks, layers, rank, inputs and outputs
@@ -107,17 +117,26 @@ def test_lora_is_in_the_vit_alone_and_counted_by_hand():
 def test_the_line_that_says_what_is_trained():
     network = torch.nn.Sequential(torch.nn.Linear(9, 100), torch.nn.Linear(99, 10))
     network[0].requires_grad_(False)
-    assert describe_trainable(network, "frozen") == "adaptation 'frozen' trains 1,000 of 2,000 parameters (50.00%)"
+    assert (
+        describe_trainable(network, "frozen")
+        == "adaptation 'frozen' trains 1,000 of 2,000 parameters (50.00%)"
+    )
 
 
-@pytest.mark.parametrize(("targets", "named"), [(("q_proj", "query"), "query"), (("lora",), "lora"), ((), r"\[\]")])
+@pytest.mark.parametrize(
+    ("targets", "named"), [(("q_proj", "query"), "query"), (("lora",), "lora"), ((), r"\[\]")]
+)
 def test_targets_that_match_nothing_are_refused(targets, named):
-    with pytest.raises(InputError, match=rf"lora_targets .*{named}.* match no linear layer.*fc1, fc2.*choose"):
+    with pytest.raises(
+        InputError, match=rf"lora_targets .*{named}.* match no linear layer.*fc1, fc2.*choose"
+    ):
         build("lora", lora=LoraSettings(targets=targets))
 
 
 def test_an_unknown_adaptation_is_refused():
-    with pytest.raises(InputError, match=r"adaptation is 'lora\+full'; it must be one of frozen, rein"):
+    with pytest.raises(
+        InputError, match=r"adaptation is 'lora\+full'; it must be one of frozen, rein"
+    ):
         build("lora+full")
 
 
@@ -131,8 +150,13 @@ def test_without_peft_the_remedy_is_named(monkeypatch):
 @pytest.fixture
 def trained():
     """A model whose LoRA factors, adapters and head are no longer those it started from, and its base."""
-    model = build("rein+lora", lora=LoraSettings(rank=3, alpha=7, targets=("q_proj", "v_proj", "fc1")))
-    base = {name.replace(".base_layer.", "."): value.clone() for name, value in model.state_dict().items()}
+    model = build(
+        "rein+lora", lora=LoraSettings(rank=3, alpha=7, targets=("q_proj", "v_proj", "fc1"))
+    )
+    base = {
+        name.replace(".base_layer.", "."): value.clone()
+        for name, value in model.state_dict().items()
+    }
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -163,13 +187,45 @@ def test_merged_weights_load_without_peft_and_give_the_same_logits(trained):
     assert torch.equal(weights["model.backbone.layer.2.mlp.fc1.weight"], layer.base_layer.weight)
 
 
+@pytest.mark.parametrize("init", [init for init in LORA_INITS if init != "default"])
+def test_other_starts_of_lora_change_nothing_and_merge_exactly(init, tmp_path):
+    lora = LoraSettings(rank=4, alpha=6, init=init)
+    torch.manual_seed(0)
+    model = CrossEarthForSemanticSegmentation(tiny_config()).eval()
+    model.config.rein_refines_features = True
+    model.save_pretrained(tmp_path / "base")
+    before = logits(model)
+    adapt(model, "rein+lora", lora)
+    torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-4)
+    start = lora_tensors(model.state_dict())
+    frozen = {
+        name for name, p in model.named_parameters() if ".lora_" in name and not p.requires_grad
+    }
+    assert all(".lora_B." in name for name in frozen)
+    assert bool(frozen) == (init == "mica")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    plain = CrossEarthForSemanticSegmentation(model.config).eval()
+    plain.load_state_dict(merged(model.state_dict(), lora))
+    torch.testing.assert_close(logits(plain), logits(model), rtol=1e-4, atol=1e-4)
+    (tmp_path / "adapter").mkdir()
+    save_adapter(
+        tmp_path / "adapter", model, model.state_dict(), lora, str(tmp_path / "base"), start
+    )
+    base = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path / "base")
+    loaded = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(logits(loaded), logits(plain), rtol=1e-4, atol=1e-4)
+
+
 def test_the_adapter_alone_goes_onto_its_base_through_peft(trained, tmp_path):
     model, base_weights = trained
     base = CrossEarthForSemanticSegmentation(model.config)
     base.load_state_dict(base_weights)
     base.save_pretrained(tmp_path / "base")
     (tmp_path / "adapter").mkdir()
-    save_adapter(tmp_path / "adapter", model, model.state_dict(), LORA, str(tmp_path / "base"))
+    save_adapter(tmp_path / "adapter", model, model.state_dict(), LORA, str(tmp_path / "base"), {})
     described = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert described["base_model_name_or_path"] == str(tmp_path / "base")
     assert described["modules_to_save"][0] == "model.adapter"
@@ -182,7 +238,9 @@ def test_the_adapter_alone_goes_onto_its_base_through_peft(trained, tmp_path):
     torch.testing.assert_close(logits(loaded), logits(expected), rtol=1e-4, atol=1e-4)
     assert (logits(base.eval()) - logits(expected)).abs().max() > 1e-2
     merged_by_peft = loaded.merge_and_unload().state_dict()
-    assert all(torch.equal(value, merged_by_peft[name]) for name, value in expected.state_dict().items())
+    assert all(
+        torch.equal(value, merged_by_peft[name]) for name, value in expected.state_dict().items()
+    )
 
 
 # --- further channels -----------------------------------------------------------------------------------------------
@@ -191,7 +249,9 @@ def test_the_adapter_alone_goes_onto_its_base_through_peft(trained, tmp_path):
 def extended(channels=4, model_class=CrossEarthForSemanticSegmentation, **config):
     """A model of three channels, and the same extended."""
     torch.manual_seed(0)
-    plain = model_class(tiny_config(decoder_layers=2, encoder_layers=1, mim_block_size=16, **config)).eval()
+    plain = model_class(
+        tiny_config(decoder_layers=2, encoder_layers=1, mim_block_size=16, **config)
+    ).eval()
     model = copy.deepcopy(plain)
     extend_channels(model, channels)
     return plain, model
@@ -202,7 +262,9 @@ def test_the_extended_kernel_by_hand():
     model = CrossEarthForSemanticSegmentation(tiny_config())
     kernel = model.model.backbone.embeddings.patch_embeddings.projection
     with torch.no_grad():
-        kernel.weight.copy_(torch.tensor([1.0, 2.0, 6.0])[None, :, None, None].expand(64, 3, 16, 16))
+        kernel.weight.copy_(
+            torch.tensor([1.0, 2.0, 6.0])[None, :, None, None].expand(64, 3, 16, 16)
+        )
     bias = kernel.bias.clone()
     extend_channels(model, 4)
     expected = torch.tensor([0.75, 1.5, 4.5, 2.25])  # three quarters of 1, 2, 6 and their mean 3
@@ -216,24 +278,34 @@ def test_the_extended_kernel_by_hand():
 
 @pytest.mark.parametrize("stem", [False, True])
 @pytest.mark.parametrize("channels", [4, 7])
-def test_an_extended_model_answers_as_before_where_further_bands_are_the_mean_of_the_others(stem, channels):
+def test_an_extended_model_answers_as_before_where_further_bands_are_the_mean_of_the_others(
+    stem, channels
+):
     plain, model = extended(channels, convolutional_stem=stem)
     gray = images(2)[:, :1].expand(-1, channels, -1, -1)
-    torch.testing.assert_close(logits_of(model, gray), logits_of(plain, gray[:, :3]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        logits_of(model, gray), logits_of(plain, gray[:, :3]), rtol=1e-3, atol=1e-4
+    )
     twice = copy.deepcopy(plain)
     for number in range(4, channels + 1):
         extend_channels(twice, number)  # one by one comes to the same
     torch.testing.assert_close(twice.state_dict(), model.state_dict())
     for wrong, right in ((plain, 3), (model, channels)):
-        with pytest.raises(ValueError, match=rf"have {channels + 1} channels and the model takes {right}; choose"):
+        with pytest.raises(
+            ValueError, match=rf"have {channels + 1} channels and the model takes {right}; choose"
+        ):
             wrong(torch.zeros(1, channels + 1, 64, 64))
 
 
 def test_what_has_the_channels_is_left_alone_and_fewer_are_refused():
     plain, model = extended(3)
-    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items()
+    )
     _, model = extended(5)
-    with pytest.raises(InputError, match="the model takes 5 channels and cannot do with 4; give 5 or more"):
+    with pytest.raises(
+        InputError, match="the model takes 5 channels and cannot do with 4; give 5 or more"
+    ):
         extend_channels(model, 4)
 
 
@@ -263,8 +335,12 @@ def test_the_kernels_of_further_channels_are_trained_whatever_the_adaptation(ada
         model(torch.randn(1, 4, 64, 64), labels=BLOCKS).loss.backward()
         for name, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
-        assert model.input_convolution.weight.grad[:, 3].abs().max() > 0
-        vit = {name for name, p in model.model.backbone.named_parameters() if p.requires_grad and ".lora_" not in name}
+        assert model.input_convolutions[0].weight.grad[:, 3].abs().max() > 0
+        vit = {
+            name
+            for name, p in model.model.backbone.named_parameters()
+            if p.requires_grad and ".lora_" not in name
+        }
         kernel = {"stem.first" if stem else "embeddings.patch_embeddings.projection"}
         assert ({name.rpartition(".")[0] for name in vit} == kernel) == ("full" not in adaptation)
 
@@ -275,7 +351,9 @@ def test_an_extended_model_survives_a_folder(tmp_path):
     loaded = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path)
     assert loaded.config.num_channels == 4
     assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items()
+    )
     trained = {name for name, p in loaded.model.backbone.named_parameters() if p.requires_grad}
     assert trained == {"stem.first.weight", "stem.first.bias"}
 
@@ -289,14 +367,16 @@ def test_an_adapter_takes_the_kernels_of_further_channels_along(tmp_path):
             if parameter.requires_grad:
                 parameter += 0.05 * torch.randn_like(parameter)
     (tmp_path / "adapter").mkdir()
-    save_adapter(tmp_path / "adapter", model, model.state_dict(), LORA, str(tmp_path / "base"))
+    save_adapter(tmp_path / "adapter", model, model.state_dict(), LORA, str(tmp_path / "base"), {})
     config = CrossEarthConfig.from_pretrained(tmp_path / "adapter")
     base = CrossEarthForSemanticSegmentation.from_pretrained(
         tmp_path / "base", config=config, ignore_mismatched_sizes=True
     )
     loaded = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     image = torch.randn(1, 4, 64, 64)
-    torch.testing.assert_close(logits_of(loaded, image), logits_of(model, image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        logits_of(loaded, image), logits_of(model, image), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_model_is_extended_without_the_extra_train():

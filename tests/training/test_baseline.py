@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.model.image_processing_crossearth import semantic_scores
+from crossearth_hf.model.semantic_scores import semantic_scores
 from crossearth_hf.training import build_train_config
 from crossearth_hf.training.baseline import FeaturePyramidSegmenter
 from crossearth_hf.training.optimization import param_groups
@@ -24,7 +24,9 @@ def test_scores_are_the_probabilities_and_the_loss_their_cross_entropy(config):
     torch.testing.assert_close(scores.sum(dim=1), torch.ones(2, 16, 24), atol=1e-4, rtol=0)
     logits = F.interpolate(scores.log(), size=(64, 96), mode="bilinear", align_corners=False)
     # A resized logarithm differs from resized logits by a number per pixel, which the softmax takes out.
-    torch.testing.assert_close(output.loss, F.cross_entropy(logits, labels, ignore_index=255), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        output.loss, F.cross_entropy(logits, labels, ignore_index=255), atol=1e-3, rtol=0
+    )
     output.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -37,7 +39,11 @@ def test_a_batch_without_labels_costs_nothing(config):
 def test_a_run_trains_the_peer_that_its_folder_holds(config, tmp_path):
     FeaturePyramidSegmenter(config).save_pretrained(tmp_path)
     labels = get_label_set("land-cover")
-    values = {"model": str(tmp_path), "output_dir": str(tmp_path / "run"), "train_data": ["synth:desert-city:2"]}
+    values = {
+        "model": str(tmp_path),
+        "output_dir": str(tmp_path / "run"),
+        "train_data": ["synth:desert-city:2"],
+    }
     values |= {"ground_sampling_distance": 0.5, "relative_to_crop": False}
     model = build_model(build_train_config(values | {"adaptation": "full"}), labels)
     assert model.config.ground_sampling_distance == 0.5
@@ -49,4 +55,7 @@ def test_a_run_trains_the_peer_that_its_folder_holds(config, tmp_path):
     with pytest.raises(InputError, match="adaptation 'full'"):
         build_model(build_train_config(values), labels)
     with pytest.raises(InputError, match="leave gradient_checkpointing out"):
-        build_model(build_train_config(values | {"adaptation": "full", "gradient_checkpointing": True}), labels)
+        build_model(
+            build_train_config(values | {"adaptation": "full", "gradient_checkpointing": True}),
+            labels,
+        )

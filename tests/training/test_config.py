@@ -24,8 +24,20 @@ REQUIRED = ["--model", "tiny", "--output_dir", "run", "--train_data", "synth:des
 
 def test_flags_win_over_the_file(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("learning_rate: 3e-4\nmax_steps: 7\ntrain_data: some/folder\nrotate: true\nscale_range: [0.8, 2]\n")
-    arguments = ["--config", str(path), "--model", "tiny", "--output_dir", "run", "--max_steps", "9", "--no-rotate"]
+    path.write_text(
+        "learning_rate: 3e-4\nmax_steps: 7\ntrain_data: some/folder\nrotate: true\nscale_range: [0.8, 2]\n"
+    )
+    arguments = [
+        "--config",
+        str(path),
+        "--model",
+        "tiny",
+        "--output_dir",
+        "run",
+        "--max_steps",
+        "9",
+        "--no-rotate",
+    ]
     config = parse_train_config(arguments)
     assert config == TrainConfig(
         model="tiny",
@@ -40,15 +52,21 @@ def test_flags_win_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learning_rat", "1"], "'learning_rat' is not a field of TrainConfig; did you mean 'learning_rate'"),
+        (
+            ["--learning_rat", "1"],
+            "'learning_rat' is not a field of TrainConfig; did you mean 'learning_rate'",
+        ),
         (["--zzzzzz=1"], "'zzzzzz' is not a field"),
         (["--max_steps", "3", "stray"], "'stray' belongs to no flag"),
         (["--max_steps", "many"], "max_steps is 'many'; it must be of type int"),
         (["--max_steps", "0"], "max_steps is 0; it must be positive"),
         (["--per_device_train_batch_size", "2.5"], "per_device_train_batch_size is '2.5'"),
         (["--mixed_precision", "fp8"], "must be one of no, bf16, fp16"),
-        (["--frozen_dtype", "bfloat16"], "frozen_dtype is 'bfloat16'; it needs mixed_precision bf16"),
-        (["--label_set", "moon"], "'moon' is not a label set"),
+        (
+            ["--frozen_dtype", "bfloat16"],
+            "frozen_dtype is 'bfloat16'; it needs mixed_precision bf16",
+        ),
+        (["--classes", "moon"], "'moon' is not a label set"),
         (["--schedule_steps", "10", "--max_steps", "20"], "schedule_steps is 10"),
         (["--scale_range", "2", "0.5"], "scale_range"),
         (["--crop_size", "100"], "crop_size is 100; it must be a multiple of 16"),
@@ -73,7 +91,9 @@ def test_mistakes_are_named(arguments, message):
         ([], "nodata: []", [], None),
     ],
 )
-def test_values_without_data_come_from_flags_files_and_the_recipe_of_a_run(tmp_path, flags, line, nodata, values):
+def test_values_without_data_come_from_flags_files_and_the_recipe_of_a_run(
+    tmp_path, flags, line, nodata, values
+):
     config = parse_train_config([*REQUIRED, *flags])
     assert (config.nodata, config.reading.nodata) == (nodata, values)
     for text in (line, to_yaml(config)):
@@ -88,14 +108,20 @@ def test_values_without_data_come_from_flags_files_and_the_recipe_of_a_run(tmp_p
         ("rotate: 3", "rotate is 3; it must be of type bool"),
         ("max_steps: true", "max_steps is True"),
         ("train_data: [3]", "train_data is 3"),
-        ("- max_steps", "is not a list of 'name: value' lines"),
+        ("- max_steps", "does not consist of 'name: value' lines"),
         ("max_steps: [", "cannot be read as YAML"),
     ],
 )
 def test_mistakes_in_the_file_are_named(tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
-        parse_train_config(["--config", str(tmp_path / "run.yaml"), *REQUIRED[: 4 if "train_data" in text else None]])
+        parse_train_config(
+            [
+                "--config",
+                str(tmp_path / "run.yaml"),
+                *REQUIRED[: 4 if "train_data" in text else None],
+            ]
+        )
 
 
 @pytest.mark.parametrize("old", RENAMED)
@@ -115,14 +141,27 @@ def test_names_of_earlier_releases_are_refused_with_their_new_ones(tmp_path, old
 
 def test_flags_without_a_value_are_refused_too():
     for flag in ("--resume", "--no-resume"):
-        with pytest.raises(InputError, match="'resume' has a new name; write 'resume_from_checkpoint'"):
+        with pytest.raises(
+            InputError, match="'resume' has a new name; write 'resume_from_checkpoint'"
+        ):
             parse_train_config([*REQUIRED, flag])
 
 
 def test_an_old_recipe_can_still_be_shown():
-    old = {"model": "tiny", "output_dir": "run", "train_data": "x", "objective": "masks", "steps": 7, "batch_size": 2}
+    old = {
+        "model": "tiny",
+        "output_dir": "run",
+        "train_data": "x",
+        "objective": "masks",
+        "steps": 7,
+        "batch_size": 2,
+    }
     config = build_train_config(with_new_names(old))
-    assert (config.objective, config.max_steps, config.per_device_train_batch_size) == ("segmentation", 7, 2)
+    assert (config.objective, config.max_steps, config.per_device_train_batch_size) == (
+        "segmentation",
+        7,
+        2,
+    )
     assert with_new_names(with_new_names(old)) == with_new_names(old)
 
 
@@ -137,7 +176,9 @@ def test_a_misspelled_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
     assert end.value.code == 2
-    sentence = "crossearth: error: 'max_stepz' is not a field of TrainConfig; did you mean 'max_steps'?"
+    sentence = (
+        "crossearth: error: 'max_stepz' is not a field of TrainConfig; did you mean 'max_steps'?"
+    )
     assert capsys.readouterr().err.strip() == sentence
     assert not list(tmp_path.iterdir())
 
@@ -145,27 +186,48 @@ def test_a_misspelled_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "features", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'features'"),
-        ({"save_steps": 75, "logging_steps": 50}, r"save_steps is 75; it must be a multiple of logging_steps \(50\)"),
+        (
+            {"objective": "features", "eval_data": ["x"]},
+            "eval_data is .*must be left out with objective 'features'",
+        ),
+        (
+            {"save_steps": 75, "logging_steps": 50},
+            r"save_steps is 75; it must be a multiple of logging_steps \(50\)",
+        ),
         (
             {"objective": "pixels"},
             "objective is 'pixels'; it must be one of segmentation, multitask, reconstruct, features",
         ),
-        ({"objective": "reconstruct", "eval_data": ["x"]}, "eval_data is .*must be left out with objective 'reconst"),
-        ({"objective": "features", "style_probability": 0.1}, "style_probability is 0.1; it must be 0 with objective"),
-        ({"objective": "features", "adaptation": "frozen"}, "adaptation is 'frozen'; it must be another"),
+        (
+            {"objective": "reconstruct", "eval_data": ["x"]},
+            "eval_data is .*must be left out with objective 'reconst",
+        ),
+        (
+            {"objective": "features", "style_probability": 0.1},
+            "style_probability is 0.1; it must be 0 with objective",
+        ),
+        (
+            {"objective": "features", "adaptation": "frozen"},
+            "adaptation is 'frozen'; it must be another",
+        ),
         (
             {"style_probability": 0.1, "bands": [1, 2, 3, 4]},
             "style_probability is 0.1; it must be 0 with more than",
         ),
-        ({"adaptation": "lora+full"}, "adaptation is .*; it must be one of frozen, rein, lora, full, rein.lora"),
+        (
+            {"adaptation": "lora+full"},
+            "adaptation is .*; it must be one of frozen, rein, lora, full, rein.lora",
+        ),
         ({"style_probability": 1.1}, "style_probability is 1.1; it must lie between 0 and 1"),
         ({"style_alpha": float("nan")}, "style_alpha is nan; it must lie between 0 and 1"),
         ({"style_block_size": 0}, "style_block_size is 0; it must be positive"),
         ({"lora_rank": 0}, "lora_rank is 0; it must be positive"),
         ({"lora_dropout": -0.5}, "lora_dropout is -0.5; it must lie between 0 and 1"),
         ({"rotation_degrees": -1.0}, "rotation_degrees is -1.0; it must lie between 0 and 180"),
-        ({"rotation_degrees": float("inf")}, "rotation_degrees is inf; it must lie between 0 and 180"),
+        (
+            {"rotation_degrees": float("inf")},
+            "rotation_degrees is inf; it must lie between 0 and 180",
+        ),
         (
             {"fourier_probability": 0.5, "per_device_train_batch_size": 1},
             "fourier_probability is 0.5; it needs a per_device_train_batch_size above 1",
@@ -174,8 +236,14 @@ def test_a_misspelled_flag_ends_with_code_2(tmp_path, monkeypatch, capsys):
             {"mim_weight": 0.5},
             "mim_weight is 0.5; it must be left out with objective 'segmentation', which hides no blocks",
         ),
-        ({"mim_mask_ratio": 2.0, "objective": "multitask"}, "mim_mask_ratio is 2.0; it must lie between 0 and 1"),
-        ({"output_dir": "./tiny"}, "output_dir is './tiny'; it must be another folder than that of the model"),
+        (
+            {"mim_mask_ratio": 2.0, "objective": "multitask"},
+            "mim_mask_ratio is 2.0; it must lie between 0 and 1",
+        ),
+        (
+            {"output_dir": "./tiny"},
+            "output_dir is './tiny'; it must be another folder than that of the model",
+        ),
         ({"report_to": "abacus"}, "report_to is 'abacus'; it must be one of none, tensorboard"),
     ],
 )
@@ -184,16 +252,22 @@ def test_settings_that_contradict_each_other(changes, message):
         TrainConfig(**({"model": "tiny", "output_dir": "run", "train_data": ["x"]} | changes))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "hub_cards").glob("*/*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "hub_cards").glob("*/*.yaml")), ids=lambda path: path.name
+)
 def test_shipped_recipes_are_valid(path):
-    assert parse_train_config(["--config", str(path)]).label_set
+    assert parse_train_config(["--config", str(path)]).train_data
 
 
 def test_every_flag_is_described(capsys):
     texts = field_descriptions()
     assert texts.keys() == {item.name for item in dataclasses.fields(TrainConfig)}
-    assert texts["seed"] == "Of weights, crops, styles, masks and the loss's random points."
-    assert texts["eval_steps"] == texts["save_steps"] == "Steps between log lines, evaluations and checkpoints."
+    assert texts["seed"] == "Seed of weights, crops, styles, masks and the loss's random points."
+    assert (
+        texts["eval_steps"]
+        == texts["save_steps"]
+        == "Steps between log lines, evaluations and checkpoints."
+    )
     with pytest.raises(SystemExit):
         parse_train_config(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
@@ -201,9 +275,19 @@ def test_every_flag_is_described(capsys):
 
 
 def test_paths_are_taken_as_text_and_a_lone_source_is_refused():
-    config = TrainConfig(model=Path("tiny"), output_dir=Path("run"), train_data=[Path("tiles"), "synth:desert-city:1"])
-    assert (config.model, config.output_dir, config.train_data) == ("tiny", "run", ["tiles", "synth:desert-city:1"])
+    config = TrainConfig(
+        model=Path("tiny"),
+        output_dir=Path("run"),
+        train_data=[Path("tiles"), "synth:desert-city:1"],
+    )
+    assert (config.model, config.output_dir, config.train_data) == (
+        "tiny",
+        "run",
+        ["tiles", "synth:desert-city:1"],
+    )
     assert "train_data:\n- tiles\n" in to_yaml(config)
     for source in ("tiles", Path("tiles")):
-        with pytest.raises(InputError, match=r"train_data is .*tiles.*; it must be a list of sources"):
+        with pytest.raises(
+            InputError, match=r"train_data is .*tiles.*; it must be a list of sources"
+        ):
             TrainConfig(model="tiny", output_dir="run", train_data=source)

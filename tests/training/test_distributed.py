@@ -12,7 +12,7 @@ import torch
 import yaml
 from accelerate import debug_launcher
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.state import PartialState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from tiny_model import tiny_config
@@ -38,7 +38,9 @@ def workplace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(workplace):
     """A model that has learned enough for its matching to be clear: between equal costs rounding would decide."""
-    return training.train(settings(workplace, workplace / "start", max_steps=40, learning_rate=3e-3, save_steps=40))
+    return training.train(
+        settings(workplace, workplace / "start", max_steps=40, learning_rate=3e-3, save_steps=40)
+    )
 
 
 def run_in_two(monkeypatch, *configs, fsdp=None):
@@ -48,9 +50,11 @@ def run_in_two(monkeypatch, *configs, fsdp=None):
         port = free.getsockname()[1]
 
     def child():
-        PartialState._reset_state()
+        # of whatever ran in this process before
+        AcceleratorState._reset_state(reset_partial_state=True)
         os.environ["MASTER_PORT"] = str(port)
-        if fsdp is not None:  # accelerate knows FSDP on accelerators only: these two call themselves some
+        # accelerate knows FSDP on accelerators only: these two call themselves some
+        if fsdp is not None:
             os.environ.update(fsdp)
             PartialState(cpu=True)
             PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
@@ -67,14 +71,24 @@ def assert_same_losses(two, one):
     for ours, theirs in lines:
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - {"seconds", "waiting", "eval"}:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-7), (ours["step"], name)
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-7), (
+                ours["step"],
+                name,
+            )
         assert ours.get("eval") == theirs.get("eval")
 
 
 def compare_losses(workplace, start, folder, monkeypatch, **changes):
-    changes = {"model": str(start), "max_steps": 3, "learning_rate": 1e-4, "warmup_steps": 0} | changes
+    changes = {
+        "model": str(start),
+        "max_steps": 3,
+        "learning_rate": 1e-4,
+        "warmup_steps": 0,
+    } | changes
     training.train(settings(workplace, folder / "one", per_device_train_batch_size=4, **changes))
-    run_in_two(monkeypatch, settings(workplace, folder / "two", per_device_train_batch_size=2, **changes))
+    run_in_two(
+        monkeypatch, settings(workplace, folder / "two", per_device_train_batch_size=2, **changes)
+    )
     assert_same_losses(folder / "two", folder / "one")
 
 
@@ -92,9 +106,16 @@ def test_two_processes_make_the_steps_of_one(workplace, start, tmp_path, monkeyp
 @pytest.mark.parametrize(
     "changes",
     [
-        {"objective": "multitask", "style_probability": 0.5, "style_alpha": 1.0, "style_block_size": 16},
+        {
+            "objective": "multitask",
+            "style_probability": 0.5,
+            "style_alpha": 1.0,
+            "style_block_size": 16,
+        },
         pytest.param({"objective": "reconstruct"}, marks=pytest.mark.slow),
-        pytest.param({"adaptation": "rein+lora", "gradient_accumulation_steps": 2}, marks=pytest.mark.slow),
+        pytest.param(
+            {"adaptation": "rein+lora", "gradient_accumulation_steps": 2}, marks=pytest.mark.slow
+        ),
         pytest.param({"adaptation": "frozen"}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: "-".join(str(value) for value in changes.values()),
@@ -125,17 +146,38 @@ def fsdp_environment():
 
 @pytest.mark.parametrize("adaptation", ["rein", pytest.param("rein+lora", marks=pytest.mark.slow)])
 def test_fsdp_trains_scores_saves_and_resumes(workplace, start, tmp_path, monkeypatch, adaptation):
-    changes = {"model": str(start), "learning_rate": 1e-4, "warmup_steps": 0, "adaptation": adaptation}
-    changes |= {"eval_data": f"{workplace / 'data'}:[345]", "eval_steps": 1, "save_steps": 1, "schedule_steps": 3}
-    training.train(settings(workplace, tmp_path / "one", per_device_train_batch_size=4, max_steps=3, **changes))
-    first = settings(workplace, tmp_path / "two", per_device_train_batch_size=2, max_steps=2, **changes)
+    changes = {
+        "model": str(start),
+        "learning_rate": 1e-4,
+        "warmup_steps": 0,
+        "adaptation": adaptation,
+    }
+    changes |= {
+        "eval_data": f"{workplace / 'data'}:[345]",
+        "eval_steps": 1,
+        "save_steps": 1,
+        "schedule_steps": 3,
+    }
+    training.train(
+        settings(workplace, tmp_path / "one", per_device_train_batch_size=4, max_steps=3, **changes)
+    )
+    first = settings(
+        workplace, tmp_path / "two", per_device_train_batch_size=2, max_steps=2, **changes
+    )
     run_in_two(monkeypatch, first, fsdp=fsdp_environment())
     last = settings(
-        workplace, tmp_path / "two", per_device_train_batch_size=2, max_steps=3, resume_from_checkpoint=True, **changes
+        workplace,
+        tmp_path / "two",
+        per_device_train_batch_size=2,
+        max_steps=3,
+        resume_from_checkpoint=True,
+        **changes,
     )
     run_in_two(monkeypatch, last, fsdp=fsdp_environment())
     assert_same_losses(tmp_path / "two", tmp_path / "one")
-    assert (tmp_path / "two" / "checkpoint" / "pytorch_model_fsdp_0" / "__1_0.distcp").is_file(), "sharded"
+    assert (tmp_path / "two" / "checkpoint" / "pytorch_model_fsdp_0" / "__1_0.distcp").is_file(), (
+        "sharded"
+    )
     ours = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path / "two").state_dict()
     theirs = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path / "one").state_dict()
     for key, value in theirs.items():
@@ -148,7 +190,10 @@ def test_fsdp_trains_scores_saves_and_resumes(workplace, start, tmp_path, monkey
 def test_accelerate_reads_the_shipped_configurations(path):
     config = load_config_from_file(str(path))
     assert config.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    assert f"accelerate launch --config_file {path.relative_to(ROOT)}" in path.read_text().splitlines()[1]
+    assert (
+        f"accelerate launch --config_file {path.relative_to(ROOT)}"
+        in path.read_text().splitlines()[1]
+    )
 
 
 def test_the_layers_that_fsdp_wraps_are_in_the_model_of_the_paper():
@@ -163,7 +208,14 @@ def test_the_layers_that_fsdp_wraps_are_in_the_model_of_the_paper():
 
 @pytest.mark.slow
 def test_torchrun_starts_the_script(workplace, tmp_path):
-    flags = ["--model", str(workplace / "tiny.json"), "--train_data", f"{workplace / 'data'}:[0-4]", "--max_steps", "3"]
+    flags = [
+        "--model",
+        str(workplace / "tiny.json"),
+        "--train_data",
+        f"{workplace / 'data'}:[0-4]",
+        "--max_steps",
+        "3",
+    ]
     flags += [
         "--logging_steps",
         "1",
@@ -175,8 +227,18 @@ def test_torchrun_starts_the_script(workplace, tmp_path):
         "1",
     ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "scripts/train.py", *flags]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "scripts/train.py",
+        *flags,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("adaptation 'rein' trains") == 1
     assert [step for step, *_ in losses(tmp_path)] == [1, 2, 3]

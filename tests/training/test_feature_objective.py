@@ -33,7 +33,9 @@ def test_a_perfect_prediction_costs_nothing_and_its_opposite_two(objective, monk
 
 def test_blocks_are_masked_by_the_seeds_of_the_images(objective):
     images, seen = torch.randn(2, 3, 128, 80), []
-    objective.model.backbone.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    objective.model.backbone.stem.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
     for seeds in ([1, 2], [1, 3]):
         objective(images, torch.tensor(seeds))
     objective(images[:1], torch.tensor([1]))
@@ -41,7 +43,9 @@ def test_blocks_are_masked_by_the_seeds_of_the_images(objective):
     assert torch.equal(seen[0][0], seen[2][0])
     assert not torch.equal(seen[0][1], seen[1][1])
     images, seen[0] = images[..., :64], seen[0][..., :64]
-    blocks = [value.unfold(2, 32, 32).unfold(3, 32, 32) for value in (images, seen[0])]  # (B, 3, 4, 2, 32, 32)
+    blocks = [
+        value.unfold(2, 32, 32).unfold(3, 32, 32) for value in (images, seen[0])
+    ]  # (B, 3, 4, 2, 32, 32)
     masked = (blocks[1] == 0).all(-1).all(-1).all(1)  # (B, 4, 2)
     assert 0 < masked.sum() < masked.numel()
     kept = ~masked[:, None, :, :, None, None].expand_as(blocks[0])
@@ -55,7 +59,11 @@ def test_trains_the_vit_and_neither_stem_nor_teacher(objective):
     objective(torch.randn(2, 3, 64, 64)).loss.backward()
     assert all(p.grad is not None for p in trained)
     optimizer.step()
-    changed = {name for name, value in objective.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {
+        name
+        for name, value in objective.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     assert not [name for name in changed if ".stem." in name or name.startswith("teacher.")]
     assert "model.backbone.layer.0.attention.q_proj.weight" in changed
 

@@ -18,7 +18,9 @@ def test_high_frequencies_and_phases_stay():
     low[32 - rows : 32 + rows + 1, 48 - columns : 48 + columns + 1] = True
     torch.testing.assert_close(after[..., ~low], before[..., ~low], atol=1e-3, rtol=1e-3)
     assert (after[..., low].abs() - before[..., low].abs()).abs().max() > 1
-    torch.testing.assert_close(after[..., low].angle().cos(), before[..., low].angle().cos(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        after[..., low].angle().cos(), before[..., low].angle().cos(), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_the_mean_color_moves_towards_the_other_image():
@@ -32,7 +34,9 @@ def test_probability_and_seeds_decide():
     batch = images()
     assert torch.equal(mix_amplitudes(batch, 0.0, [1, 2, 3]), batch)
     assert torch.equal(mix_amplitudes(batch, 1.0, [1, 2, 3]), mix_amplitudes(batch, 1.0, [1, 2, 3]))
-    assert not torch.equal(mix_amplitudes(batch, 1.0, [1, 2, 3])[0], mix_amplitudes(batch, 1.0, [9, 2, 3])[0])
+    assert not torch.equal(
+        mix_amplitudes(batch, 1.0, [1, 2, 3])[0], mix_amplitudes(batch, 1.0, [9, 2, 3])[0]
+    )
     assert torch.equal(mix_amplitudes(batch[:1], 1.0, [1]), batch[:1])  # nobody to mix with
 
 
@@ -40,4 +44,6 @@ def test_every_channel_is_mixed_by_itself():
     batch = torch.rand(3, 5, 64, 96, generator=torch.Generator().manual_seed(1))
     mixed = mix_amplitudes(batch, 1.0, [1, 2, 3])
     for channels in ([0, 1, 2], [4], [3, 4]):
-        torch.testing.assert_close(mix_amplitudes(batch[:, channels], 1.0, [1, 2, 3]), mixed[:, channels])
+        torch.testing.assert_close(
+            mix_amplitudes(batch[:, channels], 1.0, [1, 2, 3]), mixed[:, channels]
+        )

@@ -15,9 +15,15 @@ from crossearth_hf.training.inputs import STYLE, InputMaker
 @pytest.fixture
 def crops():
     pixels = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std))
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std)
+    )
     labels = torch.arange(6)[:, None, None].expand(6, 32, 32) % 5
-    batch = {"pixel_values": (pixels - mean) / std, "labels": labels, "index": torch.arange(100, 106)}
+    batch = {
+        "pixel_values": (pixels - mean) / std,
+        "labels": labels,
+        "index": torch.arange(100, 106),
+    }
     return batch | {"valid": torch.ones(6, 32, 32, dtype=torch.bool)}, pixels
 
 
@@ -55,9 +61,15 @@ def test_only_images_that_were_styled_change_and_labels_never(crops):
     seeds = [image_seed(3, index, STYLE) >> 1 for index in range(100, 106)]
     mixed, fired = EarthStyle.from_file().inject(pixels, StyleSettings(0.5, 1.0, 0.7, 16), seeds)
     assert torch.equal(fired, styled)
-    mean, std = (torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std))
-    torch.testing.assert_close(inputs["pixel_values"][styled], ((mixed - mean) / std)[styled], rtol=1e-3, atol=1e-3)
-    assert (inputs["pixel_values"] - batch["pixel_values"])[styled].abs().amax(dim=(1, 2, 3)).min() > 0.1
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std)
+    )
+    torch.testing.assert_close(
+        inputs["pixel_values"][styled], ((mixed - mean) / std)[styled], rtol=1e-3, atol=1e-3
+    )
+    assert (inputs["pixel_values"] - batch["pixel_values"])[styled].abs().amax(
+        dim=(1, 2, 3)
+    ).min() > 0.1
 
 
 def test_a_crop_is_treated_the_same_in_every_batch(crops):
@@ -78,12 +90,16 @@ def test_the_fourier_mix_is_a_style_too(crops):
     assert 0 < styled.sum() < 6
     assert torch.equal(inputs["pixel_values"][~styled], batch["pixel_values"][~styled])
     seeds = [image_seed(3, index, STYLE) >> 1 for index in range(100, 106)]
-    mean, std = (torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std))
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (PROCESSOR.image_mean, PROCESSOR.image_std)
+    )
     mixed = (mix_amplitudes(pixels, 0.5, seeds) - mean) / std
     torch.testing.assert_close(inputs["pixel_values"][styled], mixed[styled], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("style", [{"style_probability": 1.0, "style_mask_ratio": 1.0}, {"fourier_probability": 1.0}])
+@pytest.mark.parametrize(
+    "style", [{"style_probability": 1.0, "style_mask_ratio": 1.0}, {"fourier_probability": 1.0}]
+)
 def test_pixels_without_data_stay_the_mean_color(crops, style):
     batch, _ = crops
     batch["valid"][:4, :, 20:] = False

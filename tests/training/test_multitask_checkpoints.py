@@ -9,7 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import tiny_config
-from transformers import AutoModelForPreTraining, AutoModelForSemanticSegmentation, dynamic_module_utils
+from transformers import (
+    AutoModelForPreTraining,
+    AutoModelForSemanticSegmentation,
+    dynamic_module_utils,
+)
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthModel
 from crossearth_hf.model.configuration_crossearth import AUTO_MAP
@@ -38,7 +42,9 @@ def test_the_inference_classes_drop_multitask_silently_and_nothing_else(tmp_path
     saved = load_file(tmp_path / "model.safetensors")
     assert any(name.startswith("multitask.") for name in saved)
     told.clear()
-    loaded, info = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, info = CrossEarthForSemanticSegmentation.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert "LOAD REPORT" not in told.text
@@ -50,7 +56,11 @@ def test_the_inference_classes_drop_multitask_silently_and_nothing_else(tmp_path
     assert not info["missing_keys"]
     assert not [key for key in info["unexpected_keys"] if "multitask" in key]
 
-    save_file(saved | {"multi.task": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        saved | {"multi.task": torch.zeros(1)},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     _, info = CrossEarthForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
     assert list(info["unexpected_keys"]) == ["multi.task"]
 
@@ -66,14 +76,22 @@ def test_a_reload_keeps_every_number_and_strange_training_modules_are_named(tmp_
         assert torch.equal(value, loaded.state_dict()[name]), name
     assert not any(p.requires_grad for p in loaded.model.backbone.parameters())
     saved = load_file(tmp_path / "model.safetensors")
-    save_file(saved | {"multitask.other": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        saved | {"multitask.other": torch.zeros(1)},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     _, info = CrossEarthForMultiTaskTraining.from_pretrained(tmp_path, output_loading_info=True)
     assert list(info["unexpected_keys"]) == ["multitask.other"]
 
 
-def test_a_segmentation_checkpoint_gets_training_modules_that_are_initialized(model, tmp_path, told):
+def test_a_segmentation_checkpoint_gets_training_modules_that_are_initialized(
+    model, tmp_path, told
+):
     model.save_pretrained(tmp_path)
-    loaded, info = CrossEarthForMultiTaskTraining.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, info = CrossEarthForMultiTaskTraining.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
     assert info["missing_keys"]
     assert all(key.startswith("multitask.") for key in info["missing_keys"])
     assert "LOAD REPORT" in told.text  # the model says what is new
@@ -98,10 +116,14 @@ def test_the_inference_model_shares_its_parameters(tmp_path):
     assert type(shared) is CrossEarthForSemanticSegmentation
     ours = dict(model.named_parameters())
     assert all(ours[name] is parameter for name, parameter in shared.named_parameters())
-    assert {name for name in ours if not name.startswith("multitask.")} == dict(shared.named_parameters()).keys()
+    assert {name for name in ours if not name.startswith("multitask.")} == dict(
+        shared.named_parameters()
+    ).keys()
     assert shared.training
     shared.save_pretrained(tmp_path)
-    assert not [name for name in load_file(tmp_path / "model.safetensors") if name.startswith("multitask.")]
+    assert not [
+        name for name in load_file(tmp_path / "model.safetensors") if name.startswith("multitask.")
+    ]
 
 
 def test_a_saved_folder_carries_its_code(tmp_path, monkeypatch):
@@ -109,10 +131,14 @@ def test_a_saved_folder_carries_its_code(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "model")
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    loaded = AutoModelForPreTraining.from_pretrained(tmp_path / "model", trust_remote_code=True).eval()
+    loaded = AutoModelForPreTraining.from_pretrained(
+        tmp_path / "model", trust_remote_code=True
+    ).eval()
     assert type(loaded).__name__ == "CrossEarthForMultiTaskTraining"
     assert type(loaded).__module__.startswith("transformers_modules")
     visible = torch.rand(2, 64, 96) > 0.5
     assert loaded(IMAGE, visible=visible).loss_dict == model(IMAGE, visible=visible).loss_dict
     auto_map = json.loads((tmp_path / "model" / "config.json").read_text())["auto_map"]
-    assert auto_map == AUTO_MAP | {"AutoModelForPreTraining": "modeling_multitask.CrossEarthForMultiTaskTraining"}
+    assert auto_map == AUTO_MAP | {
+        "AutoModelForPreTraining": "modeling_multitask.CrossEarthForMultiTaskTraining"
+    }

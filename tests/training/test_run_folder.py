@@ -30,11 +30,15 @@ def test_a_model_or_a_log_of_another_run_is_not_overwritten(tmp_path):
     folder = RunFolder(tmp_path)
     folder.log({"step": 1})
     folder.prepare(resume=True)  # of a run that was killed before its first checkpoint
-    with pytest.raises(InputError, match="already holds a run; continue it with --resume_from_checkpoint"):
+    with pytest.raises(
+        InputError, match="already holds a run; continue it with --resume_from_checkpoint"
+    ):
         folder.prepare(resume=False)
     (tmp_path / "config.json").write_text("{}")
     for resume in (False, True):
-        with pytest.raises(InputError, match="already holds a model and no checkpoint of it; name another"):
+        with pytest.raises(
+            InputError, match="already holds a model and no checkpoint of it; name another"
+        ):
             folder.prepare(resume=resume)
 
 
@@ -140,7 +144,8 @@ def test_staged_files_appear_together_or_not_at_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "null", "[]", "5", "[" * 200_000, '{"step": "x", "processes": 1}', '{"step": 3}']
+    "content",
+    ["", "null", "[]", "5", "[" * 200_000, '{"step": "x", "processes": 1}', '{"step": 3}'],
 )
 @pytest.mark.parametrize("name", ["run.json", "config.json"])
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path, name, content):

@@ -1,21 +1,23 @@
 """What training says of its labels before the work, and that it writes no model where it learned nothing."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from rasters import write_raster
-from training_runs import load_sources_unkept, log_lines, make_workplace, settings, write_unseen_labels
+from train import main
+from training_runs import (
+    load_sources_unkept,
+    log_lines,
+    make_workplace,
+    settings,
+    write_unseen_labels,
+)
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.training import parse_train_config
 from crossearth_hf.training.trainer import train
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-from train import main
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,15 @@ def binary_data(root, values=(0, 255)):
 
 
 def test_the_labels_of_training_and_validation_are_shown_once(workplace, tmp_path, capsys):
-    train(settings(workplace, tmp_path / "run", max_steps=1, warmup_steps=0, eval_data=f"{workplace / 'data'}:5"))
+    train(
+        settings(
+            workplace,
+            tmp_path / "run",
+            max_steps=1,
+            warmup_steps=0,
+            eval_data=f"{workplace / 'data'}:5",
+        )
+    )
     lines = capsys.readouterr().err.splitlines()
     assert lines.count("labels of train_data, in 5 images:") == 1
     start = lines.index("labels of eval_data, in 1 image:")
@@ -47,12 +57,21 @@ def test_the_labels_of_training_and_validation_are_shown_once(workplace, tmp_pat
         assert found[2] == (f"{100 * share:.2f}" if share else "-")
 
 
-def test_black_and_white_masks_end_with_a_sentence_and_train_with_its_remedy(workplace, tmp_path, capsys):
+def test_black_and_white_masks_end_with_a_sentence_and_train_with_its_remedy(
+    workplace, tmp_path, capsys
+):
     data = binary_data(tmp_path / "data")
-    run = ["--model", workplace / "tiny.json", "--output_dir", tmp_path / "run", "--train_data", data]
+    run = [
+        "--model",
+        workplace / "tiny.json",
+        "--output_dir",
+        tmp_path / "run",
+        "--train_data",
+        data,
+    ]
     run = [
         *map(str, run),
-        "--label-set",
+        "--classes",
         "building",
         "--max_steps",
         "1",
@@ -70,8 +89,12 @@ def test_black_and_white_masks_end_with_a_sentence_and_train_with_its_remedy(wor
 
 
 def test_values_are_named_with_commas_or_blanks_and_checked_at_once(workplace, tmp_path):
-    base = ["--model", "m", "--output_dir", "o", "--train_data", "d", "--label_set", "road"]
-    for given in (["--mask-values", "0,255"], ["--mask_values", "0", "255"], ["--mask-values=0,255"]):
+    base = ["--model", "m", "--output_dir", "o", "--train_data", "d", "--classes", "road"]
+    for given in (
+        ["--mask-values", "0,255"],
+        ["--mask_values", "0", "255"],
+        ["--mask-values=0,255"],
+    ):
         assert parse_train_config([*base, *given]).mask_values == [0, 255]
     assert parse_train_config([*base, "--bands", "4,3,2"]).bands == [4, 3, 2]
     assert parse_train_config([*base, "--no-rotate"]).rotate is False
@@ -89,14 +112,16 @@ def test_data_without_a_label_are_refused_before_the_work(workplace, tmp_path, p
 def test_labels_under_pixels_without_data_are_none(workplace, tmp_path):
     data = tmp_path / "data"
     write_unseen_labels(data, 0)
-    with pytest.raises(InputError, match=r"train_data holds no pixel with data of land, .* in 1 image"):
+    with pytest.raises(
+        InputError, match=r"train_data holds no pixel with data of land, .* in 1 image"
+    ):
         train(settings(workplace, tmp_path / "run", train_data=str(data)))
 
 
 @pytest.fixture
 def leaving_out(workplace, tmp_path, monkeypatch):
     """Settings of a model whose loss leaves out pixels without labels, on images that are not kept in memory."""
-    monkeypatch.setattr("crossearth_hf.training.trainer.load_sources", load_sources_unkept)
+    monkeypatch.setattr("crossearth_hf.training.run_data.load_sources", load_sources_unkept)
     config = json.loads((workplace / "tiny.json").read_text()) | {"ignore_unlabelled_pixels": True}
     (tmp_path / "model.json").write_text(json.dumps(config))
     return {"model": str(tmp_path / "model.json")}
@@ -106,7 +131,9 @@ def test_a_run_that_skipped_every_step_writes_no_model(workplace, tmp_path, leav
     data = tmp_path / "data"
     write_unseen_labels(data, 0)
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="all 2 steps were skipped, as no crop of train_data held a labeled pixel"):
+    with pytest.raises(
+        InputError, match="all 2 steps were skipped, as no crop of train_data held a labeled pixel"
+    ):
         train(settings(workplace, run, train_data=str(data), max_steps=2, **leaving_out))
     assert not (run / "config.json").exists()
     assert not (run / "checkpoint").exists()
@@ -119,7 +146,12 @@ def test_a_run_that_skipped_some_steps_ends_well(workplace, tmp_path, leaving_ou
     both = [str(data), f"{workplace / 'data'}:0"]
     train(
         settings(
-            workplace, tmp_path / "run", train_data=both, per_device_train_batch_size=1, max_steps=6, **leaving_out
+            workplace,
+            tmp_path / "run",
+            train_data=both,
+            per_device_train_batch_size=1,
+            max_steps=6,
+            **leaving_out,
         )
     )
     assert 0 < log_lines(tmp_path / "run")[-1]["skipped"] < 6
@@ -133,7 +165,10 @@ def test_undeclared_fill_is_told_once_unless_a_person_has_decided(workplace, tmp
     for part, values in (("images", image), ("masks", np.ones((1, 80, 80), np.uint8))):
         (data / part).mkdir(parents=True)
         write_raster(data / part / "0.tif", values)
-    sources = {"train_data": [str(data), f"{workplace / 'data'}:0"], "eval_data": [f"{workplace / 'data'}:5"]}
+    sources = {
+        "train_data": [str(data), f"{workplace / 'data'}:0"],
+        "eval_data": [f"{workplace / 'data'}:5"],
+    }
     for name, extra in (("found", {}), ("kept", {"nodata": "none"})):
         train(settings(workplace, tmp_path / name, max_steps=1, warmup_steps=0, **sources, **extra))
         lines = [line for line in capsys.readouterr().err.splitlines() if "-9999" in line]

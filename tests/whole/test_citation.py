@@ -16,7 +16,16 @@ KEYS = REQUIRED | {
     "preferred-citation", "references", "repository", "repository-artifact", "repository-code", "type", "url",
     "version",
 }  # fmt: skip
-PERSON = {"affiliation", "alias", "email", "family-names", "given-names", "name-particle", "name-suffix", "orcid"}
+PERSON = {
+    "affiliation",
+    "alias",
+    "email",
+    "family-names",
+    "given-names",
+    "name-particle",
+    "name-suffix",
+    "orcid",
+}
 REFERENCE = {
     "authors", "title", "type", "abstract", "collection-title", "conference", "doi", "identifiers", "journal", "month",
     "notes", "pages", "url", "volume", "year",
@@ -62,6 +71,8 @@ def test_it_names_the_paper_and_this_version(citation):
     assert paper["title"].startswith("CrossEarth: Geospatial Vision Foundation Model")
     assert paper["authors"][0]["family-names"] == "Gong"
     assert paper["identifiers"][0]["value"] == "arXiv:2410.22629"
-    project = dict(re.findall(r'^(\w+) = "(.*)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE))
+    project = dict(
+        re.findall(r'^(\w+) = "(.*)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    )
     assert citation["version"] == project["version"] == crossearth_hf.__version__
     assert citation["license"] == project["license"]

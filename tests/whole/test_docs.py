@@ -16,7 +16,9 @@ def undescribed(path):
     if ast.get_docstring(tree) is None:
         yield path.name
     for node in tree.body:
-        is_public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        is_public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith(
+            "_"
+        )
         if is_public and ast.get_docstring(node) is None:
             yield f"{path.name}: {node.name}"
 
@@ -28,7 +30,16 @@ def test_every_public_name_is_described():
 def test_the_site_builds(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")

@@ -1,23 +1,26 @@
-"""Damaged, hostile and senseless input: exit code 0 or 2, one sentence, no traceback; at length: `scripts/fuzz.py`."""
+"""Damaged, hostile and senseless input: exit code 0 or 2, one sentence, no traceback; at length: `tools/fuzz.py`."""
 
 import os
 import pickle
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
+import fuzz
 import pytest
 from fuzz_cases import CANARY, FRAMES, HOSTILE, hostile_pickle, make_workplace
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-import fuzz
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="cases are timed by signals"),
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
 ]
-CASES = {"training configs": 60, "training flags": 60, "conversion configs": 15, "reports": 25, "archives": 25}
+CASES = {
+    "training configs": 60,
+    "training flags": 60,
+    "conversion configs": 15,
+    "reports": 25,
+    "archives": 25,
+}
 FEW = 12  # of targets that run a model
 
 
@@ -70,7 +73,11 @@ def test_a_failure_is_found(workplace):
         Path(".left").touch()
         return 0
 
-    for call, name in ((raises, "IndexError"), (lambda case: 1, "exit code 1"), (leaves, "left behind")):
+    for call, name in (
+        (raises, "IndexError"),
+        (lambda case: 1, "exit code 1"),
+        (leaves, "left behind"),
+    ):
         found = fuzz.failure(fuzz.Target(None, call), 0, workplace, Counter())
         assert found is not None
         assert found[0].startswith(name)

@@ -21,7 +21,10 @@ def clone(tmp_path, monkeypatch):
     for seed, name in enumerate(("scene.tif", "other.tif")):
         write_scene(generate_scene("temperate-summer", seed, 64, 80), tmp_path / name)
     rng = np.random.default_rng(0)
-    pairs = [(rng.integers(0, 256, (64, 64, 3), np.uint8), rng.integers(0, 5, (64, 64), np.uint8)) for _ in range(2)]
+    pairs = [
+        (rng.integers(0, 256, (64, 64, 3), np.uint8), rng.integers(0, 5, (64, 64), np.uint8))
+        for _ in range(2)
+    ]
     for index, pair in enumerate(pairs):
         write_pair(tmp_path / "tiles", f"{index}", *pair)
         write_pair(tmp_path / "harvey_uav", f"{index}", *pair)
@@ -34,7 +37,9 @@ def test_the_blocks_run_in_their_order(clone):
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
     lines = "\n".join(blocks)
     assert "max_steps=1000" in lines
-    lines = lines.replace("max_steps=1000", "max_steps=1, per_device_train_batch_size=1, crop_size=64")  # quick
+    lines = lines.replace(
+        "max_steps=1000", "max_steps=1, per_device_train_batch_size=1, crop_size=64"
+    )  # quick
     names = {}
     exec(compile(lines, "docs/python.md", "exec"), names)
     assert names["labels"].shape == (64, 80)
@@ -61,5 +66,7 @@ def test_it_shows_no_other_name_and_no_file_that_is_not_there():
 
 
 def test_the_reference_describes_every_promised_name():
-    described = re.findall(r"^::: crossearth_hf\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), flags=re.M)
+    described = re.findall(
+        r"^::: crossearth_hf\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), flags=re.M
+    )
     assert sorted(described) == sorted(set(crossearth_hf.__all__) - {"__version__"})

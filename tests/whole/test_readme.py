@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from rasters import with_legend
 
 from crossearth_hf.cli import main
 
@@ -37,7 +38,7 @@ def test_the_commands_and_the_lines_of_python(clone, capsys):
     assert names == {
         "scene.tif",
         "scene_labels.tif",
-        "map.tif",
+        *with_legend("map.tif"),
         "preview.png",
     }
     (clone / "lines.py").write_text("".join(blocks("python")))

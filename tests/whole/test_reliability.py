@@ -1,6 +1,6 @@
 """Every command that writes, disturbed: killed, interrupted, without room, on files that change under its hands.
 
-The long form of the first part is `scripts/reliability.py`.
+The long form of the first part is `tests/tools/reliability.py`.
 """
 
 import os
@@ -16,15 +16,13 @@ import datasets
 import numpy as np
 import pytest
 import rasterio
+import reliability
 from rasters import write_raster
 from writing_commands import cut, grown, make_inputs
 
 from crossearth_hf import CrossEarthImageProcessor, cli
 from crossearth_hf.files.outputs import staged
 from crossearth_hf.scenarios.build import plan
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-import reliability
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 EVERY = (
@@ -61,8 +59,13 @@ def test_a_map_that_is_killed_between_any_two_of_its_last_steps(trials, tmp_path
         folder = tmp_path / f"{operation}"
         folder.mkdir()
         kill = partial(signal.raise_signal, signal.SIGKILL)
-        assert command.wait(reliability.start(name, command.root, folder, at=operation, act=kill)) == -9
-        assert command.wait(reliability.start(name, command.root, folder)) == 0, command.last_words(folder)
+        assert (
+            command.wait(reliability.start(name, command.root, folder, at=operation, act=kill))
+            == -9
+        )
+        assert command.wait(reliability.start(name, command.root, folder)) == 0, command.last_words(
+            folder
+        )
         assert reliability.contents(folder) == command.wanted
         assert reliability.hidden(folder) == []
 
@@ -74,7 +77,11 @@ def mounted(tmp_path):
     place.mkdir()
 
     def mount(options):
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place],
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             pytest.skip(f"nothing can be mounted here: {done.stderr.decode().strip()}")
         return place
@@ -98,7 +105,8 @@ def test_a_full_disk(trials, mounted, name, share):
 def test_a_disk_that_fills_while_a_map_is_made(trials, mounted, share):
     """At parts, map, confidence, preview: the sentence names what was asked for, and libtiff says nothing besides."""
     command = trials("predict-new")
-    needed = 2 * sum(path.stat().st_size for path in command.finished.rglob("*") if path.is_file())  # parts are large
+    # parts are large
+    needed = 2 * sum(path.stat().st_size for path in command.finished.rglob("*") if path.is_file())
     place = mounted(f"size={int(share * needed)}")
     code = command.wait(reliability.start("predict-new", command.root, place))
     words = command.last_words(place)
@@ -113,7 +121,9 @@ def test_a_disk_that_fills_while_a_map_is_made(trials, mounted, share):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_folder_that_is_read_only(trials, mounted, name):
-    _check_refusal(trials(name), mounted("ro,size=64k"), "Read-only file system|not writable|cannot be made")
+    _check_refusal(
+        trials(name), mounted("ro,size=64k"), "Read-only file system|not writable|cannot be made"
+    )
 
 
 def _check_refusal(trials, place, pattern):
@@ -124,21 +134,32 @@ def _check_refusal(trials, place, pattern):
     [sentence] = [line for line in words.splitlines() if re.match("(crossearth: )?error: ", line)]
     assert re.search(pattern, sentence)
     assert "Traceback" not in words
-    here = {path: digest for path, digest in reliability.contents(place).items() if path != "ballast"}
+    here = {
+        path: digest for path, digest in reliability.contents(place).items() if path != "ballast"
+    }
     changed = [path for path, digest in here.items() if trials.wanted.get(path) != digest]
-    assert [path for path in changed if not trials.command.is_earlier(path, place, trials.finished)] == []
+    assert [
+        path for path in changed if not trials.command.is_earlier(path, place, trials.finished)
+    ] == []
     assert trials.leftovers(place) == []
     assert reliability.contents(trials.root) == trials.inputs
 
 
 @pytest.mark.parametrize("change", [Path.unlink, grown, cut])
 @pytest.mark.parametrize(
-    ("name", "file"), [("predict", "scenes/scene.tif"), ("convert", "source.pth"), ("build-dataset", "raw/Train.zip")]
+    ("name", "file"),
+    [
+        ("predict", "scenes/scene.tif"),
+        ("convert", "source.pth"),
+        ("build-dataset", "raw/Train.zip"),
+    ],
 )
 def test_an_input_that_changes_while_it_is_read(trials, tmp_path, name, file, change):
     """Nothing wrong is ever written: either what the file held before, or nothing, with a sentence."""
     if name == "convert" and change is cut:
-        pytest.skip("weights are mapped into memory: the system ends a process that reads beyond a file's new end")
+        pytest.skip(
+            "weights are mapped into memory: the system ends a process that reads beyond a file's new end"
+        )
     inputs, place = tmp_path / "inputs", tmp_path / "results"
     shutil.copytree(trials(name).root, inputs)
     place.mkdir()
@@ -148,7 +169,9 @@ def test_an_input_that_changes_while_it_is_read(trials, tmp_path, name, file, ch
     assert "Traceback" not in words
     if code == 0:
         differing = {path for path, _ in here.items() ^ trials(name).wanted.items()}
-        assert differing <= {"out/loveda_rural/build.json"}  # which holds the time of the archive's last change
+        assert differing <= {
+            "out/loveda_rural/build.json"
+        }  # which holds the time of the archive's last change
     else:
         assert code == 2, words
         assert file.split("/")[-1] in words.strip().splitlines()[-1]
@@ -161,7 +184,12 @@ def test_pixels_that_are_no_numbers_get_no_class(trials, tmp_path, capsys):
     values[0, 10:20, 30:40], values[1, 40:45, 50:60], values[2, 0, 0] = np.nan, np.inf, -np.inf
     write_raster(tmp_path / "scene.tif", values)
     model = str(trials("predict").root / "model")
-    assert cli.main(["predict", str(tmp_path / "scene.tif"), str(tmp_path / "map.tif"), "--model", model]) == 0
+    assert (
+        cli.main(
+            ["predict", str(tmp_path / "scene.tif"), str(tmp_path / "map.tif"), "--model", model]
+        )
+        == 0
+    )
     with rasterio.open(tmp_path / "map.tif") as result:
         assert ((result.read(1) == 255) == ~np.isfinite(values).all(axis=0)).all()
 
@@ -281,10 +309,19 @@ def test_torchvision_changes_nothing(tmp_path):
     )
     CrossEarthImageProcessor().save_pretrained(tmp_path / "processor")
     paths = os.pathsep.join([str(site), str(Path(__file__).resolve().parents[2])])
-    command = [sys.executable, "-c", _PROCESS, str(tmp_path / "processor"), str(tmp_path / "pixels.npy")]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        _PROCESS,
+        str(tmp_path / "processor"),
+        str(tmp_path / "pixels.npy"),
+    ]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     assert (
-        np.load(tmp_path / "pixels.npy") == CrossEarthImageProcessor()(image, return_tensors="np")["pixel_values"]
+        np.load(tmp_path / "pixels.npy")
+        == CrossEarthImageProcessor()(image, return_tensors="np")["pixel_values"]
     ).all()

@@ -21,8 +21,18 @@ for needed in ("setuptools", "accelerate", "gradio", "pyogrio", "shapely", "matp
 
 import httpx  # noqa: E402 - comes with gradio
 
-SOURCES = ("crossearth_hf", "crossearth_command.py", "hub_cards", "LICENSE", "README.md", "pyproject.toml", "setup.py")
-OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which may name the clone
+SOURCES = (
+    "crossearth_hf",
+    "crossearth_command.py",
+    "hub_cards",
+    "LICENSE",
+    "README.md",
+    "pyproject.toml",
+    "setup.py",
+)
+OUTSIDE = {
+    name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+}  # which may name the clone
 OUTSIDE |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 PATIENCE = 180  # seconds
 
@@ -50,7 +60,9 @@ def binaries(wheel, tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
     python = root / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(python)]
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True, env=OUTSIDE)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True, env=OUTSIDE
+    )
     (packages,) = root.glob("lib/python*/site-packages")
     # Only after the installation, which would find the clone's. Of a folder named here no .pth file is read, and so
     # none of an editable installation.
@@ -65,7 +77,12 @@ def started(binaries, tmp_path):
     def start(program, *arguments):
         command = [binaries / program, *map(str, arguments)]
         return subprocess.Popen(
-            command, cwd=tmp_path, env=OUTSIDE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=tmp_path,
+            env=OUTSIDE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     return start
@@ -85,12 +102,15 @@ def done(started):
 
 
 def test_it_holds_every_file(wheel):
-    folders = {ROOT / "crossearth_hf": "crossearth_hf", ROOT / "hub_cards": "crossearth_hf/hub_cards"}
+    folders = {
+        ROOT / "crossearth_hf": "crossearth_hf",
+        ROOT / "hub_cards": "crossearth_hf/hub_cards",
+    }
     expected = {
         f"{place}/{path.relative_to(folder).as_posix()}"
         for folder, place in folders.items()
         for path in folder.rglob("*")
-        if path.is_file() and path.parent.name != "__pycache__"
+        if path.is_file() and path.parent.name not in ("__pycache__", "crossearth-tiny")
     }
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected | {
@@ -99,7 +119,9 @@ def test_it_holds_every_file(wheel):
 
 
 def test_it_is_the_one_that_runs_and_has_the_page_of_the_app(done, binaries):
-    place = done("python", "-c", "import crossearth_hf.app.page; print(crossearth_hf.__file__)").splitlines()[-1]
+    place = done(
+        "python", "-c", "import crossearth_hf.app.page; print(crossearth_hf.__file__)"
+    ).splitlines()[-1]
     assert binaries.parent in Path(place).parents
 
 
@@ -114,8 +136,25 @@ def test_a_scene_is_mapped_by_the_bundled_model(done, tmp_path):
 def flags(tmp_path):
     """Those of a run of two steps of two crops, in its folder."""
     make_workplace(tmp_path)
-    data = ("--model", "tiny.json", "--train_data", "data:[0-4]", "--output_dir", "run")
-    return (*data, "--max_steps", "2", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2")
+    data = (
+        "--model",
+        "tiny.json",
+        "--train_data",
+        "data:[0-4]",
+        "--output_dir",
+        "run",
+        "--classes",
+        "land-cover",
+    )
+    return (
+        *data,
+        "--max_steps",
+        "2",
+        "--per_device_train_batch_size",
+        "1",
+        "--gradient_accumulation_steps",
+        "2",
+    )
 
 
 def test_a_model_is_trained_scored_and_described(done, flags, tmp_path):
