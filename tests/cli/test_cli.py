@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -486,7 +487,8 @@ def test_a_launched_script_ends_with_its_own_exit_code_and_words_alone(
 
 def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
     waited = []
-    monkeypatch.setattr("crossearth_hf.command_line.time.sleep", waited.append)
+    # in place of the module: other threads sleep too
+    monkeypatch.setattr("crossearth_hf.command_line.time", SimpleNamespace(sleep=waited.append))
     monkeypatch.setattr("crossearth_hf.command_line.signal.signal", lambda *_: None)
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
