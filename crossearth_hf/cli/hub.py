@@ -12,7 +12,8 @@ def add_card(subparsers: Any) -> None:
         "card",
         help="write a model's card",
         description="Writes the card of the model in the folder MODEL: what it is, how it was trained, its scores, its "
-        "licenses. In an existing card, only the parts between marks are rewritten.",
+        "licenses. In an existing card, only the parts between marks are rewritten. A STAC item of the model "
+        "(extension mlm) is written beside it: stac.json.",
     )
     parser.set_defaults(run=_card)
     parser.add_argument(
@@ -40,8 +41,10 @@ def add_card(subparsers: Any) -> None:
 
 def _card(arguments: argparse.Namespace) -> None:
     from ..hub.model_card import write_model_card  # noqa: PLC0415
+    from ..hub.model_item import ITEM  # noqa: PLC0415
 
-    print(f"wrote {write_model_card(**options(arguments))}")
+    card = write_model_card(**options(arguments))
+    print(f"wrote {card} and {card.with_name(ITEM)}")
 
 
 def add_publish(subparsers: Any) -> None:

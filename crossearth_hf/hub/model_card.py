@@ -27,6 +27,7 @@ from ..training.recipe import with_new_names
 from ..training.run_folder import HARMLESS_ON_RESUME
 from .card_sections import CardFacts, card_sections, dataset_of
 from .licenses import LICENSES
+from .model_item import check_model_item, model_item, write_model_item
 
 TEMPLATE = HUB_CARDS / "model_card_template.md"
 """Template of new cards."""
@@ -47,7 +48,7 @@ def write_model_card(
     license: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a model's card, or rewrites the generated parts of an existing card.
+    """Writes a model's card, or rewrites the generated parts of an existing card; a STAC item (`ITEM`) comes beside it.
 
     Args:
         model: Folder with config.json and model.safetensors.
@@ -61,14 +62,16 @@ def write_model_card(
         The card's path.
 
     Raises:
-        InputError: The folder has no model, there is no report on it, a report is on another model or other scenarios,
-            the license is unknown, or the marks of the card are damaged.
+        InputError: The folder has no model or no image processor, there is no report on it, a report is on another
+            model or other scenarios, the license is unknown, the marks of the card are damaged, or a foreign file is in
+            the place of the item.
     """
     folder = Path(model)
     config = _read_config(folder)
     place = out or folder / "README.md"
     check_distinct([template or TEMPLATE], [Path(os.path.realpath(place))])
     target = check_output(place, (".md",), overwrite=True)
+    check_model_item(target)
     card = _existing_card(target, overwrite) or _new_card(folder.resolve().name, template)
     data = cast(ModelCardData, card.data)
     name = data.model_name = data.model_name or folder.resolve().name
@@ -90,10 +93,12 @@ def write_model_card(
         seeds=seeds,
         license=data.license_name or data.license,
     )
+    item = model_item(folder, facts, target)
     data.eval_results = eval_results(facts)
     card.text = fill(card.text, card_sections(facts))
     with staged([target]) as [path]:
         path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
+    write_model_item(item, target)
     return target
 
 

@@ -1,18 +1,12 @@
 """STAC items (https://stacspec.org, version 1.1) that describe maps, beside them."""
 
-import json
 import os
-import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import crossearth_hf
-
-from ..errors import InputError
-from ..files.outputs import check_place, staged
+from ..files import stac
 from ..labels import IGNORE_INDEX, LabelSet
 from ..raster.footprint import footprint, recorded_at
 from ..raster.grid import Grid
@@ -20,12 +14,11 @@ from ..raster.remote import is_url
 from ..raster.scene import Scene
 
 _EXTENSIONS = (
-    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    stac.CLASSIFICATION,
+    stac.PROCESSING,
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
 )
-_SOFTWARE = "crossearth-hf"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
@@ -36,12 +29,7 @@ def item_path(map_path: Path) -> Path:
 
 def check_item(map_path: Path) -> None:
     """Raises `InputError` if something else than the item of a map is in its place, or the folder is not writable."""
-    path = item_path(map_path)
-    check_place(path, overwrite=True)
-    if os.path.lexists(path) and not _is_own(path):
-        raise InputError(
-            f"{path} is no STAC item of a map and would be lost; move it, or choose another name"
-        )
+    stac.check_item(item_path(map_path), "a map")
 
 
 def write_item(
@@ -62,12 +50,8 @@ def write_item(
     Raises:
         InputError: The item cannot be written.
     """
-    item = _item(map_path, scene, label_set, files, model)
     path = item_path(map_path)
-    with staged([path]) as (stage,):
-        stage.write_text(
-            json.dumps(item, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    stac.write_item(path, _item(map_path, scene, label_set, files, model))
     return path
 
 
@@ -75,12 +59,11 @@ def _item(
     map_path: Path, scene: Scene, label_set: LabelSet, files: Sequence[Path], model: str
 ) -> dict[str, Any]:
     """The item as JSON has it."""
-    now = datetime.now(timezone.utc).replace(microsecond=0)
+    now = stac.now()
     geometry, box = footprint(scene.native_grid)
     properties = {
-        "datetime": _time(recorded_at(scene.tags) or now),
-        "created": _time(now),
-        "processing:software": {_SOFTWARE: crossearth_hf.__version__},
+        "datetime": stac.time_text(recorded_at(scene.tags) or now),
+        **stac.creation(now),
         "processing:lineage": f"classes of every pixel by the model {model}",
         **_projection(scene.native_grid),
     }
@@ -123,7 +106,8 @@ def _assets(
     band: dict[str, Any] = {"name": "class", "data_type": "uint8", "nodata": IGNORE_INDEX}
     if size is not None:
         band["raster:spatial_resolution"] = round((size[0] * size[1]) ** 0.5, 4)
-    band["classification:classes"] = _classes(label_set)
+    no_data = {"value": IGNORE_INDEX, "name": "no_data", "description": "no data", "nodata": True}
+    band["classification:classes"] = [*stac.described_classes(label_set), no_data]
     assets: dict[str, Any] = {
         "map": {
             "href": f"./{map_path.name}",
@@ -147,21 +131,6 @@ def _assets(
     return assets
 
 
-def _classes(label_set: LabelSet) -> list[dict[str, Any]]:
-    """The classes in the terms of the extension `classification`."""
-    classes: list[dict[str, Any]] = []
-    for value, (name, color) in enumerate(zip(label_set.classes, label_set.colors, strict=True)):
-        plain = re.sub(r"[^0-9A-Za-z_-]+", "_", name) or f"class_{value}"
-        hint = "".join(f"{part:02X}" for part in color)
-        classes.append(
-            {"value": value, "name": plain, "title": name, "description": name, "color_hint": hint}
-        )
-    classes.append(
-        {"value": IGNORE_INDEX, "name": "no_data", "description": "no data", "nodata": True}
-    )
-    return classes
-
-
 def _reference(path: str, folder: Path) -> str:
     """A link to a file, relative to a folder, or to a URL without what may be secret."""
     if is_url(path):
@@ -172,16 +141,3 @@ def _reference(path: str, folder: Path) -> str:
     if not os.path.exists(path):  # another name that GDAL knows
         return path
     return Path(os.path.relpath(os.path.realpath(path), folder)).as_posix()
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _is_own(path: Path) -> bool:
-    """Whether a file is an item that `write_item` has written."""
-    try:
-        item = json.loads(path.read_text(encoding="utf-8"))
-        return _SOFTWARE in item["properties"]["processing:software"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False

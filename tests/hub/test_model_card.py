@@ -13,7 +13,7 @@ from published import refusal
 from tiny_model import tiny_config
 from transformers import DINOv3ViTConfig
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
+from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, InputError
 from crossearth_hf.evaluation.numbers import ABSENT
 from crossearth_hf.hub.model_card import fill, write_model_card
 from crossearth_hf.labels import get_label_set
@@ -337,7 +337,12 @@ def test_a_persons_text_survives(tmp_path, saved, write_report):
     assert "trust_remote_code" not in text, "a part that a person took out stays out"
     assert "25.0 [" in text
     assert "50.0 [" not in text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.md", "new", "report"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "card.md",
+        "new",
+        "report",
+        "stac.json",
+    ]
 
 
 def test_another_license_takes_the_name_of_the_old_one_with_it(tmp_path, saved, write_report):
@@ -462,6 +467,7 @@ def test_the_license_of_a_pretrained_vit_is_named(tmp_path, saved, write_report,
             DINOv3ViTConfig(hidden_size=64, num_attention_heads=4, num_hidden_layers=4)
         )
     config.save_pretrained(folder)
+    CrossEarthImageProcessor().save_pretrained(folder)
     text, _ = read(write_model_card(folder, [write_report({"P(i)2V": entry()})], license="other"))
     if family == "dinov2":
         assert (
@@ -480,3 +486,40 @@ def test_the_license_of_a_pretrained_vit_is_named(tmp_path, saved, write_report,
             saved[0], [tmp_path / "report"], out=tmp_path / "card.md"
         ).read_text()
     )
+
+
+def test_a_stac_item_stands_beside_it(tmp_path, saved, write_report):
+    pystac = pytest.importorskip("pystac")
+    mlm = pytest.importorskip("pystac.extensions.mlm")
+    card = write_model_card(
+        saved[0], [write_report({"P(i)2V": entry()})], out=tmp_path / "card.md", license="cc-by-4.0"
+    )
+    item = pystac.Item.from_file(str(tmp_path / "stac.json"))
+    described = mlm.MLMExtension.ext(item)
+    assert described.mlm_name == ModelCard.load(card).data.model_name == item.id
+    assert described.tasks == ["semantic-segmentation"]
+    assert described.total_parameters == 1234567
+    assert item.properties["license"] == "cc-by-4.0"
+    (image,), (classes,) = described.input, described.output
+    assert (image.bands, image.input.shape) == (["red", "green", "blue"], [-1, 3, -1, -1])
+    # ImageNet's mean and deviation of red, for values in 0..255
+    scaling = image.properties[
+        "value_scaling"
+    ]  # one for each band, where pystac expects a lone one
+    assert scaling[0] == pytest.approx({"type": "z-score", "mean": 123.675, "stddev": 58.395})
+    assert [known["title"] for known in classes.properties["classification:classes"]] == list(
+        ISPRS.classes
+    )
+    weights = item.assets["model"]
+    assert mlm.AssetGeneralMLMExtension.ext(weights).artifact_type == "safetensors"
+    assert (tmp_path / weights.href).resolve() == saved[0] / "model.safetensors"
+    plain = item.clone()
+    plain.stac_extensions = []  # their schemas are not on this machine
+    plain.validate()
+
+
+def test_a_foreign_item_is_not_lost(tmp_path, saved, write_report):
+    (tmp_path / "stac.json").write_text('{"mine": true}')
+    with pytest.raises(InputError, match=r"stac\.json is no STAC item of a model"):
+        write_model_card(saved[0], [write_report({"P(i)2V": entry()})], out=tmp_path / "card.md")
+    assert not (tmp_path / "card.md").exists()
