@@ -103,6 +103,8 @@ def _lasting(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _processes() -> ForkServerContext:
     """Processes are forked from one that has imported everything and done nothing else."""
     context, path = multiprocessing.get_context("forkserver"), os.environ.get("PYTHONPATH")
+    # one that Dask has started knows nothing of this package, and every child would import it anew
+    forkserver._forkserver._stop()
     context.set_forkserver_preload(["writing_commands"])
     # before 3.12.3 it knows no other
     os.environ["PYTHONPATH"] = TOOLS if path is None else f"{TOOLS}{os.pathsep}{path}"
