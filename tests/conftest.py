@@ -1,13 +1,16 @@
 """What the tests share: a tiny model, a scene, and the folder of reference data where it is at hand."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from paths import SHARED
 from rasters import write_raster
 from small_jobs import PIXELS
-from tiny_model import tiny_config
+from speed.materials import spread_queries
+from tiny_model import VIT, tiny_config
 
 from crossearth_hf import (
     CrossEarthConfig,
@@ -63,6 +66,45 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     CrossEarthForSemanticSegmentation(tiny_config()).save_pretrained(folder)
     CrossEarthImageProcessor().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def traced_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, its processor and its graph, logits.onnx; all test processes share one, for tracing is slow."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = root / "traced"
+    with FileLock(root / "traced.lock"):
+        if not (folder / "logits.onnx").exists():
+            _save_traced(folder)
+    return folder
+
+
+def _save_traced(folder: Path) -> None:
+    import onnx  # noqa: PLC0415
+
+    from crossearth_hf.export.graph import logits_graph  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    config = tiny_config(
+        class_factors=[0.5, 1.0, 0.8, 0.6, 0.7, 0.9],
+        ground_sampling_distance=0.5,
+        encoder_layers=1,
+        decoder_layers=2,
+        out_indices=(0, 0, 1, 1),
+        backbone_config=VIT | {"num_hidden_layers": 2},
+    )
+    model = CrossEarthForSemanticSegmentation(config).eval()
+    spread_queries(
+        model
+    )  # those of a fresh head are nearly alike, and rounding would decide between classes
+    model.save_pretrained(folder)
+    CrossEarthImageProcessor(
+        image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]
+    ).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Tiny\n")
+    onnx.save(logits_graph(model), folder / "logits.onnx")
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from ..inference.model_digest import model_digest
 from ..model.configuration_crossearth import CrossEarthConfig
 from ..model.image_processing_crossearth import CrossEarthImageProcessor, semantic_scores
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
-from .graph import check_packages, traced
-from .networks import CLASSES, INPUT, MASKS, LogitsNetwork
+from .graph import check_packages, logits_graph
+from .networks import CLASSES, INPUT, MASKS
 
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Computes outputs by their names from (B, C, H, W) float32 pixels; both have memory of their own."""
@@ -146,7 +146,7 @@ def _kept_graph(
 
 def _write_graph(model: CrossEarthForSemanticSegmentation, path: Path) -> None:
     try:
-        graph = traced(LogitsNetwork(model), model.config.num_channels).SerializeToString()
+        graph = logits_graph(model).SerializeToString()
     except Exception as error:  # the exporter wraps whatever a network of a new kind makes it raise
         raise InputError(
             f"the model cannot be traced: {reason_of(error)}; leave out --engine"

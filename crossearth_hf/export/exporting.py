@@ -13,9 +13,9 @@ from ..errors import InputError, reason_of, shown
 from ..files.outputs import check_output, staged
 from ..inference.loading import load_model, model_folder
 from .eight_bits import Calibration
-from .graph import check_packages, traced
+from .graph import check_packages, file_graph, logits_graph
 from .metadata import deepness_metadata, file_metadata
-from .networks import ScoringNetwork, TileNetwork, Traceable
+from .networks import scores_form, tile_form
 from .writing import write_onnx, write_openvino
 
 if TYPE_CHECKING:
@@ -97,20 +97,19 @@ def export_model(
     ]
     folder = model_folder(model)
     loaded, processor = load_model(folder, device="cpu")
-    network: Traceable
     if deepness:
-        network = TileNetwork(loaded, processor)
+        form = tile_form(loaded, processor)
         extra = deepness_metadata(loaded)
     else:
-        network = ScoringNetwork(loaded, full_resolution=full_resolution)
+        form = scores_form(loaded, full_resolution=full_resolution)
         extra = {}
     try:
-        proto = traced(network, loaded.config.num_channels)
+        proto = file_graph(logits_graph(loaded), form)
     except Exception as error:  # the exporter wraps whatever a network of a new kind makes it raise
         raise InputError(
             f"{folder} cannot be exported: {reason_of(error)}; export a model that crossearth train or convert made"
         ) from error
-    described = file_metadata(loaded, processor, folder, network.form) | extra
+    described = file_metadata(loaded, processor, folder, form) | extra
     _describe(proto, described)
     _check_size(proto)
     with staged(targets) as stages:
@@ -121,8 +120,8 @@ def export_model(
         )
     return ExportReport(
         tuple(targets),
-        network.form.input,
-        network.form.output,
+        form.input,
+        form.output,
         sum(path.stat().st_size for path in targets),
     )
 

@@ -10,14 +10,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_model import VIT, tiny_config
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.cli import main
 from crossearth_hf.inference.loading import load_model
 from crossearth_hf.inference.normalization import normalize_pixels
 from crossearth_hf.inference.windows import WindowScorer
 
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytest.importorskip("torch", minversion="2.9")
@@ -59,34 +58,24 @@ class Plugin:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = tiny_config(
-        ground_sampling_distance=0.25,
-        decoder_layers=2,
-        encoder_layers=1,
-        out_indices=(0, 0, 1, 1),
-        backbone_config=VIT | {"num_hidden_layers": 2},
-    )
-    CrossEarthForSemanticSegmentation(config).save_pretrained(folder)
-    CrossEarthImageProcessor(
-        image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]
-    ).save_pretrained(folder)
-    return folder
+def folder(traced_folder):
+    return traced_folder
 
 
 @pytest.fixture(scope="module")
 def plugin(folder, tmp_path_factory):
+    graph = onnx.load(folder / "logits.onnx")
     path = tmp_path_factory.mktemp("exported") / "tiles.onnx"
-    assert main(["export", str(folder), str(path), "--deepness"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crossearth_hf.export.exporting.logits_graph", lambda _: graph)
+        assert main(["export", str(folder), str(path), "--deepness"]) == 0
     return Plugin(path)
 
 
 def test_the_plugin_finds_its_settings(plugin):
     assert str(plugin.read("model_type", str)).capitalize() == "Segmentor"
     assert plugin.class_names() == [f"LABEL_{index}" for index in range(6)]
-    assert plugin.read("resolution", float) == 25.0  # centimeters
+    assert plugin.read("resolution", float) == 50.0  # centimeters
     assert (
         plugin.read("tiles_size", int)
         == plugin.read("tile_size", int)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_model import FAMILIES, VIT, tiny_config
+from tiny_model import FAMILIES, tiny_config
 
 from crossearth_hf import (
     CrossEarthConfig,
@@ -30,7 +30,6 @@ SIZES = [
     (3, 48, 80),
     (1, 32, 128),
 ]  # the first is the tiny model's own crop
-CARD = "---\nlicense: cc-by-4.0\n---\n# Tiny\n"
 
 
 def saved(folder, config):
@@ -41,35 +40,28 @@ def saved(folder, config):
         model.class_predictor.weight.mul_(20)
     model.save_pretrained(folder)
     CrossEarthImageProcessor().save_pretrained(folder)
-    (folder / "README.md").write_text(CARD)
     return folder
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny model with factors of its classes; tracing takes long enough without a stem, which slow tests have."""
-    config = tiny_config(
-        class_factors=[0.5, 1.0, 0.8, 0.6, 0.7, 0.9],
-        ground_sampling_distance=0.5,
-        encoder_layers=1,
-        decoder_layers=2,
-        out_indices=(0, 0, 1, 1),
-        backbone_config=VIT | {"num_hidden_layers": 2},
-    )
-    return saved(tmp_path_factory.mktemp("model"), config)
+def folder(traced_folder):
+    return traced_folder
 
 
 @pytest.fixture(scope="module")
-def exported(folder, tmp_path_factory):
+def traced_before(traced_folder):
+    """Tracing takes long: the model's graph is already there."""
+    graph = onnx.load(traced_folder / "logits.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crossearth_hf.export.exporting.logits_graph", lambda _: graph)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported(folder, traced_before, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     assert main(["export", str(folder), str(path)]) == 0
     return path
-
-
-@pytest.fixture
-def traced_before(exported, monkeypatch):
-    """Tracing takes long: the graph that is already there stands for it."""
-    monkeypatch.setattr("crossearth_hf.export.exporting.traced", lambda *_: onnx.load(exported))
 
 
 def pytorch_scores(folder, pixels, full=False):
@@ -113,6 +105,15 @@ def run_openvino(path):
 
 def test_onnxruntime_agrees_at_every_size(folder, exported):
     assert_agrees(run_onnx(exported), folder)
+
+
+def test_full_resolution(folder, traced_before, tmp_path):
+    path = tmp_path / "model.onnx"
+    export_model(folder, path, full_resolution=True)
+    assert_agrees(run_onnx(path), folder, full=True)
+    assert [(o.name, o.shape) for o in session(path).get_outputs()] == [
+        ("scores", ["batch", 6, "height", "width"])
+    ]
 
 
 def test_no_size_is_fixed_and_nothing_loops(exported):

@@ -9,10 +9,8 @@ import pytest
 import rasterio
 import torch
 from small_jobs import refused
-from speed.materials import spread_queries
-from tiny_model import VIT, tiny_config
 
-from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor, InputError
+from crossearth_hf import InputError
 from crossearth_hf.cli import main
 from crossearth_hf.export import engines
 from crossearth_hf.export import graph as graph_module
@@ -22,7 +20,7 @@ from crossearth_hf.inference.windows import WindowScorer
 from crossearth_hf.prediction import predict
 from crossearth_hf.synthetic import generate_scene, write_scene
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("torch", minversion="2.9")
 
@@ -31,34 +29,21 @@ BOTH = pytest.mark.parametrize("engine", ENGINES)
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory):
-    """The cache of all tests here: tracing takes long."""
+    """The cache of all tests here."""
     return tmp_path_factory.mktemp("assets")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(assets, monkeypatch):
+def own_cache(assets, folder, monkeypatch):
     place = functools.partial(huggingface_hub.cached_assets_path, assets_dir=assets)
     monkeypatch.setattr(engines, "cached_assets_path", place)
     monkeypatch.setenv("HF_ASSETS_CACHE", str(assets))  # for other processes
+    monkeypatch.setattr(engines, "logits_graph", lambda _: onnx.load(folder / "logits.onnx"))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny model whose queries differ, so that rounding does not decide between classes."""
-    torch.manual_seed(0)
-    model = CrossEarthForSemanticSegmentation(
-        tiny_config(
-            encoder_layers=1,
-            decoder_layers=2,
-            out_indices=(0, 0, 1, 1),
-            backbone_config=VIT | {"num_hidden_layers": 2},
-        )
-    )
-    spread_queries(model)
-    path = tmp_path_factory.mktemp("model")
-    model.save_pretrained(path)
-    CrossEarthImageProcessor().save_pretrained(path)
-    return path
+def folder(traced_folder):
+    return traced_folder
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +114,9 @@ def assert_same_scores(network, other, sides):
 
 @pytest.mark.slow
 @BOTH
-def test_the_bundled_model_maps_alike(engine, tmp_path):
+def test_the_bundled_model_maps_alike(engine, tmp_path, monkeypatch):
     pytest.importorskip(engine)
+    monkeypatch.setattr(engines, "logits_graph", graph_module.logits_graph)
     network, processor = load_model(device="cpu")
     assert_same_scores(network, engine_network(network, processor, engine), [64, 256])
     path = tmp_path / "scene.tif"
@@ -148,7 +134,7 @@ def test_workers_share_the_work(folder, scene, tmp_path, graph):
 
 
 def test_a_model_is_traced_once(folder, scene, tmp_path, graph, monkeypatch, capsys):
-    monkeypatch.setattr(engines, "traced", None)
+    monkeypatch.setattr(engines, "logits_graph", None)
     command = ["predict", str(scene), str(tmp_path / "map.tif"), "--model", str(folder)]
     assert main([*command, "--engine", "onnxruntime"]) == 0
     assert "is traced" not in capsys.readouterr().err
@@ -173,8 +159,6 @@ def test_a_graph_that_is_not_the_models_is_traced_again(stale, folder, graph, mo
 
 def graph_of_others(graph):
     """A graph with other weights, which runs as well."""
-    import onnx  # noqa: PLC0415
-
     proto = onnx.load_from_string(graph)
     weights = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     values = np.frombuffer(weights.raw_data, np.float32)
