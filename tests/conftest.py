@@ -20,11 +20,9 @@ from crossearth_hf import (
 
 LONG_FILES = (
     "test_exporting.py",
-    "test_engines.py",
     "test_wheel.py",
     "test_reliability.py",
     "test_notebooks.py",
-    "test_deepness.py",
     "test_distributed.py",
     "test_memory.py",
     "test_hub_roundtrip.py",

@@ -46,7 +46,7 @@ def model_item(model: Path, facts: CardFacts, card: Path) -> dict[str, Any]:
     """
     config = facts.config
     now = stac.now()
-    item = {
+    item: dict[str, Any] = {
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": list(_EXTENSIONS),
