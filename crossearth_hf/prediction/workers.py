@@ -8,6 +8,7 @@ on all machines. Models are loaded once per process.
 import asyncio
 import hashlib
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -45,6 +46,7 @@ _LOCAL_SECONDS = 120  # where all cores are busy, processes start slowly
 _PAUSE = 0.2  # seconds between two looks for a scheduler
 _DEFAULT_PORT = 8786  # of a Dask scheduler
 _OPEN_SCENES = 8
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _MOST_WAITING = 1000  # parts of a scene at the scheduler: enough for a growing cluster
 
 
@@ -182,10 +184,14 @@ def local_workers(count: int, model: ModelSource) -> Iterator[Workers]:
     from distributed import Client, LocalCluster  # noqa: PLC0415
 
     share = replace(model, threads=max(1, CPU_COUNT // count))
-    patience = {
+    settings = {
         f"distributed.comm.timeouts.{kind}": f"{_LOCAL_SECONDS}s" for kind in ("connect", "tcp")
     }
-    with dask.config.set(patience):
+    if _FORKS:
+        settings["distributed.worker.multiprocessing-method"] = "forkserver"
+    with dask.config.set(settings):
+        if _FORKS:
+            _import_once()
         try:
             cluster = LocalCluster(
                 n_workers=count,
@@ -308,6 +314,15 @@ def _require_dask() -> None:
         raise InputError(
             "workers need the package 'distributed'; run: pip install crossearth-hf[cluster]"
         ) from error
+
+
+def _import_once() -> None:
+    """Has local workers forked from one process that has imported this module, instead of importing it in each."""
+    from distributed import utils  # noqa: PLC0415 - an optional dependency
+
+    if hasattr(utils, "get_mp_context"):
+        utils.get_mp_context()  # sets modules of Dask's own, the first time
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", __name__])
 
 
 def _deaf_to_ctrl_c() -> Any:

@@ -7,13 +7,23 @@ import sys
 
 import pytest
 
+from crossearth_hf.inference import memory
+
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc is told what to do"
 )
 
+# The module alone: the package takes seconds.
+MODULE = f"""
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("memory", {memory.__file__!r})
+memory = module_from_spec(spec)
+spec.loader.exec_module(memory)
+keep_freed_memory, return_freed_memory = memory.keep_freed_memory, memory.return_freed_memory
+"""
+
 FAULTS = """
 import resource, torch
-from crossearth_hf.inference.memory import keep_freed_memory
 if {kept}:
     keep_freed_memory()
 def faults():
@@ -27,7 +37,6 @@ print(*[faults() for _ in range(12)])
 RESIDENT = """
 import torch
 from pathlib import Path
-from crossearth_hf.inference.memory import keep_freed_memory, return_freed_memory
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
 keep_freed_memory()
@@ -39,7 +48,9 @@ print(kept - resident())
 
 
 def answers(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MODULE + code], capture_output=True, text=True, check=True
+    )
     return [int(number) for number in done.stdout.split()]
 
 

@@ -125,9 +125,18 @@ def test_it_is_the_one_that_runs_and_has_the_page_of_the_app(done, binaries):
     assert binaries.parent in Path(place).parents
 
 
+SEVERAL = """
+import sys
+from crossearth_hf.cli import main
+for line in sys.argv[1:]:
+    assert main(line.split()) == 0
+"""
+"""Commands in one process: every process imports the package, which takes seconds."""
+
+
 def test_a_scene_is_mapped_by_the_bundled_model(done, tmp_path):
-    done("crossearth", "synth", "temperate-summer", "scene.tif", "--size", "128")
-    words = done("crossearth", "predict", "scene.tif", "map.tif", "--device", "cpu")
+    synth = "synth temperate-summer scene.tif --size 128"
+    words = done("python", "-c", SEVERAL, synth, "predict scene.tif map.tif --device cpu")
     assert "building" in words
     assert (tmp_path / "map.tif").is_file()
 
@@ -159,8 +168,8 @@ def flags(tmp_path):
 
 def test_a_model_is_trained_scored_and_described(done, flags, tmp_path):
     assert "wrote the model" in done("crossearth", "train", *flags)
-    done("crossearth", "evaluate", "run", "--out", "report", "--folder", "data:5", "--name", "Town")
-    done("crossearth", "card", "run", "--report", "report")
+    evaluate = "evaluate run --out report --folder data:5 --name Town"
+    done("python", "-c", SEVERAL, evaluate, "card run --report report")
     assert "Town" in (tmp_path / "run" / "README.md").read_text()
 
 
