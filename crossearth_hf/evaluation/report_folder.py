@@ -213,10 +213,10 @@ class ReportFolder:
             entries = content["entries"] | {
                 name: {"slug": slug, "examples": len(examples)} | dict(entry)
             }
-            with staged([self.path / _ADDING]) as (note,):
-                note.write_text(f"{len(examples)} {name}", encoding="utf-8")
             report = report_content(self._head, entries, content.get("created", now()))
             try:
+                with staged([self.path / _ADDING]) as (note,):
+                    note.write_text(f"{len(examples)} {name}", encoding="utf-8")
                 self._write(arrays, report)
             finally:
                 self._remove_unfinished()
