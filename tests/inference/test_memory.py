@@ -31,7 +31,7 @@ def faults():
     torch.ones(2**25)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 torch.set_num_threads(1)
-print(*[faults() for _ in range(12)])
+print(*[faults() for _ in range(24)])
 """
 
 RESIDENT = """

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 from strangers import opened_by_a_stranger
 
@@ -44,53 +43,46 @@ OF_THE_PROCESSOR = {
 """Modules that come with a saved image processor."""
 
 
-@pytest.mark.parametrize("with_styles", [False, True])
-def test_a_saved_folder_loads_where_the_package_is_missing(
-    model, tmp_path, monkeypatch, with_styles
-):
-    folder = tmp_path / "model"
-    model.save_pretrained(folder)
-    options = {
-        "do_earth_style_injection": True,
-        "style_probability": 1.0,
-        "style_block_size": 8,
-        "style_seed": 2,
-    }
-    processor = CrossEarthImageProcessor(**(options if with_styles else {}))
-    processor.save_pretrained(folder)
-    assert {path.name for path in folder.glob("*.py")} == CODE_FILES
-    names = {path.name for path in folder.iterdir()}
-    styles = {"earth_style.safetensors"} if with_styles else set()
-    assert names == CODE_FILES | styles | {
-        "config.json",
-        "model.safetensors",
-        "preprocessor_config.json",
-    }
-    auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
-    assert set(auto_map) == {
-        "AutoConfig",
-        "AutoModel",
-        "AutoModelForSemanticSegmentation",
-        "AutoModelForUniversalSegmentation",
-    }
+def test_saved_folders_load_where_the_package_is_missing(model, tmp_path, monkeypatch):
+    styling = CrossEarthImageProcessor(
+        do_earth_style_injection=True, style_probability=1.0, style_block_size=8, style_seed=2
+    )
+    processors = {"plain": CrossEarthImageProcessor(), "styled": styling}
+    for name, processor in processors.items():
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        assert {path.name for path in folder.glob("*.py")} == CODE_FILES
+        styles = {"earth_style.safetensors"} if name == "styled" else set()
+        assert {path.name for path in folder.iterdir()} == CODE_FILES | styles | {
+            "config.json",
+            "model.safetensors",
+            "preprocessor_config.json",
+        }
+        auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+        assert set(auto_map) == {
+            "AutoConfig",
+            "AutoModel",
+            "AutoModelForSemanticSegmentation",
+            "AutoModelForUniversalSegmentation",
+        }
 
-    [found] = opened_by_a_stranger([folder], tmp_path, monkeypatch)
+    folders = [tmp_path / name for name in processors]
+    plain, styled = opened_by_a_stranger(folders, tmp_path, monkeypatch)
     image = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
     with torch.no_grad():
         expected = model(image).logits
         base = model.model(image).feature_maps[2]
-    for auto in ("AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation"):
-        torch.testing.assert_close(found[auto], expected, rtol=0, atol=0)
-    torch.testing.assert_close(found["base"], base, rtol=0, atol=0)
-    if with_styles:
-        image = torch.arange(3 * 32 * 40, dtype=torch.uint8).view(3, 32, 40)
-        styled = processor(image, return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(found["styled"], styled, rtol=0, atol=0)
-    else:
-        pixels = processor(torch.zeros(3, 20, 20, dtype=torch.uint8), return_tensors="pt")[
-            "pixel_values"
-        ]
-        torch.testing.assert_close(found["pixels"], pixels, rtol=0, atol=0)
+    for found in (plain, styled):
+        for auto in ("AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation"):
+            torch.testing.assert_close(found[auto], expected, rtol=0, atol=0)
+        torch.testing.assert_close(found["base"], base, rtol=0, atol=0)
+    black = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    pixels = processors["plain"](black, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(plain["pixels"], pixels, rtol=0, atol=0)
+    image = torch.arange(3 * 32 * 40, dtype=torch.uint8).view(3, 32, 40)
+    expected = styling(image, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(styled["styled"], expected, rtol=0, atol=0)
 
 
 def test_the_base_models_folder_ships_the_code_of_networks(model, tmp_path):

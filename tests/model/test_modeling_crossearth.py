@@ -325,6 +325,7 @@ def test_a_frozen_hybrid_trains_its_laterals():
     assert all(p.grad is not None for p in model.model.laterals.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.__version__ < (2, 13), reason="torch 2.6 cannot write regions of autocast, 2.13 can"
 )

@@ -181,6 +181,7 @@ def test_a_box_over_the_antimeridian(tmp_path):
     assert not mask[:, 30:].any()
 
 
+@pytest.mark.slow
 def test_workers_map_areas_too(place, model_folder):
     options = ("--window", 64, "--aoi", "area.gpkg")
     assert crossearth_predict(model_folder, "scene.tif", "one.tif", *options) == 0

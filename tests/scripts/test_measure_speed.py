@@ -142,6 +142,7 @@ def test_windows_cover_the_image_and_average():
     assert scores[0, 0, 0, 3] == 2 * 3 + 1.5
 
 
+@pytest.mark.slow
 def test_whole_run(monkeypatch, tmp_path, capfd):
     case = Case("mini", "scores", "tiny", size=64, window=64, stride=64)
     monkeypatch.setitem(measure_speed.KNOWN, "mini", case)
