@@ -6,8 +6,6 @@ from typing import Any
 
 from .arguments import add_overwrite, interrupt, options
 
-_BUNDLED = "bundled"
-
 _EXPORT = """\
 Writes MODEL as a file that onnxruntime, OpenVINO, a browser or QGIS's plugin Deepness runs. Batch, height and width are
 free; the file says in its metadata how to prepare the input, and names classes, colors, pixel size and license."""
@@ -23,7 +21,7 @@ def add_export(subparsers: Any) -> None:
     )
     parser.set_defaults(run=_export)
     parser.add_argument(
-        "model", metavar="MODEL", help=f"folder or Hub id; {_BUNDLED} for the model of the package"
+        "model", metavar="MODEL", help="folder or Hub id; `bundled` for the model of the package"
     )
     parser.add_argument(
         "out",
@@ -54,9 +52,6 @@ def _export(arguments: argparse.Namespace) -> None:
     from ..export import export_model  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
-    model = arguments.model
-    if model == _BUNDLED:
-        model = None
-    report = export_model(model, **options(arguments, "model"))
+    report = export_model(**options(arguments))
     names = " and ".join(map(str, report.files))
     print(f"wrote {names}: {report.bytes / 1e6:.1f} MB\nin: {report.input}\nout: {report.output}")

@@ -21,6 +21,9 @@ from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..progress import quiet_loaders
 from .model_fields import check_config, check_processor
 
+BUNDLED = "bundled"
+"""Name of the model that comes with the package; a folder of this name goes first."""
+
 BUNDLED_MODEL = HUB_CARDS / "crossearth-small"
 """The model that comes with the package."""
 
@@ -42,7 +45,7 @@ def load_model(
     """A model in eval mode and its processor. Never runs code from the folder, never reads pickles.
 
     Args:
-        name_or_dir: Folder written by `save_pretrained`, or a Hub id; None for the bundled model.
+        name_or_dir: Folder written by `save_pretrained`, or a Hub id; None or "bundled" for the bundled model.
         device: "auto" (the first available of CUDA, MPS and CPU) or a device of torch.
         dtype: "float32", "bfloat16", "float16", or "auto", the fastest on the device, see [`fastest_dtype`].
 
@@ -215,7 +218,7 @@ def resolve_device(name: str) -> torch.device:
 
 def _model_name(name_or_dir: str | os.PathLike[str] | None) -> str:
     """Folder or Hub id as a string; raises `InputError` for files and for folders without config.json."""
-    if name_or_dir is None:
+    if name_or_dir is None or (name_or_dir == BUNDLED and not os.path.isdir(BUNDLED)):
         if not (BUNDLED_MODEL / CONFIG).is_file():
             raise InputError(
                 "this installation has no bundled model; name a folder or a Hub id with --model"

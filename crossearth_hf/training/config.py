@@ -27,8 +27,8 @@ class TrainConfig:
     """A training run; the defaults are the published recipe at 512 pixels, except for `schedule_steps`.
 
     Attributes:
-        model: Folder or Hub id of a model to start from. For a model from scratch, the name of a preset or a
-            configuration's .json file.
+        model: Folder or Hub id of a model to start from, or "bundled" for the model of the package. For a model from
+            scratch, the name of a preset or a configuration's .json file.
         backbone: Folder or Hub id of a pretrained ViT (DINOv2, with or without registers, or DINOv3), or a file of
             DINOv2's weights, as the start of a model from scratch; adapters and head are new.
         backbone_blocks: Number of the backbone's blocks to use, from the first; all if not given.

@@ -11,7 +11,12 @@ from stub_model import ColorModel
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.inference import loading, windows
-from crossearth_hf.inference.loading import load_model, resolve_device
+from crossearth_hf.inference.loading import (
+    BUNDLED_MODEL,
+    load_model,
+    model_folder,
+    resolve_device,
+)
 from crossearth_hf.inference.windows import (
     WindowScorer,
     resolve_window,
@@ -266,6 +271,14 @@ def test_a_checkpoint_file_is_no_model(tmp_path):
     (tmp_path / "model.pth").touch()
     with pytest.raises(InputError, match="crossearth convert"):
         load_model(tmp_path / "model.pth")
+
+
+def test_the_bundled_model_has_a_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("bundled") == model_folder() == BUNDLED_MODEL
+    (tmp_path / "bundled").mkdir()
+    with pytest.raises(InputError, match=r"the folder bundled has no config\.json"):
+        model_folder("bundled")
 
 
 def test_without_a_bundled_model(monkeypatch, tmp_path):
