@@ -231,7 +231,15 @@ class ReportFolder:
         return alone_in(self.path, refusal, seconds=_LOCK_SECONDS)
 
     def _remove_unfinished(self) -> None:
-        """Removes the files of an entry that a kill kept out of the report: `add` found their places free."""
+        """Removes the files of an entry that is not in the report, and the note of it, also if Ctrl-C interrupts."""
+        try:
+            self._remove_noted()
+        except KeyboardInterrupt:
+            self._remove_noted()
+            raise
+
+    def _remove_noted(self) -> None:
+        """Removes what the note names unless the report lists it: `add` found these places free."""
         note = self.path / _ADDING
         if not note.exists():
             return
@@ -242,7 +250,7 @@ class ReportFolder:
             examples = (f"examples/{slug}/{index:03}.npz" for index in range(int(count)))
             for file in (f"features/{slug}.npz", *examples):
                 (self.path / file).unlink(missing_ok=True)
-        note.unlink()
+        note.unlink(missing_ok=True)
 
     def _write(self, arrays: Mapping[Path, Any], report: Mapping[str, Any]) -> None:
         """Writes the arrays into their files, and the report last: until then the old report is valid."""

@@ -59,9 +59,8 @@ def test_kept_memory_is_not_cleared_again():
     assert min(answers(FAULTS.format(kept=False))) > pages // 1024  # huge pages count once
     first, *later = answers(FAULTS.format(kept=True))
     assert first > pages // 1024
-    # A small block behind a tensor can keep the next one, with its alignment, from fitting in its place, not for long;
-    # without kept memory, not one is as few.
-    assert sum(faults < first // 10 for faults in later) >= 3
+    # A small block behind a tensor can keep the next one, with its alignment, from fitting in its place, not for long.
+    assert sum(faults < first // 10 for faults in later) >= len(later) / 2
 
 
 def test_returned_memory_is_the_systems():

@@ -234,7 +234,6 @@ def make_commands(root: Path) -> dict[str, Command]:
             command("evaluate", "{}/model", *_SCORING, "--data", "{}/data", "--out", "report"),
             is_unit=(),
             earlier={"report/report.json": has_finished_entries},
-            keeps=("report/.adding.txt",),  # names the entry whose files the next run removes
         ),
         Command(
             "synth",

@@ -21,7 +21,7 @@ CASES = {
     "reports": 25,
     "archives": 25,
 }
-FEW = 8  # of targets that run a model
+FEW = 12  # of targets that run a model
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_an_ended_run_leaves_nothing_broken_and_the_next_one_finishes(trials, na
 def test_a_map_that_is_killed_between_any_two_of_its_last_steps(trials, tmp_path, name):
     """Moves and removals at the end of `predict`: too short for random moments to hit them all."""
     command = trials(name)
-    for operation in range(max(1, command.operations - 7), command.operations + 1):
+    for operation in range(max(1, command.operations - 9), command.operations + 1):
         folder = tmp_path / f"{operation}"
         folder.mkdir()
         kill = partial(signal.raise_signal, signal.SIGKILL)
