@@ -3,6 +3,7 @@
 The package promises the names in `__all__`; all others may change from one version to the next.
 """
 
+import sys
 from functools import cache
 from importlib import import_module
 from inspect import isfunction
@@ -11,14 +12,6 @@ from typing import TYPE_CHECKING, Any
 from .arguments import in_python
 from .errors import InputError
 from .labels import LabelSet
-from .model import (
-    CrossEarthConfig,
-    CrossEarthForSemanticSegmentation,
-    CrossEarthImageProcessor,
-    CrossEarthModel,
-)
-from .model.earth_style import EarthStyle
-from .model.style_bank import StyleBank
 
 if TYPE_CHECKING:
     from .evaluation.report_file import read_report
@@ -27,6 +20,14 @@ if TYPE_CHECKING:
     from .evaluation.targets import ScenarioTarget as scenario
     from .inference.arrays import predict_array
     from .inference.loading import load_model
+    from .model import (
+        CrossEarthConfig,
+        CrossEarthForSemanticSegmentation,
+        CrossEarthImageProcessor,
+        CrossEarthModel,
+    )
+    from .model.earth_style import EarthStyle
+    from .model.style_bank import StyleBank
     from .prediction.mapper import predict
     from .training.config import TrainConfig
     from .training.trainer import train
@@ -54,8 +55,14 @@ __all__ = [
     "train",
 ]
 
-# Imported when they are first used: GDAL and the training loop take seconds, and some of them are extras.
+# Imported when they are first used: PyTorch, GDAL and the training loop take seconds, and some of them are extras.
 _LATER = {
+    "CrossEarthConfig": (".model", "CrossEarthConfig"),
+    "CrossEarthForSemanticSegmentation": (".model", "CrossEarthForSemanticSegmentation"),
+    "CrossEarthImageProcessor": (".model", "CrossEarthImageProcessor"),
+    "CrossEarthModel": (".model", "CrossEarthModel"),
+    "EarthStyle": (".model.earth_style", "EarthStyle"),
+    "StyleBank": (".model.style_bank", "StyleBank"),
     "TrainConfig": (".training.config", "TrainConfig"),
     "evaluate": (".evaluation.run", "evaluate"),
     "folder": (".evaluation.targets", "FolderTarget"),
@@ -95,3 +102,9 @@ def _spoken(promised: Any) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if "crossearth_command" not in sys.modules:
+    # Registers the model with transformers' Auto classes. The command `crossearth` leaves it to the subcommands that
+    # use a model: help and mistakes are answered at once.
+    import_module(".model", __name__)

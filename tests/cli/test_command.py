@@ -5,7 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "rasterio", "scipy", "pandas", "datasets", "gradio")
+COMMAND = f"""
+import sys
+from crossearth_command import main
+try:
+    main()
+finally:
+    print(sorted(set(sys.modules) & {{*{HEAVY}}}))
+"""
 
 
 def test_an_interrupt_during_the_imports_is_one_sentence(tmp_path):
@@ -23,3 +34,14 @@ def test_an_interrupt_during_the_imports_is_one_sentence(tmp_path):
     )
     assert done.returncode == 130
     assert done.stderr == "crossearth: interrupted; no unfinished file is left behind\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["evaluate", "model"]])
+def test_help_and_missing_arguments_wait_for_no_library(arguments, tmp_path):
+    command = [sys.executable, "-c", COMMAND, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == (0 if "--help" in arguments else 2)
+    assert done.stdout.splitlines()[-1] == "[]"
