@@ -193,38 +193,32 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     from ..inference.memory import keep_freed_memory  # noqa: PLC0415
-    from ..prediction.scene_list import names_many  # noqa: PLC0415
+    from ..prediction.scene_list import list_tiles, names_many  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, interrupt)
     keep_freed_memory()
     if arguments.as_one:
-        _predict_mosaic(arguments)
+        _predict_scene(list_tiles(arguments.scene, asset=arguments.asset), arguments)
     elif names_many(arguments.scene, arguments.map):
         _predict_many(arguments)
     else:
         _predict_one(arguments)
 
 
-def _predict_mosaic(arguments: argparse.Namespace) -> None:
-    from ..prediction.mosaics import tiles_as_one  # noqa: PLC0415
-    from ..prediction.scene_list import list_tiles  # noqa: PLC0415
-
-    tiles = list_tiles(arguments.scene, asset=arguments.asset)
-    with tiles_as_one(tiles, arguments.map) as mosaic:
-        arguments.scene, arguments.asset = [str(mosaic)], None
-        _predict_one(arguments)
-
-
 def _predict_one(arguments: argparse.Namespace) -> None:
-    from ..prediction import predict  # noqa: PLC0415
-
     source = arguments.scene[0]
     if arguments.asset is not None:
         raise InputError(
             f"--asset is for STAC items that become maps in a folder, not for {source}; name an output folder"
         )
+    _predict_scene(source, arguments)
+
+
+def _predict_scene(scene: str | list[str], arguments: argparse.Namespace) -> None:
+    from ..prediction import predict  # noqa: PLC0415
+
     report = predict(
-        source, arguments.map, **options(arguments, "scene", "map", "asset", "as_one"), tell=say
+        scene, arguments.map, **options(arguments, "scene", "map", "asset", "as_one"), tell=say
     )
     print(report.table())
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from ..raster.remote import url_path
 from ..raster.scene import DEFAULT_READING, Reading, Scene
 from .area_tables import AreaRows, AreaTables
 from .map_report import MapReport
+from .mosaics import tiles_as_one
 from .one_scene import MapOutputs, predict_map, resolution_advice
 from .outlining import AS_THEY_ARE, Outlining
 from .stac_item import check_item, write_item
@@ -48,7 +49,7 @@ def on_stderr(sentence: str) -> None:
 
 
 def predict(
-    scene: str | os.PathLike[str] | Scene,
+    scene: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Scene,
     map_path: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | Model | None = None,
@@ -90,8 +91,9 @@ def predict(
     `predict_array`.
 
     Args:
-        scene: A raster that GDAL reads; or an open `Scene`, which stays open and has its own bands, nodata,
-            palette_as_image, resolution and area.
+        scene: A raster that GDAL reads; a list of rasters, the tiles of one mosaic, of which the later one is on top
+            where they overlap; or an open `Scene`, which stays open and has its own bands, nodata, palette_as_image,
+            resolution and area.
         map_path: GeoTIFF to write, with uint8 class ids and 255 for no data; ends in .tif or .tiff.
         model: Folder or Hub id; or model and processor as `load_model` returns them. By default the bundled model.
         confidence: Another GeoTIFF to write, with the share of the top score in all scores, in steps of 0.004: bytes
@@ -139,7 +141,6 @@ def predict(
         InputError: The scene, the model, a path or an option is invalid, the disk is full, or memory is too small; the
             message is one sentence.
     """
-    path = scene.path if isinstance(scene, Scene) else scene
     extras = {
         "confidence": confidence,
         "probabilities": probabilities,
@@ -152,7 +153,7 @@ def predict(
         check_pair(zones=zones)
         vectors |= {"zones": zones[0], "zones[1]": zones[1]}
     named = {name: file for name, file in vectors.items() if file is not None}
-    check_paths(scene=path, map_path=map_path, **asked, **named)
+    check_paths(map_path=map_path, **asked, **named)
     check_flags(float_shares=float_shares, fast=fast, tta=tta, palette_as_image=palette_as_image)
     check_flags(overwrite=overwrite, progress=progress, remote=remote, stac=stac)
     check_whole_numbers(window=window, stride=stride, batch_size=batch_size, workers=workers)
@@ -161,9 +162,6 @@ def predict(
     check_model(model)
     outlining = Outlining(min_area, simplify)
     outlining.check_asked(polygons)
-    outputs = MapOutputs.checked(path, map_path, overwrite=overwrite, **asked)
-    inputs = [file for file in (path, aoi) if file is not None]
-    tables = AreaTables.checked(areas, zones, others=[*inputs, *outputs.files], overwrite=overwrite)
     reading = reading_of(
         bands=bands,
         resolution=resolution,
@@ -173,8 +171,16 @@ def predict(
         bbox=bbox,
         remote=remote,
     )
-    channels = (model[0].config if isinstance(model, tuple) else load_config(model)).num_channels
-    with _opened(scene, reading, channels) as opened:
+    with ExitStack() as stack:
+        source = stack.enter_context(_as_one(scene, map_path))
+        path = source.path if isinstance(source, Scene) else source
+        outputs = MapOutputs.checked(path, map_path, overwrite=overwrite, **asked)
+        inputs = [file for file in (path, aoi) if file is not None]
+        tables = AreaTables.checked(
+            areas, zones, others=[*inputs, *outputs.files], overwrite=overwrite
+        )
+        config = model[0].config if isinstance(model, tuple) else load_config(model)
+        opened = stack.enter_context(_opened(source, reading, config.num_channels))
         outlining.check_place(outputs.paths.get("polygons"), opened.native_grid, opened.path)
         tables.check_place(opened.native_grid, opened.path)
         _tell_of(opened, tell)
@@ -201,8 +207,9 @@ def predict(
                 tell(advice)
             report = mapper.map(opened, outputs, progress=progress, on_windows=on_windows)
     if tables.files:
+        name = outputs.map.stem if source is not scene else Path(url_path(os.fspath(path))).stem
         rows = AreaRows(tables)
-        rows.add(Path(url_path(os.fspath(path))).stem, outputs.map, report)
+        rows.add(name, outputs.map, report)
         rows.write()
     return replace(report, files=(*report.files, *tables.files))
 
@@ -400,6 +407,28 @@ def scene_mapper(
             stac=stac,
             engine=engine,
         )
+
+
+@contextmanager
+def _as_one(
+    scene: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Scene,
+    map_path: str | os.PathLike[str],
+) -> Iterator[str | os.PathLike[str] | Scene]:
+    """The scene itself, or the tiles of a list as one virtual raster for the duration of a block.
+
+    Raises:
+        InputError: As in `tiles_as_one`, or the list is empty.
+    """
+    if isinstance(scene, list | tuple):
+        check_paths(**{f"scene[{index}]": tile for index, tile in enumerate(scene)})
+        if not scene:
+            raise InputError("the list of tiles is empty; name one raster or more")
+        with tiles_as_one([os.fspath(tile) for tile in scene], map_path) as mosaic:
+            yield mosaic
+        return
+    if not isinstance(scene, Scene):
+        check_paths(scene=scene)
+    yield scene
 
 
 def _opened(

@@ -12,6 +12,7 @@ from ..raster.footprint import footprint, recorded_at
 from ..raster.grid import Grid
 from ..raster.remote import is_url
 from ..raster.scene import Scene
+from ..raster.tiles import TILES_MARK, mosaic_tiles
 
 _EXTENSIONS = (
     stac.CLASSIFICATION,
@@ -60,6 +61,9 @@ def _item(
 ) -> dict[str, Any]:
     """The item as JSON has it."""
     now = stac.now()
+    sources = [scene.path]
+    if TILES_MARK in scene.tags:  # the virtual raster of tiles is gone once the map is there
+        sources = mosaic_tiles(scene.path)
     geometry, box = footprint(scene.native_grid)
     properties = {
         "datetime": stac.time_text(recorded_at(scene.tags) or now),
@@ -74,7 +78,10 @@ def _item(
         "id": map_path.stem,
         "geometry": geometry,
         "properties": properties,
-        "links": [{"rel": "derived_from", "href": _reference(scene.path, map_path.parent)}],
+        "links": [
+            {"rel": "derived_from", "href": _reference(source, map_path.parent)}
+            for source in sources
+        ],
         "assets": _assets(map_path, scene.native_grid, label_set, files),
     }
     if box is not None:

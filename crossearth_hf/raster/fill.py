@@ -199,8 +199,14 @@ def _border_share(same: np.ndarray) -> float:
 def border_connected(region: np.ndarray) -> np.ndarray:
     """The parts of an (H, W) bool region that touch the border."""
     parts, _ = ndimage.label(region)
-    touching = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    return np.isin(parts, touching[touching > 0])
+    return np.isin(parts, _touching_border(parts))
+
+
+def _touching_border(parts: np.ndarray) -> np.ndarray:
+    """Numbers above 0 on the border of (H, W) numbered parts, ascending."""
+    first_and_last = [parts[0], parts[-1], parts[:, 0], parts[:, -1]]
+    numbers = np.unique(np.concatenate(first_and_last))
+    return numbers[numbers > 0]
 
 
 @dataclass(frozen=True)
@@ -332,9 +338,9 @@ def _collar_region(steps: np.ndarray, near: np.ndarray, *, may_vary: bool) -> np
     parts, _ = ndimage.label(near)
     corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
     sizes = np.bincount(parts.ravel())
-    rim = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    touching = _touching_border(parts)
     chosen = []
-    for part in rim[(rim > 0) & (sizes[rim] >= _LEAST_SHARE * near.size)]:
+    for part in touching[sizes[touching] >= _LEAST_SHARE * near.size]:
         holds_corner = part in corners
         if holds_corner:
             needed = _COLLAR_PURITY

@@ -143,11 +143,14 @@ def _with_rim(
     read: ReadLabels, top: int, left: int, size: tuple[int, int], whole: tuple[int, int]
 ) -> np.ndarray:
     """(h + 2, w + 2) int16 labels of a part and the pixels around it, -1 beyond the map."""
-    rim = np.full((size[0] + 2, size[1] + 2), _OUTSIDE, np.int16)
-    row, col = max(top - 1, 0), max(left - 1, 0)
-    last_row, last_col = min(top + size[0] + 1, whole[0]), min(left + size[1] + 1, whole[1])
-    target = slice(row - top + 1, last_row - top + 1), slice(col - left + 1, last_col - left + 1)
-    rim[target] = read(row, col, last_row - row, last_col - col)
+    height, width = size
+    first_row, first_col = top - 1, left - 1
+    rim = np.full((height + 2, width + 2), _OUTSIDE, np.int16)
+    row, end_row = max(first_row, 0), min(top + height + 1, whole[0])
+    col, end_col = max(first_col, 0), min(left + width + 1, whole[1])
+    rows = slice(row - first_row, end_row - first_row)
+    cols = slice(col - first_col, end_col - first_col)
+    rim[rows, cols] = read(row, col, end_row - row, end_col - col)
     return rim
 
 

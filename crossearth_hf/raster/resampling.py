@@ -104,10 +104,8 @@ def _block(
             dst_alpha=2,
             resampling=Resampling.nearest if nearest else Resampling.bilinear,
             tolerance=0,
-            XSCALE=1
-            / scale[
-                1
-            ],  # otherwise GDAL derives it from the window's size, and windows would differ
+            # otherwise GDAL derives them from the window's size, and windows would differ
+            XSCALE=1 / scale[1],
             YSCALE=1 / scale[0],
             SRC_ALPHA_MAX=str(_OPAQUE),
             DST_ALPHA_MAX=str(_OPAQUE),

@@ -117,6 +117,12 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def mosaic_tiles(path: str) -> list[str]:
+    """The tiles of a VRT that `mosaic_vrt` wrote, the first one first."""
+    root = ElementTree.parse(path).getroot()
+    return list(dict.fromkeys(element.text or "" for element in root.iter("SourceFilename")))
+
+
 def _band(root: ElementTree.Element, band: int, dtype: str, kind: _Kind) -> ElementTree.Element:
     """A band without sources."""
     element = ElementTree.SubElement(root, "VRTRasterBand", dataType=_TYPES[dtype], band=str(band))

@@ -95,8 +95,10 @@ def _burned(
 ) -> tuple[tuple[slice, slice], np.ndarray]:
     """The smallest part of a block around a polygon, and the pixels in it whose centers the polygon holds."""
     west, north, east, south = polygon.bounds
-    top, left = max(0, int(np.floor(north)) - row), max(0, int(np.floor(west)) - col)
-    bottom, right = min(height, int(np.ceil(south)) - row), min(width, int(np.ceil(east)) - col)
+    top = max(0, int(np.floor(north)) - row)
+    left = max(0, int(np.floor(west)) - col)
+    bottom = min(height, int(np.ceil(south)) - row)
+    right = min(width, int(np.ceil(east)) - col)
     size = (max(0, bottom - top), max(0, right - left))
     here = np.s_[top : top + size[0], left : left + size[1]]
     if 0 in size:

@@ -190,9 +190,13 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
     valid = np.ones((h, w), dtype=bool)
     if has_data is not None:
         valid = has_data[rows[:, None], columns]
-    inner = (box[0] - window[1], box[1] - window[0], box[2] - window[1], box[3] - window[0])
+    window_top, window_left = window[:2]
+    left, right = box[0] - window_left, box[2] - window_left
+    top, bottom = box[1] - window_top, box[3] - window_top
     crop = Crop(
-        resize_bands(pixels, (w, h), inner), np.where(valid, labels, np.uint8(IGNORE_INDEX)), valid
+        resize_bands(pixels, (w, h), (left, top, right, bottom)),
+        np.where(valid, labels, np.uint8(IGNORE_INDEX)),
+        valid,
     )
     if angle:
         return turned(crop, angle, settings.size)

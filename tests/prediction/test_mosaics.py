@@ -1,5 +1,8 @@
 """Tiles as one map: the map of the mosaic, to the bit, and sentences for what is no mosaic."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -111,6 +114,39 @@ def test_the_command_and_a_job_that_stops(tmp_path, model_folder, monkeypatch, c
         capsys, crossearth_predict(model_folder, "tiles", "--as-one", "other.tif"), "move it away"
     )
     assert (tmp_path / ".other.tif.tiles.vrt").read_text() == "mine"
+
+
+def test_a_list_of_tiles_from_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiles = write_tiles(tmp_path / "tiles")
+    with tiles_as_one(tiles, "one.tif") as mosaic:
+        expected = map_of(mosaic, "one.tif")
+    found = map_of(tiles, "two.tif")
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_tables_and_items_name_the_map_and_its_tiles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiles = write_tiles(tmp_path / "tiles")
+    model = (ColorModel(), CrossEarthImageProcessor())
+    options = {"progress": False, "tell": None, "stac": True, "areas": "areas.csv"}
+    predict(tiles, "map.tif", model=model, **options)
+    links = json.loads(Path("map.json").read_text())["links"]
+    assert [link["href"] for link in links] == ["tiles/a.tif", "tiles/b.tif", "tiles/c.tif"]
+    _, *rows = Path("areas.csv").read_text().splitlines()
+    assert rows[0].startswith("map,")
+
+
+def test_lists_that_are_no_tiles(tmp_path):
+    with pytest.raises(InputError, match="the list of tiles is empty"):
+        predict([], tmp_path / "map.tif")
+    with pytest.raises(TypeError, match=r"scene\[1\]"):
+        predict(["a.tif", 5], tmp_path / "map.tif")
+    tiles = write_tiles(tmp_path / "tiles")
+    with pytest.raises(InputError, match="is the same file as"):
+        predict(tiles, tiles[1], overwrite=True)
+    assert Path(tiles[1]).exists()
 
 
 def test_what_is_no_mosaic(tmp_path):
