@@ -48,7 +48,7 @@ class LabelSet:
         name: Key of the set in `LABEL_SETS`, or `OWN`.
         classes: K class names.
         colors: K colors as (red, green, blue) in 0..255.
-        ignored: Values and colors of masks that say nothing, beside `IGNORE_INDEX`.
+        ignored: Mask values and colors that mean no label, besides `IGNORE_INDEX`.
         has_chosen_colors: Whether somebody chose the colors; those that the package gives to mere names mean nothing
             in a mask.
     """

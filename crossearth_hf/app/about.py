@@ -17,10 +17,10 @@ LEARNED_FROM = (
 """Places whose labeled pictures the bundled model learned from, as its card names them."""
 
 _BUNDLED = (
-    "It learned from pictures of {places} and other places, and from drawn scenes; where the ground looks new to it, "
-    "expect mistakes."
+    "It learned from pictures of {places} and other places, and from drawn scenes; expect mistakes where the ground "
+    "looks unfamiliar."
 )
-_OTHER = "Its model card says what it learned from.{pixels} Where the ground looks new to it, expect mistakes."
+_OTHER = "Its model card says what it learned from.{pixels} Expect mistakes where the ground looks unfamiliar."
 
 
 def about(name: str, model: Model) -> str:

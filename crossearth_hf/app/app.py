@@ -85,7 +85,7 @@ def predict(
     trained_at = config.ground_sampling_distance
     if at_model_resolution and trained_at is None:
         raise InputError(
-            "This model does not state its resolution; untick the checkbox that reads the scene at it."
+            "This model does not state its resolution; clear the checkbox for that resolution."
         )
     limits = limits or Limits()
     reading = reading_of(bands=bands, nodata=nodata)

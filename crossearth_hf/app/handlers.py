@@ -216,11 +216,11 @@ class Handlers:
         scene, model, alpha, mask_ratio, seed, band_order = values
         network, processor = self.models[inputs.one_of(model, list(self.models), "model")]
         settings: dict[str, Any] = {
-            "alpha": inputs.number(alpha, "Alpha", 0, 1),
-            "mask_ratio": inputs.number(mask_ratio, "Mask ratio", 0, 1),
-            "seed": inputs.whole_number(seed, "Seed", 0, LARGEST_SEED),
+            "alpha": inputs.number(alpha, "Strength", 0, 1),
+            "mask_ratio": inputs.number(mask_ratio, "Share", 0, 1),
+            "seed": inputs.whole_number(seed, "Number", 0, LARGEST_SEED),
         }
-        is_infrared = inputs.one_of(band_order, BAND_ORDERS, "band order") == "IRRG"
+        is_infrared = inputs.one_of(band_order, BAND_ORDERS, "bands") == "IRRG"
         count = job.counting(lambda share, text: show(share, text.replace("windows", "versions")))
         with (
             admitted(inputs.uploaded_file(scene, self.uploads), job.folder, self.limits) as opened,

@@ -95,7 +95,7 @@ def nodata_values(value: Any) -> list[float] | None:
             raise ValueError
     except ValueError as error:
         raise InputError(
-            f"{_shown(value)} is not a value without data; give numbers such as 0,-9999, or none."
+            f"{_shown(value)} is not a no-data value; give numbers such as 0,-9999, or none."
         ) from error
     if typed:
         return values

@@ -43,9 +43,7 @@ class Page(gr.Blocks):
                 raise ValueError("a function for the browser alone")
             return await super().preprocess_data(block_fn, *arguments, **options)
         except Exception as error:
-            sentence = (
-                "The request does not fit the fields of this page; see Use via API at its foot."
-            )
+            sentence = "The request does not fit the fields of this page; see Use via API below."
             raise gr.Error(
                 sentence, duration=None, title="This did not work", print_exception=False
             ) from error
@@ -182,7 +180,7 @@ def _scene_fields(handlers: Handlers, examples: list[Example]) -> tuple[gr.File,
 
 
 def _reading_fields() -> tuple[gr.Textbox, gr.Textbox]:
-    with gr.Accordion("For scenes of many bands, or with fill", open=False):
+    with gr.Accordion("Scenes with many bands or fill values", open=False):
         bands = gr.Textbox(
             "",
             label="Bands",
@@ -243,7 +241,7 @@ def _shift_tab(handlers: Handlers, scene: gr.File, model: gr.Dropdown) -> None:
             info="How much of the new colors: 0 none, 1 all.",
         )
         ratio = gr.Slider(
-            0, 1, value=1, step=0.05, label="Share", info="Part of the picture that is drawn anew."
+            0, 1, value=1, step=0.05, label="Share", info="Part of the picture that is redrawn."
         )
         seed = gr.Slider(
             0,

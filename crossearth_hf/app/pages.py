@@ -293,7 +293,7 @@ def _verdict(agreement: float) -> str:
         return "hardly change"
     if agreement >= 0.8:
         return "change in part"
-    return "be quite another one"
+    return "be very different"
 
 
 def _figure(heading: str, paths: Sequence[Path], alts: Sequence[str]) -> str:
@@ -314,7 +314,7 @@ def _pixel_size(grid: Grid) -> str:
 
 def _where(found: Footprint | None, grid: Grid) -> str:
     if found is None:
-        return "unknown: no georeference that can be used"
+        return "unknown: no usable georeference"
     point = f"longitude {found.longitude:.4f}, latitude {found.latitude:.4f}"
     if grid.crs is None:
         return point

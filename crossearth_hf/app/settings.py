@@ -46,7 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         metavar="DIR_OR_HUB_ID",
         action="append",
-        help="a model that visitors may choose; more than once for several (default: the bundled one)",
+        help="model that visitors can choose; repeatable (default: bundled)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument(
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         type=float,
         default=60,
-        help="until uploads and results are deleted (default: 60)",
+        help="minutes until files are deleted (default: 60)",
     )
     parser.add_argument(
         "--work-dir",

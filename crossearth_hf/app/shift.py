@@ -108,7 +108,7 @@ def middle(scene: Scene) -> Raster:
     )
     if not raster.valid.any():
         raise InputError(
-            f"the middle of {scene.path} has no pixel with data; cut out a part that does"
+            f"the middle of {scene.path} has no pixel with data; cut out a part with data"
         )
     return raster
 

@@ -58,8 +58,8 @@ def add_nodata(parser: argparse._ActionsContainer) -> None:
         "--nodata",
         metavar="VALUE",
         type=nodata_values,
-        help="value that means no data, in addition to those that the file declares; commas separate several; 'none' "
-        "for no more (default: undeclared fill is found in data of 16 bits and more)",
+        help="no-data value besides those that the file declares; separate several with commas; 'none' "
+        "for no others (default: find undeclared fill in data of 16 bits or more)",
     )
 
 
@@ -73,7 +73,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overwrite(parser: argparse.ArgumentParser, what: str = "files that exist") -> None:
+def add_overwrite(parser: argparse.ArgumentParser, what: str = "existing files") -> None:
     """The option that allows to replace what exists."""
     parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 

@@ -64,9 +64,9 @@ def add_calibrate(subparsers: Any) -> None:
     """Arguments of `crossearth calibrate`."""
     parser = subparsers.add_parser(
         "calibrate",
-        help="weigh the classes of a model for unseen places",
+        help="adjust a model's class scores to unseen places",
         description="Chooses a factor for the score of every class, so that the mean IoU is highest on labeled images "
-        "of places that MODEL has not learned from, and a temperature, so that its confidence is right there. Writes "
+        "of places that MODEL has not learned from, and a temperature that calibrates its confidence there. Writes "
         "the model with both to OUT.",
     )
     parser.set_defaults(run=_calibrate)
@@ -84,7 +84,7 @@ def add_calibrate(subparsers: Any) -> None:
         "--scale", metavar="S", type=float, default=1.0, help="enlarge the images by S (default: 1)"
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    add_overwrite(parser, "a model folder that exists")
+    add_overwrite(parser, "an existing model folder")
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
@@ -166,7 +166,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         "--labeled", metavar="A,B", type=names, help="classes that the masks label, if not all"
     )
     parser.add_argument(
-        "--class-map", metavar="A=B,...", type=pairs, help="what each class of the model counts as"
+        "--class-map", metavar="A=B,...", type=pairs, help="target class of each model class"
     )
     _add_mask_flags(parser)
     parser.add_argument(

@@ -29,17 +29,17 @@ def add_build_dataset(subparsers: Any) -> None:
     """Arguments of `crossearth build-dataset`."""
     parser = subparsers.add_parser(
         "build-dataset",
-        help="build a data set of the benchmark from its archives, or one of your own data",
+        help="build a benchmark data set from its archives, or one from your own data",
         description="Writes Parquet shards with a card, ready for load_dataset. With DATASET RAW_DIR OUT_DIR: from the "
         "archives of a public data set as its authors publish them, in the tiles, classes and splits of the CrossEarth "
-        "benchmark; an interrupted build goes on where it stopped. With SOURCE OUT_DIR: from your own images and "
+        "benchmark; an interrupted build resumes where it stopped. With SOURCE OUT_DIR: from your own images and "
         "labels.",
     )
     parser.set_defaults(run=_build_dataset)
     parser.add_argument(
         "name",
         metavar="DATASET_OR_SOURCE",
-        help="such as potsdam, loveda or whu-building, a wrong name lists them all; or what --train_data of training "
+        help="such as potsdam, loveda or whu-building (a wrong name lists all); or what --train_data of training "
         "takes: a folder, a YAML file, a manifest",
     )
     parser.add_argument(
@@ -104,7 +104,7 @@ def _add_own_data(group: Any) -> None:
         type=float,
         help="share of the images in the split 'validation', as in training (default: 0)",
     )
-    group.add_argument("--seed", metavar="N", type=int, help="of that choice (default: 0)")
+    group.add_argument("--seed", metavar="N", type=int, help="split seed (default: 0)")
 
 
 def _build_dataset(arguments: argparse.Namespace) -> None:
@@ -133,7 +133,7 @@ def _built(arguments: argparse.Namespace) -> Any:
     name, folders = arguments.name, arguments.folders
     if len(folders) > 2 or (len(folders) == 1 and name in DATASETS):
         raise InputError(
-            f"{name} {' '.join(folders)} is neither DATASET RAW_DIR OUT_DIR nor SOURCE OUT_DIR; name these"
+            f"{name} {' '.join(folders)} is neither DATASET RAW_DIR OUT_DIR nor SOURCE OUT_DIR; use either"
         )
     if len(folders) == 2:
         given = _given(arguments, _OF_ARCHIVES, _OF_OWN_DATA, "archives of the benchmark")

@@ -8,7 +8,7 @@ from .arguments import add_overwrite, interrupt, options
 
 _EXPORT = """\
 Writes MODEL as a file that onnxruntime, OpenVINO, a browser or QGIS's plugin Deepness runs. Batch, height and width are
-free; the file says in its metadata how to prepare the input, and names classes, colors, pixel size and license."""
+free; the file's metadata describes the input, classes, colors, pixel size and license."""
 
 
 def add_export(subparsers: Any) -> None:
@@ -35,7 +35,7 @@ def add_export(subparsers: Any) -> None:
     what.add_argument(
         "--full-resolution",
         action="store_true",
-        help="scores as large as the images instead of a quarter of it",
+        help="scores at full resolution instead of a quarter of it",
     )
     what.add_argument(
         "--deepness",
@@ -43,7 +43,7 @@ def add_export(subparsers: Any) -> None:
         help="for QGIS's plugin Deepness: tiles of one size, shares of the classes",
     )
     parser.add_argument(
-        "--int8", action="store_true", help="compute in 8 bits: smaller and faster, less exact"
+        "--int8", action="store_true", help="compute in 8 bits: smaller, often faster, less exact"
     )
     add_overwrite(parser)
 

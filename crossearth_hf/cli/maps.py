@@ -31,8 +31,9 @@ _PREDICT = """\
 Maps SCENE, any raster that GDAL reads, to a Cloud-Optimized GeoTIFF on the same grid.
 
 Several scenes, a folder, a list (NAME.txt, a path per line) or STAC items (NAME.json, NAME.geojson with links to
-files on this machine) are mapped into the folder MAP, each under its own name: north/a.jp2 of a folder to
-MAP/north/a.tif, a STAC item to MAP/ID.tif. A folder is searched for files that end in .jpg, .jpeg, .png, .tif, .tiff,
+files, or with --remote to URLs) are mapped into the folder MAP, each under its own name: north/a.jp2 becomes
+MAP/north/a.tif, a STAC item MAP/ID.tif. With --remote, SCENE may also be a URL or a search of a STAC API,
+stac:URL?collections=...&bbox=... A folder is searched for files that end in .jpg, .jpeg, .png, .tif, .tiff,
 .vrt, .jp2 or .img. --confidence, --probabilities, --polygons (for GeoPackages) and --preview then name folders too.
 Existing maps are skipped, so that the same command finishes a job that was interrupted; a scene that fails does not
 stop the others."""
@@ -55,7 +56,7 @@ def add_predict(subparsers: Any) -> None:
         metavar="MAP",
         help="GeoTIFF to write, with class ids and 255 for no data; or a folder",
     )
-    parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="default: the bundled model")
+    parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="model (default: bundled)")
     _add_files(parser)
     _add_tables(parser)
     _add_part(parser)
@@ -63,7 +64,7 @@ def add_predict(subparsers: Any) -> None:
         "--bands",
         metavar="R,G,B",
         type=numbers,
-        help="band numbers from 1, as many as the model has channels",
+        help="band numbers from 1, one per model channel",
     )
     add_reading(parser)
     parser.add_argument(
@@ -73,19 +74,19 @@ def add_predict(subparsers: Any) -> None:
         help="read the scene at this pixel size; the map keeps the scene's own grid",
     )
     _add_windows(parser)
-    dtype_help = "auto: bfloat16 where the device computes in it, else float32 (default: float32)"
+    dtype_help = "auto: bfloat16 if the device supports it, else float32 (default: float32)"
     add_computing(parser, ("auto", "float32", "bfloat16", "float16"), dtype_help)
     parser.add_argument(
         "--engine",
         choices=("onnxruntime", "openvino"),
-        help="compute by it in PyTorch's place, on the processor, in float32",
+        help="compute with it instead of PyTorch, on the CPU in float32",
     )
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--workers", metavar="N", type=int, help="share the work among N processes on this machine"
     )
     who.add_argument(
-        "--scheduler", metavar="URL", help="or among a Dask cluster, such as tcp://host:8786"
+        "--scheduler", metavar="URL", help="use a Dask cluster, such as tcp://host:8786"
     )
     add_overwrite(parser)
 
@@ -94,12 +95,12 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     """Rasters and pictures to write beside the map."""
     parser.add_argument("--preview", metavar="PNG", help="also draw scene and map side by side")
     parser.add_argument(
-        "--confidence", metavar="TIF", help="also write the share of the top score in all scores"
+        "--confidence", metavar="TIF", help="also write the top class's share of all scores"
     )
     parser.add_argument(
         "--probabilities",
         metavar="TIF",
-        help="also write the share of each class in all scores, one band per class",
+        help="also write each class's share of all scores, one band per class",
     )
     parser.add_argument(
         "--float-shares",
@@ -149,7 +150,7 @@ def _add_part(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--aoi",
         metavar="POLYGONS",
-        help="map only what lies in these polygons, of any vector format and CRS",
+        help="map only the area in these polygons (any vector format and CRS)",
     )
     where.add_argument(
         "--bbox",
@@ -160,12 +161,12 @@ def _add_part(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remote",
         action="store_true",
-        help="allow scenes behind URLs (https, s3, gs, az), which are read in pieces; nothing is fetched without it",
+        help="allow scenes at URLs (https, s3, gs, az), read in pieces; without it, nothing is fetched",
     )
     parser.add_argument(
         "--as-one",
         action="store_true",
-        help="map all scenes as the tiles of one mosaic, without seams, to one map; they share CRS, pixels and bands",
+        help="map all scenes as tiles of one seamless map; they must have the same CRS, pixel size and bands",
     )
     parser.add_argument(
         "--asset",
@@ -293,9 +294,9 @@ def add_convert(subparsers: Any) -> None:
     """Arguments of `crossearth convert`."""
     parser = subparsers.add_parser(
         "convert",
-        help="convert a published checkpoint, or a DINOv2 or DINOv3 into a new model",
+        help="convert a checkpoint, or make a new model from DINOv2 or DINOv3",
         description="Converts a published CrossEarth checkpoint into a folder that from_pretrained loads. A pretrained "
-        "ViT alone (DINOv2, DINOv3) becomes a new model, whose adapters and head are to be trained.",
+        "ViT alone (DINOv2, DINOv3) becomes a new model with untrained adapters and head.",
     )
     parser.set_defaults(run=_convert)
     parser.add_argument(
@@ -319,16 +320,16 @@ def add_convert(subparsers: Any) -> None:
         "group_norm_groups, image_size, window_stride, ground_sampling_distance, training_only",
     )
     parser.add_argument(
-        "--preset", metavar="NAME", help="of a ViT alone: head and crop; default: large-512"
+        "--preset", metavar="NAME", help="ViT alone: head and crop (default: large-512)"
     )
     parser.add_argument(
         "--backbone-blocks",
         metavar="N",
         type=int,
         dest="num_blocks",
-        help="of a ViT alone: how many are used; default: all",
+        help="ViT alone: blocks to use (default: all)",
     )
-    add_overwrite(parser, "a model folder that exists")
+    add_overwrite(parser, "an existing model folder")
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ def add_style_bank(subparsers: Any) -> None:
     add_networks(parser)
     add_three_bands(parser)
     add_reading(parser)
-    add_overwrite(parser, "a file that exists")
+    add_overwrite(parser, "an existing file")
 
 
 def _style_bank(arguments: argparse.Namespace) -> None:
@@ -105,7 +105,7 @@ def add_style_preview(subparsers: Any) -> None:
     add_networks(parser)
     add_three_bands(parser)
     add_reading(parser)
-    add_overwrite(parser, "a file that exists")
+    add_overwrite(parser, "an existing file")
 
 
 def _style_preview(arguments: argparse.Namespace) -> None:

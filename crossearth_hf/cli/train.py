@@ -38,9 +38,9 @@ def add_average(subparsers: Any) -> None:
     )
     parser.add_argument("output_dir", metavar="OUT", help="folder for the averaged model")
     parser.add_argument(
-        "--weights", metavar="A,B", type=shares, help="of the models (default: all the same)"
+        "--weights", metavar="A,B", type=shares, help="one per model (default: all equal)"
     )
-    add_overwrite(parser, "a model folder that exists")
+    add_overwrite(parser, "an existing model folder")
 
 
 def _average(arguments: argparse.Namespace) -> None:
@@ -70,7 +70,7 @@ def _train(arguments: argparse.Namespace) -> None:
         raise SystemExit(1) from error
     except KeyboardInterrupt:
         print(
-            "crossearth: interrupted; --resume_from_checkpoint goes on from the last checkpoint",
+            "crossearth: interrupted; --resume_from_checkpoint resumes from the last checkpoint",
             file=sys.stderr,
         )
         raise SystemExit(130) from None

@@ -95,12 +95,12 @@ def label_set_of_names(
     if twice is not None:
         both = " and ".join(f"'{names[index]}'" for index in twice)
         raise InputError(
-            f"{place} holds {both}, which are one name, capitals aside; give each class its own"
+            f"{place} holds {both}, which differ only in case; give each class its own name"
         )
     if not FEWEST <= len(names) <= IGNORE_INDEX:
         raise InputError(
-            f"{place} has {len(names)} classes; give {FEWEST} to {IGNORE_INDEX}, as masks hold ids of 8 bits: what is "
-            "none of the others is a class too, such as background"
+            f"{place} has {len(names)} classes; give {FEWEST} to {IGNORE_INDEX}, as ids have 8 bits; everything "
+            "else is a class too, such as background"
         )
     twice = _first_pair(colors or ())
     if twice is not None:

@@ -167,7 +167,7 @@ def _images_and_masks(
             masks[name].setdefault(parts[:stars], []).append(path)
         if not masks[name].keys() & images.keys():
             raise InputError(
-                f"{place}: no mask of '{name}' belongs to an image; what * stands for in '{source.images}' and "
-                f"'{pattern}' must be the same, such as {next(iter(images))[0]}"
+                f"{place}: no mask of '{name}' belongs to an image; * must stand for the same text in "
+                f"'{source.images}' and '{pattern}', such as {next(iter(images))[0]}"
             )
     return images, masks

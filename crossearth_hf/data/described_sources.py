@@ -166,7 +166,7 @@ def _paired(source: MaskSource) -> list[tuple[Path, Path]]:
     if missing:
         raise InputError(
             f"{source.place}: {missing[0]} has no mask among {source.masks} ({len(missing)} of {len(images)} images "
-            f"have none); what * stands for in '{source.images}' and '{source.masks}' must be the same"
+            f"have none); * must stand for the same text in '{source.images}' and '{source.masks}'"
         )
     return [(path, masks[key]) for key, path in images.items()]
 
@@ -198,7 +198,7 @@ def _partial(source: MaskSource, label_set: LabelSet) -> PartialLabels | None:
     for name in source.labeled:
         if name not in label_set.label2id:
             raise InputError(
-                f"{source.place} has labeled '{name}', which is none of {label_set.listed}; correct it"
+                f"{source.place}: labeled '{name}' is not one of {label_set.listed}; correct it"
             )
     labeled = tuple(label_set.label2id[name] for name in source.labeled)
     return PartialLabels(labeled, source.complete).checked(label_set, source.place)
@@ -309,7 +309,7 @@ def _pattern(content: Mapping[str, Any], path: Path) -> re.Pattern[str] | None:
         return re.compile(value)
     except (re.error, TypeError) as error:
         raise InputError(
-            f"{path} has group {shown(value)}, which is no regular expression; write one such as '^(.+)_tile'"
+            f"{path}: group {shown(value)} is not a regular expression; write one such as '^(.+)_tile'"
         ) from error
 
 

@@ -53,7 +53,7 @@ def keyed_files(
     for key, file in matching_files(place, folder, pattern, suffixes):
         if key in keyed:
             raise InputError(
-                f"{place}: {keyed[key]} and {file} have one name; give every image a name of its own"
+                f"{place}: {keyed[key]} and {file} have the same name; give every image its own name"
             )
         keyed[key] = file
     return keyed

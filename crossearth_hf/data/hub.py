@@ -189,7 +189,7 @@ def _prepare(
         label_column = next(maps, None)
     if IMAGE_COLUMN not in columns or (labeled and label_column is None):
         raise InputError(
-            f"{source} has the columns {', '.join(columns)}; it needs {wanted}: rename_column does it"
+            f"{source} has the columns {', '.join(columns)}; it needs {wanted}; use rename_column"
         )
     used = (IMAGE_COLUMN, label_column, PIXEL_SIZE_COLUMN)
     dataset = dataset.select_columns([name for name in used if name in columns])

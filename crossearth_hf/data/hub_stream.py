@@ -74,7 +74,7 @@ class HubStream:
                 self._record = next(self._records)
             except OSError as error:
                 raise InputError(
-                    f"{self.name} broke off ({error}); check the network and go on with --resume_from_checkpoint"
+                    f"{self.name} stopped ({error}); check the network and resume with --resume_from_checkpoint"
                 ) from error
             self._position += 1
         return self.reader.decode(self._record, position)

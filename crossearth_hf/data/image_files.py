@@ -278,9 +278,7 @@ def read_colors(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 of a picture in color; raises `InputError` for damaged and other files."""
     pixels = _decode(path, str(path), None)
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
-        raise InputError(
-            f"{path} is no picture of red, green and blue in 8 bits each; export it as such a PNG"
-        )
+        raise InputError(f"{path} is not an 8-bit RGB picture; export it as an 8-bit RGB PNG")
     return pixels
 
 

@@ -53,8 +53,8 @@ class LabelCounts:
         if self.counted == self.total and self._is_black_and_white(label_set):
             as_they_are = ",".join(map(str, range(len(label_set.classes))))
             raise InputError(
-                f"the masks of {what} hold 0 and 255 alone, and 255 is ignored, so that '{label_set.classes[0]}' would "
-                f"be all there is to learn; {_TWO_CLASSES}; if it is all, add --mask-values {as_they_are}"
+                f"the masks of {what} hold only 0 and 255, and 255 is ignored, so only '{label_set.classes[0]}' would "
+                f"be learned; {_TWO_CLASSES}; if this is right, add --mask-values {as_they_are}"
             )
 
     def check_from_zero(self, what: str, label_set: LabelSet) -> None:
@@ -67,7 +67,7 @@ class LabelCounts:
             return
         first, as_they_are = label_set.classes[0], ",".join(map(str, range(len(label_set.classes))))
         raise InputError(
-            f"the masks of {what} hold the ids 1 to {found[-1]} and nowhere 0, which is '{first}'; if they count "
+            f"the masks of {what} hold the ids 1 to {found[-1]} but never 0, which is '{first}'; if they count "
             f"classes from 1, add --mask-offset 1, and if no pixel is '{first}', --mask-values {as_they_are}"
         )
 

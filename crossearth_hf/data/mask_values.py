@@ -67,7 +67,7 @@ class MaskReading:
         names, values = self.classes.classes, self.values
         if values is not None and self.offset:
             raise InputError(
-                f"{_flag(values)} says the value of every class, and {_offset_flag(self.offset)} does too; give one"
+                f"{_flag(values)} and {_offset_flag(self.offset)} both set the values of the classes; give one"
             )
         if not 0 <= self.offset <= IGNORE_INDEX - len(names):
             raise InputError(
@@ -79,14 +79,14 @@ class MaskReading:
         for value in self.classes.ignored:
             if value in known and value != IGNORE_INDEX:
                 raise InputError(
-                    f"the value {value} is that of '{known[value]}' and is ignored too; if the masks count classes "
-                    f"from 1, add {_offset_flag(1)}, else take it from one of both"
+                    f"the value {value} is both '{known[value]}' and ignored; if the masks count classes "
+                    f"from 1, add {_offset_flag(1)}, else remove it from either"
                 )
         for name in names:
             if name not in self.label_set.label2id:
                 raise InputError(
-                    f"the masks have the class '{name}', which is none of {self.label_set.listed}; add it "
-                    "to the list of classes, or call it as there"
+                    f"the masks have the class '{name}', but the run has {self.label_set.listed}; add it "
+                    "to the list of classes, or rename it to match"
                 )
         return self
 
@@ -273,7 +273,7 @@ def _check_informative(source: str, found: set[int], masks: MaskReading, in_colo
         )
     if binary and found == {0, IGNORE_INDEX}:
         raise InputError(
-            f"the masks of {source} hold 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is ignored; if it means "
+            f"the masks of {source} hold only 0 and {IGNORE_INDEX}, and {IGNORE_INDEX} is ignored; if it means "
             f"'{last}', add {as_classes}, and if no pixel is '{last}', {_flag((0, 1))}"
         )
 

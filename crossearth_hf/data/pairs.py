@@ -50,7 +50,7 @@ def load_pairs(
     for first, second in pairwise(files):
         if first.stem == second.stem:
             raise InputError(
-                f"{first} and {second} have one name; give every image a name of its own"
+                f"{first} and {second} have the same name; give every image its own name"
             )
     if not labeled:
         return [unlabeled_image(path, reading) for path in files]

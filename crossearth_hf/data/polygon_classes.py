@@ -89,7 +89,7 @@ def column_ids(features: "Features", column: str, layer: str, label_set: LabelSe
             )
         numbered = ", ".join(f"{name} ({index})" for index, name in enumerate(label_set.classes))
         raise InputError(
-            f"{where} has {shown(text)} in column '{column}', which is no class{_meant(text, label_set)}; the classes "
+            f"{where} has the unknown class {shown(text)} in column '{column}'{_meant(text, label_set)}; the classes "
             f"are {numbered}, and '{IGNORED}': correct it, or name your own classes with --classes"
         )
     return np.array([known[text] for text in texts], dtype=np.uint8)

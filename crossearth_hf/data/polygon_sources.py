@@ -183,7 +183,7 @@ def _rasters(paths: Sequence[Path], layer: VectorLayer, reading: Reading) -> lis
     for first, second in pairwise(sorted(paths, key=lambda path: path.stem)):
         if first.stem == second.stem:
             raise InputError(
-                f"{first} and {second} have one name; give every image a name of its own"
+                f"{first} and {second} have the same name; give every image its own name"
             )
     rasters = []
     for path in paths:
@@ -282,7 +282,7 @@ def _nowhere(layer: VectorLayer, rasters: Sequence[_OnRaster]) -> str:
     places = f"it reaches {_reach(layer.bounds)}, and {names} {_reach(box)} (in {layer.crs.name})"
     remedy = "look at both in QGIS, at their CRSs too"
     if layer.has_meters_for_degrees:
-        remedy = "its coordinates are no degrees: assign the CRS in which they were drawn (QGIS: Assign projection)"
+        remedy = "its coordinates are not degrees: assign the CRS that they were drawn in (QGIS: Assign projection)"
     return f"no feature of {layer} lies on {names}: {places}; {remedy}"
 
 

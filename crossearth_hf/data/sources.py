@@ -67,7 +67,7 @@ def all_images(sources: Iterable[Source]) -> list[LabeledImage]:
     for source in sources:
         if isinstance(source, HubStream):
             raise InputError(
-                f"{source.name} has no end and cannot be scored; name it with {hub.MAP_PREFIX}"
+                f"{source.name} is a stream and cannot be scored; use {hub.MAP_PREFIX}"
             )
         images += [part for image in source for part in image.parts()]
     return images

@@ -61,7 +61,7 @@ def hold_out(
     for name, source in zip(names, sources, strict=True):
         if isinstance(source, HubStream):
             raise InputError(
-                f"validation_fraction cannot split {name}, which has no end; name it with hf: or eval_data"
+                f"validation_fraction cannot split {name}, which is a stream; use hf: or eval_data"
             )
         pool.append(list(source))
     images = [image for own in pool for image in own]

@@ -137,7 +137,7 @@ def score_pixels(
     classes = _labeled_classes(images, label_set)
     if len(np.unique(drawn)) < 2:
         raise InputError(
-            f"the images label {', '.join(classes)} alone and nothing that is known not to be it; calibrate on others"
+            f"the images label only {', '.join(classes)} and no pixel of another class; calibrate on others"
         )
     return ScoredPixels(np.concatenate(scores), drawn, classes)
 

@@ -299,7 +299,7 @@ class ScenarioTarget:
         scenario, data = get_scenario(self.code), Path(self.data)
         if name != self.code:
             raise InputError(
-                f"the entry {name!r} must have the name of its scenario, {self.code}, by which reports compare"
+                f"reports compare scenarios by name; call the entry {name!r} {self.code}"
             )
         domain, recipe = DOMAINS[scenario.target], RECIPES[scenario.recipe]
         asked = next(

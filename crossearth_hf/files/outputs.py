@@ -153,7 +153,7 @@ def _check_side_files(target: Path) -> None:
             )
         if path.is_dir() and not path.is_symlink():
             raise InputError(
-                f"{path} is a folder in the place of a file that belongs to {target.name}; move it away or choose "
+                f"{path} is a folder, but a side file of {target.name} has this name; move it away or choose "
                 "another name"
             )
 

@@ -31,7 +31,7 @@ def check_item(path: Path, of: str) -> None:
     check_place(path, overwrite=True)
     if os.path.lexists(path) and not _is_own(path):
         raise InputError(
-            f"{path} is no STAC item of {of} and would be lost; move it, or choose another name"
+            f"{path} is not a STAC item of {of} and would be lost; move it, or choose another name"
         )
 
 

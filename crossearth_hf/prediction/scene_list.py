@@ -119,7 +119,7 @@ def list_tiles(named: Sequence[str], *, asset: str | None = None) -> list[str]:
     tiles = [scene.source for scene in scenes if not is_own_output(scene.source)]
     if not tiles:
         raise InputError(
-            f"{named[0]} holds only maps of ours and no tiles; name the folder of the imagery"
+            f"{named[0]} holds only our own maps, not tiles; name the folder of the imagery"
         )
     return tiles
 

@@ -28,9 +28,7 @@ def found_items(source: str, *, allowed: bool) -> list[dict[str, Any]]:
             found, or a package is missing.
     """
     if not allowed:
-        raise InputError(
-            f"{source} is a search in the network, and nothing is fetched unasked; allow it with --remote"
-        )
+        raise InputError(f"{source} is a network search; add --remote to allow network access")
     url, search = _parsed(source)
     try:
         from pystac_client import Client  # noqa: PLC0415 - an optional dependency
@@ -54,7 +52,7 @@ def _parsed(source: str) -> tuple[str, dict[str, Any]]:
     parts = urlsplit(source.removeprefix(_MARK))
     if parts.scheme not in ("http", "https"):
         raise InputError(
-            f"{source} is no search; write stac:https://HOST/PATH?collections=NAME&bbox=W,S,E,N"
+            f"{source} is invalid; write stac:https://HOST/PATH?collections=NAME&bbox=W,S,E,N"
         )
     fields = dict(parse_qsl(parts.query))
     unknown = sorted(set(fields) - set(_KEYS))

@@ -3,7 +3,7 @@
 from ..raster.grid import Grid
 
 LEAST_CONFIDENCE = 0.7
-"""Mean confidence below which a map is doubted. crossearth-small has 0.82 to 0.91 on the eight domains of
+"""Mean confidence below which a map is doubted. crossearth-small has 0.76 to 0.87 on the eight domains of
 SynthEarth, one scene each."""
 
 LARGEST_PIXEL = 3.0

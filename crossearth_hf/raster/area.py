@@ -102,7 +102,7 @@ def read_area(path: str | os.PathLike[str]) -> Area:
     polygons = [features.polygons for features in tools.read_features(layer, None, None)]
     parts = shapely.get_parts(np.concatenate(polygons))
     if not len(parts):
-        raise InputError(f"{layer} has no polygon; draw the area that the map shall cover")
+        raise InputError(f"{layer} has no polygon; draw the area to map")
     return Area(str(layer), layer.crs.to_wkt(), shapely.to_wkb(shapely.MultiPolygon(list(parts))))
 
 

@@ -269,8 +269,8 @@ class Grid:
         return None
 
     def _places(self, cols: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
-        """(N, 3) meters from the Earth's center of N points of the grid; None if the CRS does not define all of "
-        "them."""
+        """(N, 3) meters from the Earth's center of N points of the grid; None if the CRS does not define
+        all of them."""
         if self.crs is None or self.transform.is_identity:
             return None
         a, b, c, d, e, f = self.transform[:6]

@@ -98,14 +98,14 @@ def _of_names(raw: RawBands, source: Any) -> list[Notice]:
         return [
             Notice(
                 finding,
-                "stacks of Sentinel-2 and Landsat often begin with blue: then --bands 3,2,1",
+                "stacks of Sentinel-2 and Landsat often begin with blue: try --bands 3,2,1",
             )
         ]
     if len(raw.bands) != 3 or not has_meaning(source, raw.bands) or rgb_by_name(source) is not None:
         return []
     named = _named(raw.bands, band_names(source))
     finding = f"the bands {named} are read as red, green and blue in the order of the file"
-    return [Notice(finding, "--bands R,G,B names others")]
+    return [Notice(finding, "--bands R,G,B changes this")]
 
 
 def _are_unknown(raw: RawBands, source: Any) -> bool:
@@ -164,7 +164,7 @@ def _validity(raw: RawBands, source: Any) -> str:
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         origins.append("the file's mask")
     if raw.nodata:
-        origins.append("nodata " + ", ".join(f"{value:g}" for value in raw.nodata) + " as asked")
+        origins.append("nodata " + ", ".join(f"{value:g}" for value in raw.nodata) + "as given")
     found = dict.fromkeys(fill.value for fill in raw.certain_fills)
     if found:
         origins.append("undeclared fill " + ", ".join(f"{value:.9g}" for value in found))

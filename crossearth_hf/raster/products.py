@@ -25,7 +25,7 @@ def raster_of(path: str) -> str:
     metadata = sorted(Path(path).glob("MTD_MSI*.xml"))
     if not metadata:
         raise InputError(
-            f"{path} has no MTD_MSI*.xml, so it is no whole Sentinel-2 product; unpack it again"
+            f"{path} lacks MTD_MSI*.xml, so the Sentinel-2 product is incomplete; unpack it again"
         )
     try:
         with rasterio.open(metadata[0]) as product:

@@ -83,9 +83,7 @@ def check_allowed(name: str, *, allowed: bool) -> None:
     if not is_remote(name):
         return
     if not allowed:
-        raise InputError(
-            f"{name} is not on this machine, and nothing is fetched unasked; allow it with --remote"
-        )
+        raise InputError(f"{name} is not on this machine; add --remote to allow network access")
     if not is_url(name):
         raise InputError(
             f"{name} is not a URL that can be read; give one that starts with https, http, s3, gs or az"

@@ -366,7 +366,7 @@ def _open(path: str, driver: str | None, *, remote: bool) -> Any:
     if source.driver in INDIRECT_DRIVERS and not remote:
         source.close()
         raise InputError(
-            f"{path} gets its pixels from the network, and nothing is fetched unasked; allow it with --remote"
+            f"{path} gets its pixels from the network; add --remote to allow network access"
         )
     try:
         _ = (

@@ -133,8 +133,8 @@ def _count_reads(
             reads += times
         else:
             raise InputError(
-                f"{outer[0]} refers to {source}, which is not on this machine, and nothing is fetched unasked; "
-                "allow it with --remote"
+                f"{outer[0]} refers to {source}, which is not on this machine; "
+                "add --remote to allow network access"
             )
         _check_count(reads, outer[0])
     return reads

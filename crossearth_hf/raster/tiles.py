@@ -82,7 +82,7 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
         different = kind.difference(other) or _misfit(first, tile)
         if different is not None:
             raise InputError(
-                f"{path} {different} than {tiles[0]}, so they are no tiles of one mosaic; bring them to one form "
+                f"{path} {different} than {tiles[0]}, so they cannot form one mosaic; make them alike "
                 "(gdalwarp), or map them one by one"
             )
         found.append(tile)
@@ -183,11 +183,11 @@ def _opened(path: str) -> tuple[_Tile, _Kind, bool]:
         ) from error
     if transform.is_identity or transform.b or transform.d:
         raise InputError(
-            f"the tile {path} has no place or is rotated; warp it first (gdalwarp), or map it alone"
+            f"the tile {path} has no georeference or is rotated; warp it (gdalwarp) or map it alone"
         )
     if not set(kind.dtypes) <= set(_TYPES):
         raise InputError(
-            f"the tile {path} holds {kind.dtypes[0]}, which is no imagery; choose rasters of real numbers"
+            f"the tile {path} holds {kind.dtypes[0]}, which is not imagery; use rasters of real numbers"
         )
     if ColorInterp.palette in kind.colors:
         raise InputError(

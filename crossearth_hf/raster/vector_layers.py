@@ -140,7 +140,7 @@ def open_layer(
         )
     if info["crs"] is None:
         raise InputError(
-            f"{file} does not say in which CRS its coordinates are; assign it in QGIS (Assign projection) and save anew"
+            f"{file} does not state the CRS of its coordinates; assign it in QGIS (Assign projection) and save again"
         )
     return VectorLayer(
         file,
@@ -409,7 +409,7 @@ def _check_coordinates(layer: VectorLayer, shapes: np.ndarray, numbers: np.ndarr
     _refuse(
         layer,
         numbers[np.unique(owners[~np.isfinite(points).all(axis=1)])],
-        "has coordinates that are no numbers",
+        "has NaN or infinite coordinates",
     )
 
 
@@ -446,5 +446,5 @@ def _transformer(crs: pyproj.CRS, own: pyproj.CRS, name: str) -> pyproj.Transfor
         return pyproj.Transformer.from_crs(crs, own, always_xy=True)
     except ProjError as error:
         raise InputError(
-            f"PROJ knows no way from the polygons' CRS, {crs.name}, to that of {name}, {own.name}; give both the same"
+            f"PROJ cannot convert from the polygons' CRS, {crs.name}, to that of {name}, {own.name}; use one for both"
         ) from error

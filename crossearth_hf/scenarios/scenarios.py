@@ -278,6 +278,6 @@ def get_scenario(code: str) -> Scenario:
     if code not in SCENARIOS:
         near = get_close_matches(code, SCENARIOS, n=3, cutoff=0.4) or list(SCENARIOS)[:3]
         raise InputError(
-            f"unknown scenario '{code}'; the closest are {', '.join(near)}, see `crossearth scenarios`"
+            f"unknown scenario '{code}'; did you mean {' or '.join(near)}? See `crossearth scenarios`"
         )
     return SCENARIOS[code]

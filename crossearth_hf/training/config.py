@@ -33,14 +33,14 @@ class TrainConfig:
             DINOv2's weights, as the start of a model from scratch; adapters and head are new.
         backbone_blocks: Number of the backbone's blocks to use, from the first; all if not given.
         output_dir: Folder for the model, its checkpoints and the log.
-        train_data: Data sources, see `data.load_source`: FOLDER or FOLDER:GLOB with images/NAME.jpg (.png, .tif) and
+        train_data: Data sources, see docs/train.md: FOLDER or FOLDER:GLOB with images/NAME.jpg (.png, .tif) and
             masks/NAME.png, hf:PATH_OR_ID and hf-stream:PATH_OR_ID for `datasets`, synth:DOMAIN[:COUNT] for generated
             scenes.
         unlabeled_data: Data sources whose labels are not read, such as images of the places to be mapped. They need
             `pseudo_label_threshold`.
         pseudo_label_threshold: Least share of the top class in the scores of a pixel for which the moving average of
             the weights (`ema_decay`) gives it a label: in `unlabeled_data` and where partly labeled data have none,
-            see `pseudo_labels`. By default no pixel gets one.
+            see docs/train.md. By default no pixel gets one.
         train_weights: Share of each data source in the crops, those of train_data first and those of unlabeled_data
             after them; by default every image weighs the same.
         eval_data: Data sources to score during training, such as the validation split of the source domain.
@@ -61,12 +61,12 @@ class TrainConfig:
         mask_offset: Value of the first class in masks of ids; lower values are ignored. 1 for masks that count from 1.
         objective: "segmentation" trains with the Mask2Former loss; "multitask" adds masked image modeling (CrossEarth's
             Multi-Task Training). Two warm starts train the features alone, without labels or masks: "reconstruct",
-            masked image modeling alone, and "features", see `feature_objective`. A run with another objective continues
+            masked image modeling alone, and "features", see docs/train.md. A run with another objective continues
             from them (`model`).
         adaptation: Trained part of the features: "frozen", "rein" (published), "lora", "full", "rein+lora" or
-            "full+rein", see `adaptation`.
-        lora_rank, lora_alpha: Rank of LoRA's updates, and their weight times the rank.
-        lora_init: Start of LoRA: "default", "mica", "pissa" or "olora", see `adaptation`.
+            "full+rein", see docs/train.md.
+        lora_rank, lora_alpha: LoRA's rank and alpha; alpha / rank scales its updates.
+        lora_init: Start of LoRA: "default", "mica", "pissa" or "olora", see docs/train.md.
         lora_dropout: Probability of dropping an input of LoRA's updates.
         lora_targets: Names of the linear layers with LoRA, in every block of the ViT.
         style_probability: Share of the images that Earth-Style Injection restyles; 0 for none. Only the objectives
@@ -79,7 +79,7 @@ class TrainConfig:
         style_bank: File with the styles (`crossearth style-bank`); by default the styles in the file of the networks.
         style_networks: File with the style networks (`EarthStyle.save`); by default the package's networks.
         fourier_probability: Share of the images that get the low frequencies of another image of their batch, see
-            `fourier_style`; 0 for none.
+            docs/train.md; 0 for none.
         mim_mask_ratio, mim_block_size, mim_weight, mim_hidden_only: Settings of masked image modeling, see
             `CrossEarthConfig`, which gets these values; the model's own if not given.
         max_steps: Number of optimizer steps.
@@ -93,10 +93,10 @@ class TrainConfig:
         backbone_lr_multiplier: Factor of the learning rate for the ViT's own weights, if they are trained.
         backbone_layer_decay: Further factor for each block of a trained ViT between a weight and the ViT's end, such as
             0.75: the first blocks, whose features are general, change least.
-        weight_decay: Weight decay of AdamW, see `optimization.param_groups`.
+        weight_decay: Weight decay of AdamW, see `training.optimization.param_groups`.
         warmup_steps: Steps of linear warm-up.
         ema_decay: Decay of a moving average of the trained weights, which is scored and saved instead of them, see
-            `averaging`; 0 for none.
+            docs/train.md; 0 for none.
         max_grad_norm: Limit of the gradient's norm; 0 for none.
         crop_size: Side of the crops in pixels; the model's `image_size` if not given.
         scale_range: Bounds of the random scale.

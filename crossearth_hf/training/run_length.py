@@ -36,7 +36,7 @@ def with_steps(
     for source in sources:
         if isinstance(source, HubStream):
             raise InputError(
-                f"num_train_epochs counts images, and {source.name} has no end; give max_steps instead"
+                f"num_train_epochs counts images, and {source.name} is a stream; give max_steps instead"
             )
         if config.relative_to_crop:
             crops += len(source)

@@ -183,7 +183,7 @@ def _network_config(config: TrainConfig, labels: dict[str, Any]) -> CrossEarthCo
         raise
     except Exception as error:  # unknown fields of a file make transformers raise anything
         raise InputError(
-            f"{config.model} is no CrossEarth configuration ({reason_of(error)}); correct the file"
+            f"{config.model} is not a CrossEarth configuration ({reason_of(error)}); correct it"
         ) from error
 
 
@@ -211,7 +211,7 @@ def _check_size(config: CrossEarthConfig, path: str) -> None:
         )
     if numbers > MOST_PARAMETERS:
         raise InputError(
-            f"{path} describes a network of {numbers} numbers, at most {MOST_PARAMETERS} are; correct it"
+            f"{path} describes a network of {numbers} weights, above {MOST_PARAMETERS}; correct it"
         )
 
 

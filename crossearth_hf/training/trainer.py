@@ -87,7 +87,7 @@ def train(config: TrainConfig, scorer: Scorer | None = None) -> Path:
         if not is_of_the_disk(error):
             raise
         raise InputError(
-            f"{config.output_dir} cannot be written: {error}; make room and go on with --resume_from_checkpoint"
+            f"{config.output_dir} cannot be written: {error}; free space and use --resume_from_checkpoint"
         ) from error
     finally:
         AcceleratorState._reset_state()
@@ -245,7 +245,7 @@ class Trainer:
             return False
         if self.accelerator.is_main_process:
             say(
-                f"stopped at step {self.step}, as {self.stale} evaluations brought no higher mean IoU; see best/"
+                f"stopped at step {self.step}: {self.stale} evaluations without a higher mean IoU; see best/"
             )
         self._save_checkpoint()
         return True

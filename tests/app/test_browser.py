@@ -326,7 +326,7 @@ def test_a_collar_is_told(page, tmp_path):
     give(page, tmp_path / "collar.png")
     page.locator(".ce-note", has_text="A black region at the border").wait_for()
     picture(page, "notice")
-    page.get_by_text("For scenes of many bands, or with fill").click()
+    page.get_by_text("Scenes with many bands or fill values").click()
     page.get_by_label("No data").fill("0")
     page.keyboard.press("Tab")
     page.locator(".ce-facts", has_text="nodata 0 as asked").wait_for()
@@ -335,7 +335,7 @@ def test_a_collar_is_told(page, tmp_path):
 
 def test_bands_that_are_none_are_explained(page, scene):
     give(page, scene)
-    page.get_by_text("For scenes of many bands, or with fill").click()
+    page.get_by_text("Scenes with many bands or fill values").click()
     page.get_by_role("textbox", name="Bands").fill("red & blue")
     page.keyboard.press("Tab")
     page.get_by_text("'red & blue' is not a list of bands; give numbers such as 4,3,2.").wait_for()
@@ -349,11 +349,11 @@ def test_values_without_data_are_typed(page, tmp_path):
     pixels[:, :105] = 0
     Image.fromarray(pixels).save(tmp_path / "collar.png")
     give(page, tmp_path / "collar.png")
-    page.get_by_text("For scenes of many bands, or with fill").click()
+    page.get_by_text("Scenes with many bands or fill values").click()
     page.get_by_label("No data").fill("black")
     press(page, "Make the map")
     page.get_by_text(
-        "'black' is not a value without data; give numbers such as 0,-9999, or none."
+        "'black' is not a no-data value; give numbers such as 0,-9999, or none."
     ).wait_for()
     page.get_by_label("No data").fill("0")
     press(page, "Make the map")

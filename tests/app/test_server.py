@@ -282,7 +282,7 @@ def test_what_is_wrong_is_named(server, tmp_path):
         ),
         (
             [mine, "stub", "", [7], False],
-            "a list is not a value without data; give numbers such as 0,-9999, or none.",
+            "a list is not a no-data value; give numbers such as 0,-9999, or none.",
         ),
         (
             [mine, "stub", "", "", "yes"],

@@ -284,7 +284,7 @@ MISTAKES = {
         ["--scenarios", "P(i)2V,P(i)2V", "--data", "{}/data"],
         "names P(i)2V twice; once is enough",
     ),
-    "unknown scenario": (["--scenarios", "P(i)2W", "--data", "{}/data"], "the closest are P(i)2V"),
+    "unknown scenario": (["--scenarios", "P(i)2W", "--data", "{}/data"], "did you mean P(i)2V"),
     "empty name in a list": (
         ["--scenarios", "P(i)2V,,U2R", "--data", "{}/data"],
         "is not a list of names",

@@ -20,7 +20,7 @@ ARGUMENTS = ["train", "--model", "tiny.json", "--train_data", "data", "--output_
         (
             KeyboardInterrupt(),
             130,
-            "crossearth: interrupted; --resume_from_checkpoint goes on from the last checkpoint",
+            "crossearth: interrupted; --resume_from_checkpoint resumes from the last checkpoint",
         ),
     ],
 )

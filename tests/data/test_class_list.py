@@ -56,7 +56,7 @@ def test_known_names_in_other_colors_keep_these(tmp_path):
     [
         ("classes: [bare]", "has 1 classes; give 2 to 255"),
         (f"classes: [{', '.join(f'c{i}' for i in range(256))}]", "has 256 classes"),
-        ("classes: [bare, Bare]", "holds 'bare' and 'Bare', which are one name"),
+        ("classes: [bare, Bare]", "holds 'bare' and 'Bare', which differ only in case"),
         ("classes: [yes, no]", "holds True; a class has a name.* in quotes"),
         ("classes: [bare, '']", "holds ''; a class has a name"),
         (

@@ -150,7 +150,7 @@ def empty(folder):
             None,
             [],
             ["road: masks/a_*.png"],
-            "no mask of 'road' belongs to an image; .* must be the same, such as a",
+            "no mask of 'road' belongs to an image; .* the same text in .*, such as a",
         ),
         (
             None,

@@ -83,7 +83,7 @@ def test_the_classes_of_a_source_are_matched_by_name(tmp_path):
     np.testing.assert_array_equal(labels_of(source), [3 - ids for ids in IDS])
     np.testing.assert_array_equal(labels_of(source, source_classes(source)), IDS)
     with pytest.raises(
-        InputError, match=r"mine.yaml: the masks have the class 'palm', which is none of land, sea"
+        InputError, match=r"mine.yaml: the masks have the class 'palm', but the run has land, sea"
     ):
         load_source(source, read_classes("land,sea"))
 
@@ -156,12 +156,12 @@ def test_images_alone(tmp_path):
             "mine.yaml: .*give one",
         ),
         ("images: images\nmasks: masks\nclasses: [bare]\n", "has 1 classes"),
-        ("images: images\nmasks: masks\ngroup: '('\n", "is no regular expression"),
+        ("images: images\nmasks: masks\ngroup: '('\n", "is not a regular expression"),
         ("images: images\nmasks: masks\nignored: [0]\n", "has ignored and no classes"),
         ("images: images\nmasks: masks\ncomplete: true\n", "has complete and no labeled"),
         (
             "images: images\nmasks: masks\nlabeled: [moon]\n",
-            "has labeled 'moon', which is none of bare",
+            "labeled 'moon' is not one of bare",
         ),
         (
             "images: images\nmasks: masks\nlabeled: [roof]\ncomplete: 1\n",

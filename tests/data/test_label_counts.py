@@ -121,7 +121,7 @@ def test_black_and_white_masks_of_more_than_two_classes_are_refused():
     white = count_labels([[pair([0, 255]), pair([0, 0])]])
     with pytest.raises(
         InputError,
-        match=r"so that 'land' would be all there is to learn; .* add --mask-values 0,255; if",
+        match=r"so only 'land' would be learned; .* add --mask-values 0,255; if",
     ):
         white.check_black_and_white("x", LAND_COVER)
     white.check_black_and_white("x", BUILDING)

@@ -217,7 +217,7 @@ def test_ignored_values(tmp_path):
         ids_of(folder_of(tmp_path, Image.fromarray(values)), ignoring), IDS
     )
     with pytest.raises(
-        InputError, match=r"the value 0 is that of 'bare' and is ignored too.*--mask-offset 1"
+        InputError, match=r"the value 0 is both 'bare' and ignored.*--mask-offset 1"
     ):
         read_as(LabelSet("custom", NAMED.classes, NAMED.colors, ignored=(0,)))
 
@@ -230,6 +230,6 @@ def test_the_classes_of_masks_in_another_order(tmp_path):
     )
     np.testing.assert_array_equal(pair.read()[1], np.where(IDS == 255, 255, 3 - IDS.astype(int)))
     with pytest.raises(
-        InputError, match="the masks have the class 'moon', which is none of bare, roof"
+        InputError, match="the masks have the class 'moon', but the run has bare, roof"
     ):
         read_as(NAMED, of_masks=read_classes("moon,bare"))

@@ -92,7 +92,7 @@ def test_black_and_white_masks_are_refused_and_the_remedy_reads_them(tmp_path, k
         source = folder_of(tmp_path / "data", masks, kind)
     sentence = refusal(source, BUILDING)
     assert (
-        "hold 0 and 255 alone, and 255 is ignored; if it means 'building', add --mask-values 0,255"
+        "hold only 0 and 255, and 255 is ignored; if it means 'building', add --mask-values 0,255"
         in sentence
     )
     assert flags(sentence) == [[0, 255], [0, 1]]

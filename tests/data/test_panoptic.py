@@ -111,7 +111,7 @@ def gray(folder):
             {},
             "has the field 'mask_offset'; those of panoptic masks are images, masks,",
         ),
-        (gray, [], {}, "000012.png is no picture of red, green and blue in 8 bits each"),
+        (gray, [], {}, "000012.png is not an 8-bit RGB picture"),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(folder, change, lines, options, message):

@@ -164,5 +164,5 @@ def test_streams_cannot_be_split(tmp_path):
     rows = {"image": [Image.new("RGB", (8, 8))] * 2, "mask": [Image.new("L", (8, 8))] * 2}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
     name = f"hf-stream:{tmp_path / 'set'}"
-    with pytest.raises(InputError, match="has no end; name it with hf: or eval_data"):
+    with pytest.raises(InputError, match="is a stream; use hf: or eval_data"):
         hold_out([name], [load_source(name, LAND_COVER)], 0.1, seed=0)

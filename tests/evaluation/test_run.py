@@ -129,9 +129,7 @@ def test_without_a_folder_the_same_scores_and_nothing_written(stub, tmp_path):
 def test_a_scenario_keeps_its_name(stub, tmp_path):
     data = scenario_data(tmp_path / "data")
     target = ScenarioTarget("P(i)2V", data, class_map=SHARED_COLORS)
-    with pytest.raises(
-        InputError, match=r"the entry 'Mine' must have the name of its scenario, P\(i\)2V"
-    ):
+    with pytest.raises(InputError, match=r"call the entry 'Mine' P\(i\)2V"):
         evaluate("stub", {"Mine": target}, **SETTINGS)
 
 

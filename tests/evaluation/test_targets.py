@@ -92,7 +92,7 @@ def test_windows_and_sizes_that_a_scenario_or_a_person_asks_for(data):
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("P(i)2v", "unknown scenario 'P\\(i\\)2v'; the closest are P\\(i\\)2V"),
+        ("P(i)2v", "unknown scenario 'P\\(i\\)2v'; did you mean P\\(i\\)2V"),
         ("V2P(i)", "no image of potsdam_irrg, split 'test'"),
         ("V2P(r)", "potsdam_rgb is not a built domain"),
         ("Tem2Sub", "built for version 0 of the benchmark"),

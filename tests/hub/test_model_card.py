@@ -520,6 +520,6 @@ def test_a_stac_item_stands_beside_it(tmp_path, saved, write_report):
 
 def test_a_foreign_item_is_not_lost(tmp_path, saved, write_report):
     (tmp_path / "stac.json").write_text('{"mine": true}')
-    with pytest.raises(InputError, match=r"stac\.json is no STAC item of a model"):
+    with pytest.raises(InputError, match=r"stac\.json is not a STAC item of a model"):
         write_model_card(saved[0], [write_report({"P(i)2V": entry()})], out=tmp_path / "card.md")
     assert not (tmp_path / "card.md").exists()

@@ -159,7 +159,7 @@ def test_what_is_no_mosaic(tmp_path):
         "has another nodata value": {"nodata": 3},
         "has pixels of another size": {"transform": PLACE @ Affine.scale(1.01)},
         "lies between the pixels": {"transform": PLACE @ Affine.translation(100.3, 0)},
-        "has no place or is rotated": {"transform": PLACE @ Affine.rotation(10)},
+        "has no georeference or is rotated": {"transform": PLACE @ Affine.rotation(10)},
     }
     for words, differing in others.items():
         arguments = {"pixels": pixels, "transform": PLACE @ Affine.translation(100, 0)} | differing

@@ -115,9 +115,13 @@ def test_nothing_is_fetched_unasked(server, cloud, tmp_path, model_folder, capsy
         "/vsis3/bucket/a.tif", "outer.vrt", "nested.vrt",
     ]  # fmt: skip
     for name in names:
-        with pytest.raises(InputError, match="nothing is fetched unasked; allow it with --remote"):
+        with pytest.raises(InputError, match="add --remote to allow network access"):
             Scene(name)
-        refused(capsys, crossearth_predict(model_folder, name, "map.tif"), "allow it with --remote")
+        refused(
+            capsys,
+            crossearth_predict(model_folder, name, "map.tif"),
+            "add --remote to allow network access",
+        )
     assert crossearth_predict(model_folder, "list.txt", "maps") == 2
     assert "nothing is fetched unasked" in capsys.readouterr().err
     with pytest.raises(InputError, match="nothing is fetched unasked"):
@@ -138,7 +142,7 @@ def item(identity, href):
 def test_stac_items_with_remote_assets(server, tmp_path):
     (tmp_path / "item.json").write_text(json.dumps(item("far", f"{server.url}/cog.tif")))
     (closed,) = list_scenes(["item.json"], [])
-    assert "allow it with --remote" in closed.problem
+    assert "add --remote to allow network access" in closed.problem
     (opened,) = list_scenes(["item.json"], [], remote=True)
     assert (opened.source, opened.name, opened.problem) == (f"{server.url}/cog.tif", "far", None)
     assert server.requests == []

@@ -73,6 +73,6 @@ def test_a_map_without_a_place_and_files_in_the_way(place, model_folder, capsys)
     refused(
         capsys,
         crossearth_predict(model_folder, "in.tif", "other.tif", "--stac"),
-        "other.json is no STAC item",
+        "other.json is not a STAC item",
     )
     assert not (place / "other.tif").exists()

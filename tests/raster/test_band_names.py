@@ -82,7 +82,7 @@ def test_names_that_do_not_tell_red_green_and_blue_are_told(tmp_path, names):
         assert "as the model's red, green and blue" in scene.summary()
         notice = str(scene.notices()[0])
     assert notice.endswith(
-        "are read as red, green and blue in the order of the file; --bands R,G,B names others"
+        "are read as red, green and blue in the order of the file; --bands R,G,B changes this"
     )
     with Scene(path, bands=[1, 2, 3]) as scene:
         assert "names others" not in "".join(map(str, scene.notices()))

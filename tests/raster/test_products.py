@@ -32,7 +32,7 @@ def test_an_archive_says_how_to_name_its_raster(tmp_path):
 def test_folders_of_sentinel_2(tmp_path):
     folder = tmp_path / "S2A_MSIL2A.SAFE"
     folder.mkdir()
-    with pytest.raises(InputError, match="is no whole Sentinel-2 product"):
+    with pytest.raises(InputError, match="the Sentinel-2 product is incomplete"):
         Scene(folder)
     names = [
         f"SENTINEL2_L2A:{folder}/MTD_MSIL2A.xml:{part}:EPSG_32632"
@@ -71,7 +71,7 @@ def test_stacks_without_names_get_a_hint(tmp_path):
         with Scene(stack, **options) as scene:
             return " ".join(map(str, scene.notices()))
 
-    assert "then --bands 3,2,1" in sentences()
+    assert "try --bands 3,2,1" in sentences()
     assert "--bands" not in sentences(bands=[3, 2, 1])
     with rasterio.open(stack, "r+") as target:
         target.descriptions = ("B02", "B03", "B04", "B08")

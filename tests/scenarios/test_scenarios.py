@@ -126,7 +126,7 @@ def test_data_sets_are_described(name):
 
 
 def test_unknown_names_get_the_closest():
-    with pytest.raises(InputError, match=r"unknown scenario 'P\(i\)2v'; the closest are P\(i\)2V"):
+    with pytest.raises(InputError, match=r"unknown scenario 'P\(i\)2v'; did you mean P\(i\)2V"):
         get_scenario("P(i)2v")
     with pytest.raises(InputError, match="unknown data set 'casd'; choose one of potsdam,"):
         get_dataset("casd")

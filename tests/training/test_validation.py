@@ -52,9 +52,7 @@ def test_a_run_ends_early_and_stays_ended(workplace, tmp_path, capsys, monkeypat
     }
     changes |= {"max_steps": 20, "early_stopping_patience": 2}
     training.train(settings(workplace, tmp_path, **changes))
-    assert (
-        "stopped at step 4, as 2 evaluations brought no higher mean IoU" in capsys.readouterr().err
-    )
+    assert "stopped at step 4: 2 evaluations without a higher mean IoU" in capsys.readouterr().err
     assert json.loads((tmp_path / "checkpoint" / "run.json").read_text())["step"] == 4
     assert (tmp_path / "config.json").is_file()
     training.train(settings(workplace, tmp_path, **changes, resume_from_checkpoint=True))

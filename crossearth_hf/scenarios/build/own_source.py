@@ -272,7 +272,7 @@ def _check_images(
     counts_from_zero: bool,
 ) -> None:
     if isinstance(images, HubStream):
-        raise InputError(f"{source} has no end and cannot be built; name it with hf:")
+        raise InputError(f"{source} is a stream and cannot be built; use hf:")
     if any(image.partial is not None for image in images):
         raise InputError(
             f"{source} labels some classes alone, for which a built data set has no place; train from the source itself"
