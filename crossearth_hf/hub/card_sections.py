@@ -298,7 +298,7 @@ def _limits(facts: CardFacts) -> str:
         ]
         if set(entry.scored_classes) != set(entry.classes):
             notes.append(
-                f"Labeled: only {_classes_in_words(entry.scored_classes)}; the means are over these."
+                f"means over the labeled classes only ({_classes_in_words(entry.scored_classes)})."
             )
         points += [f"{entry.name}: {note}" for note in notes]
     return "\n".join(f"- {point}" for point in points)

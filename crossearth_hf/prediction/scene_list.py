@@ -332,7 +332,7 @@ def _place(href: str, identity: str, folder: Path | None, remote: bool) -> str:
     if scheme not in (None, "file"):
         raise InputError(
             f"STAC item {identity} links to {href}, which is not on this machine; download it and link to the file, "
-            "or allow it with --remote"
+            "or add --remote"
         )
     path = folder / (
         href if scheme is None else unquote(href.partition("://")[2]).removeprefix("localhost")

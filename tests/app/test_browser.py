@@ -329,7 +329,7 @@ def test_a_collar_is_told(page, tmp_path):
     page.get_by_text("Scenes with many bands or fill values").click()
     page.get_by_label("No data").fill("0")
     page.keyboard.press("Tab")
-    page.locator(".ce-facts", has_text="nodata 0 as asked").wait_for()
+    page.locator(".ce-facts", has_text="nodata 0 as given").wait_for()
     assert page.locator(".ce-note").count() == 0
 
 
@@ -357,7 +357,7 @@ def test_values_without_data_are_typed(page, tmp_path):
     ).wait_for()
     page.get_by_label("No data").fill("0")
     press(page, "Make the map")
-    page.locator(".ce-help", has_text="nodata 0 as asked").wait_for()
+    page.locator(".ce-help", has_text="nodata 0 as given").wait_for()
     assert page.locator(".ce-note", has_text="region at the border").count() == 0
     picture(page, "nodata")
 

@@ -126,7 +126,7 @@ def break_twins(folder):
         (break_truncated_mask, "tile1_b.png cannot be read"),
         (break_two_masks, "has the masks tile1_b.png and tile1_b.tif"),
         (break_place, "tile1_b.tif lie 5 pixels apart"),
-        (break_twins, "have one name"),
+        (break_twins, "have the same name"),
     ],
 )
 def test_what_does_not_fit_is_named(folder, break_it, message):

@@ -145,7 +145,7 @@ def test_images_alone(tmp_path):
             "has the field 'mask'; those of images and masks are images, masks",
         ),
         ("images: images\nmasks: nowhere/*.png\n", r"no file matches 'nowhere/\*.png'"),
-        ("images: images\nmasks: masks/*1.png\n", "has no mask among .* what . stands for"),
+        ("images: images\nmasks: masks/*1.png\n", "has no mask among .* stand for the same text"),
         (
             "images: images\nmasks: masks\nmask_values: a\n",
             "has mask_values 'a'; write whole numbers",

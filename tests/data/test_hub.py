@@ -243,7 +243,7 @@ def test_a_stream_that_breaks_off_says_how_to_go_on():
 
     stream = HubStream(Broken(), RecordReader("hf-stream:far/away", None, read_as(LAND_COVER)))
     with pytest.raises(
-        InputError, match=r"far/away broke off \(no route to host\); .* --resume_from_checkpoint"
+        InputError, match=r"far/away stopped \(no route to host\); .* --resume_from_checkpoint"
     ):
         stream.image(0, 0)
 

@@ -299,7 +299,7 @@ def test_limits_come_from_the_data(tmp_path, saved, write_report):
         write_model_card(saved[0], [write_report({"P(i)2V": changed})], out=tmp_path / "card.md")
     )
     limits = text.split("## Limits")[1].split("## Use")[0]
-    assert "P(i)2V: Only building, car are labeled" in limits
+    assert "P(i)2V: means over the labeled classes only (building, car)." in limits
     assert "The data are incomplete" in limits
     assert "layout of this data set's archives could not be confirmed" in limits
     cells = ["P(i)2V", ABSENT, "20.0", ABSENT, ABSENT, "50.0", ABSENT]

@@ -67,5 +67,5 @@ def test_recipes_are_told(code, training, test):
 
 
 def test_a_wrong_code_gets_the_closest():
-    with pytest.raises(InputError, match=r"closest are Sub2Tem"):
+    with pytest.raises(InputError, match=r"did you mean Sub2Tem"):
         describe_scenario("Sub2Temp")

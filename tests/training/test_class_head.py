@@ -170,7 +170,7 @@ def test_training_masks_that_count_from_one_are_refused_where_a_class_would_be_l
     )
     changes = {"train_data": str(tmp_path / "data"), "max_steps": 1, "warmup_steps": 0}
     with pytest.raises(
-        InputError, match=r"the ids 1 to 3 and nowhere 0.*--mask-offset 1.*--mask-values 0,1,2,3,4"
+        InputError, match=r"the ids 1 to 3 but never 0.*--mask-offset 1.*--mask-values 0,1,2,3,4"
     ):
         train(settings(workplace, tmp_path / "a", **changes))
     for name, remedy in (("b", {"mask_offset": 1}), ("c", {"mask_values": [0, 1, 2, 3, 4]})):
