@@ -146,7 +146,7 @@ BASE = "images: tiles/*.tif\npolygons: labels.gpkg\n"
         (lambda path: labels(path, [PIXEL.centroid]), "feature 1 of .* is a Point"),
         (lambda path: labels(path, [PIXEL, PIXEL], ["road", "Rode"]), "unknown class 'Rode' .*did you mean 'road'"),
         (lambda path: labels(path, [PIXEL, PIXEL], ["road", None]), "feature 2 .* has no class in column 'kind'"),
-        (lambda path: labels(path, [PIXEL, PIXEL], [1, 5]), r"feature 2 .* unknown class '5' .* land \(0\), building \(1\)"),
+        (lambda path: labels(path, [PIXEL, PIXEL], [1, 5]), r"unknown class '5' .* land \(0\), building \(1\)"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_their_remedy(folder, change, message):
