@@ -1,6 +1,6 @@
 """Scores of a model on labeled images, from overlapping sliding windows with equal weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,8 @@ def predict_confusion(
 ) -> np.ndarray:
     """(K, K) int64 confusion matrix over all images, rows true, columns predicted.
 
+    In a partly labeled image, predictions of classes that it does not label count as the first class.
+
     Args:
         model: A segmentation model; it runs in eval mode and then returns to its former mode.
         processor: Its image processor.
@@ -83,7 +85,8 @@ def predict_confusion(
             scale=scale,
             batch_size=batch_size,
         )
-        confusion.add(predicted.classes(), predicted.labels)
+        counted = image_ids(image, label_set)
+        confusion.add(counted[predicted.classes()], predicted.labels)
     model.train(training)
     return confusion.counts
 
@@ -113,15 +116,19 @@ def predict_image(
     Raises:
         InputError: The number of channels of the image differs from the processor's.
     """
-    pixels, labels = image.read()
+    decoded = image.decode()
+    pixels, labels = decoded.read()
     if pixels.shape[2] != len(processor.image_mean):
         raise InputError(
             f"{image.name} has {pixels.shape[2]} channels and the model takes {len(processor.image_mean)}; score it on "
             "images with its bands"
         )
     resized = resize_pixels(pixels, scale * scale_to(image, model.config.ground_sampling_distance))
+    valid = decoded.valid
+    if valid is not None and resized.shape != pixels.shape:
+        valid = resize_nearest(valid, resized.shape[:2])
     scores = image_scores(
-        resized, model, processor, window=window, stride=stride, batch_size=batch_size
+        resized, model, processor, window=window, stride=stride, batch_size=batch_size, valid=valid
     )  # (K, H', W')
     if resized.shape != pixels.shape:
         scores = functional.interpolate(
@@ -136,6 +143,30 @@ def resize_pixels(pixels: np.ndarray, factor: float) -> np.ndarray:
     if (height, width) == pixels.shape[:2]:
         return pixels
     return resize_bands(pixels, (width, height))
+
+
+def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An (H, W) mask at another size, each pixel from the nearest one."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+        for new, old in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]
+
+
+def labeled_classes(images: Iterable[LabeledImage], label_set: LabelSet) -> tuple[str, ...]:
+    """Names of the classes that at least one image labels, in the order of their ids."""
+    labeled: set[int] = set()
+    for image in images:
+        if image.partial is None:
+            return label_set.classes
+        labeled |= set(image.partial.labeled)
+    return tuple(label_set.classes[index] for index in sorted(labeled))
+
+
+def image_ids(image: LabeledImage, label_set: LabelSet) -> np.ndarray:
+    """(256,) uint8: the id as which each id counts in an image, see `scored_ids`."""
+    return scored_ids(label_set, labeled_classes([image], label_set))
 
 
 def scored_ids(label_set: LabelSet, classes: Sequence[str]) -> np.ndarray:
@@ -179,14 +210,25 @@ def labeled_scores(
     return {"mean_iou": metrics.mean_of_present(scores), "iou": present}
 
 
-def confusion_scores(confusion: np.ndarray, label_set: LabelSet) -> dict[str, Any]:
+def confusion_scores(
+    confusion: np.ndarray, label_set: LabelSet, classes: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Scores of a confusion matrix as plain numbers, ready for JSON.
+
+    Args:
+        confusion: (K, K) counts, rows true, columns predicted.
+        label_set: The K classes.
+        classes: Names of the labeled classes, over which the means run; by default all.
 
     Returns:
         `mean_iou` and `mean_f1` over the classes labeled or predicted anywhere, `accuracy`, `pixels` (labeled ones),
         `iou` and `f1` per class name (None for an absent class) and `confusion_matrix` (rows true).
     """
     scores = {"iou": metrics.iou(confusion), "f1": metrics.f1(confusion)}
+    if classes is not None:
+        is_unlabeled = ~np.isin(label_set.classes, classes)
+        for values in scores.values():
+            values[is_unlabeled] = np.nan
     named = {key: by_class(values, label_set) for key, values in scores.items()}
     return {
         "mean_iou": number(metrics.mean_of_present(scores["iou"])),

@@ -115,8 +115,8 @@ def evaluate(
     identity = identify(os.fspath(model or BUNDLED_MODEL), network)
     if out is None:
         scored = {
-            task.name: _scored(network, processor, task, _images(task, state), settings)[0]
-            for task in tasks
+            task.name: _scored(network, processor, task, images, settings)[0]
+            for task, images in _with_images(tasks, state)
         }
         return report_in_memory(identity, protocol, scored)
     inputs: list[str | os.PathLike[str]] = [
@@ -127,11 +127,11 @@ def evaluate(
     check_apart(inputs, out)
     report = ReportFolder(out, identity, protocol)
     report.check_free(task.name for task in tasks)
+    to_score = _with_images(tasks, state)
     done = {}
     if not overwrite:
-        done = {task.name: _finished(report, task, settings) for task in tasks}
-    for task in tasks:
-        images = _images(task, state)
+        done = {task.name: _finished(report, task, settings) for task, _ in to_score}
+    for task, images in to_score:
         if finished := done.get(task.name):
             _check_data(finished, task, images)
             continue
@@ -169,6 +169,14 @@ def _check_arguments(
         raise InputError("there is nothing to score: targets is empty; name a folder or a scenario")
     if settings.features and out is None:
         raise InputError("features are kept in the folder of the report; name one with out")
+
+
+def _with_images(
+    tasks: Sequence[Task], state: PartialState
+) -> list[tuple[Task, list[LabeledImage]]]:
+    """The tasks, each over the classes that its images label, with these images."""
+    images = [_images(task, state) for task in tasks]
+    return [(task.labeled_in(found), found) for task, found in zip(tasks, images, strict=True)]
 
 
 def _images(task: Task, state: PartialState) -> list[LabeledImage]:

@@ -17,7 +17,7 @@ from . import metrics
 from .bootstrap import LEVEL, SEED, bootstrap_intervals
 from .boundary import BoundaryCounts
 from .calibration import CalibrationCounts
-from .image_scores import Prediction, by_class, number, predict_image
+from .image_scores import Prediction, by_class, image_ids, number, predict_image
 from .metrics import ConfusionMatrix
 from .targets import Task
 
@@ -145,7 +145,8 @@ def _count(
     """The counts of an image; with `keep` also its pixels."""
     classes, name = len(task.label_set.classes), task.image_name(image)
     truth = task.label_ids()[predicted.labels]  # (H, W)
-    prediction = task.prediction_ids()[predicted.classes()]  # (H, W)
+    counted = image_ids(image, task.label_set)
+    prediction = counted[task.prediction_ids()[predicted.classes()]]  # (H, W)
     confusion, boundary, calibration = (
         ConfusionMatrix(classes),
         BoundaryCounts(classes),

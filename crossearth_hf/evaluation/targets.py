@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..raster.scene import DEFAULT_READING, Reading
 from ..scenarios.build.built import read_build
 from ..scenarios.domains import DOMAINS, Domain
 from ..scenarios.scenarios import RECIPES, VERSION, Scenario, get_scenario
-from .image_scores import scored_ids
+from .image_scores import labeled_classes, scored_ids
 
 LARGEST_SCALE = 16
 LONGEST_NAME = 100
@@ -94,6 +94,12 @@ class Task:
                 f"{self.data} has {len(images)} images, but {self.build.images} were built; copy or build it again"
             )
         return images
+
+    def labeled_in(self, images: Sequence[LabeledImage]) -> "Task":
+        """The same task, scored over those of its classes that at least one of its images labels."""
+        labeled = labeled_classes(images, self.label_set)
+        scored = tuple(name for name in self.scored if name in labeled)
+        return replace(self, scored=scored or self.scored)
 
     def source_images(self) -> list[LabeledImage]:
         """The images of the source; [] if they are unknown."""

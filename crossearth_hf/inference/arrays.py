@@ -1,6 +1,7 @@
 """Images that fit into memory: pixels in, scores out."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import InputError, shown
@@ -68,13 +69,19 @@ def image_scores(
     window: int,
     stride: int,
     batch_size: int,
+    valid: np.ndarray | None = None,
 ) -> Tensor:
-    """(K, H, W) float32 scores >= 0 of an (H, W, C) uint8 image, on the model's device; never styled, never padded."""
+    """(K, H, W) float32 scores >= 0 of an (H, W, C) uint8 image, on the model's device; never styled, never padded.
+
+    Where (H, W) bool `valid` is False, the model sees the image mean, as in maps and in training.
+    """
     # Unpadded: the original's windows lie within the image.
     still = {"do_pad": False, "do_earth_style_injection": False, "return_tensors": "pt"}
     still["input_data_format"] = (
         "channels_last"  # otherwise three rows could be read as three channels
     )
     pixel_values = processor(images=[image], **still)["pixel_values"]
+    if valid is not None:
+        pixel_values = pixel_values * torch.from_numpy(valid)
     device = next(model.parameters()).device
     return sliding_window_scores(model, pixel_values.to(device), window, stride, batch_size)[0]

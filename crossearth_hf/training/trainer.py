@@ -30,8 +30,7 @@ from torch.utils.data import DataLoader
 
 from ..data import source_folder
 from ..errors import InputError, reason_of, shown
-from ..evaluation import metrics
-from ..evaluation.image_scores import confusion_scores
+from ..evaluation.image_scores import confusion_scores, labeled_classes
 from ..files.outputs import check_apart
 from ..labels import IGNORE_INDEX
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
@@ -352,11 +351,12 @@ class Trainer:
                 sharded=self.sharded, window=self.segmentation.config.image_size,
                 stride=self.segmentation.config.window_stride, scale=self.config.eval_scale,
             )  # fmt: skip
-            scores = confusion_scores(confusion, self.label_set)
+            classes = labeled_classes(self.eval_images, self.label_set)
+            scores = confusion_scores(confusion, self.label_set, classes)
             self.log.write(self.step, {"eval": scores}, started)
-            score = metrics.mean_iou(confusion)
+            score = scores["mean_iou"]
             self.stale += 1
-            if score > self.best:
+            if score is not None and score > self.best:
                 self.best, self.stale = score, 0
                 self._save_model(self.folder.path / "best")
 

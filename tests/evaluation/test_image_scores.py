@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from crossearth_hf import CrossEarthImageProcessor
+from crossearth_hf.data.labeled_images import PartialLabels
 from crossearth_hf.data.sources import ArrayPair
 from crossearth_hf.evaluation import image_scores as evaluation
 from crossearth_hf.labels import get_label_set
@@ -122,6 +123,52 @@ def test_confidence_is_the_top_scores_share():
     assert said.confidence().tolist() == [[0.75, 0.5]]
     nothing = evaluation.Prediction(said.image, said.labels, torch.zeros(3, 1, 2))
     assert nothing.confidence().tolist() == [[0, 0]]
+
+
+def test_predictions_of_classes_that_an_image_does_not_label_count_as_the_first():
+    """The model says class 3 on the right; the image labels class 1 alone, in a stripe there."""
+    image = half_bright(64, 96)
+    labels = np.where(image.labels == 1, 1, 255).astype(np.uint8)
+    partly = dataclasses.replace(image, labels=labels, partial=PartialLabels((1,), complete=True))
+    options = {"window": 64, "stride": 32}
+    confusion = evaluation.predict_confusion(
+        BrightnessModel(),
+        CrossEarthImageProcessor(),
+        [partly],
+        LAND_COVER,
+        progress=False,
+        **options,
+    )
+    stripe = 8 * 48
+    assert confusion[1].tolist() == [stripe, 0, 0, 0, 0]
+    assert confusion[0].tolist() == [64 * 96 - stripe, 0, 0, 0, 0]
+    classes = evaluation.labeled_classes([partly], LAND_COVER)
+    report = evaluation.confusion_scores(confusion, LAND_COVER, classes)
+    assert classes == ("building",)
+    assert report["mean_iou"] == 0
+    assert report["iou"] == {
+        name: 0.0 if name == "building" else None for name in LAND_COVER.classes
+    }
+    assert evaluation.labeled_classes([partly, image], LAND_COVER) == LAND_COVER.classes
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_pixels_without_data_are_the_image_mean(scale):
+    image = half_bright(64, 96)
+    valid = np.zeros((64, 96), bool)
+    valid[:, 16:] = True
+    seen = []
+
+    class Watched(BrightnessModel):
+        def forward(self, pixel_values):
+            seen.append(pixel_values)
+            return super().forward(pixel_values)
+
+    options = {"window": 96, "stride": 96, "scale": scale}
+    scored(Watched(), [dataclasses.replace(image, valid=valid)], **options)
+    border = int(16 * scale)
+    assert (seen[0][..., :border] == 0).all()
+    assert (seen[0][..., border:] != 0).all()
 
 
 def test_classes_without_labels_count_as_the_first():

@@ -7,6 +7,7 @@ import socket
 import numpy as np
 import pytest
 import torch
+import yaml
 from accelerate import debug_launcher
 from accelerate.state import PartialState
 from benchmark_data import (
@@ -18,6 +19,7 @@ from benchmark_data import (
     write_halves,
     write_pair,
 )
+from PIL import Image
 from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
@@ -161,6 +163,26 @@ def test_only_labeled_classes_are_scored(stub, tmp_path):
     with np.load(tmp_path / "report" / "examples" / "Town" / "001.npz") as example:
         assert set(np.unique(example["prediction"])) == {0}
         assert set(np.unique(example["truth"])) == {0, 2, 255}
+
+
+def test_data_that_label_some_classes_are_scored_over_these(stub, tmp_path):
+    """As with `labeled`: the description of the data says it."""
+    folder = write_halves(tmp_path / "town")
+    for path in (folder / "masks").iterdir():
+        labels = np.asarray(Image.open(path))
+        Image.fromarray(np.where(labels == 2, 2, 255).astype(np.uint8)).save(path)
+    described = folder / "town.yaml"
+    fields = {"images": "images", "masks": "masks", "labeled": ["blue"], "complete": True}
+    described.write_text(yaml.safe_dump(fields))
+    evaluate("stub", towns(described, "Town"), tmp_path / "report", **SETTINGS)
+    entry = entries(tmp_path / "report")["Town"]
+    assert entry["scored_classes"] == ["blue"]
+    assert entry["scores"]["mean_iou"] == 0
+    wrong = 8 * 16
+    assert entry["confusion_matrix"] == [[2 * 32 * 32 - wrong, 0, 0], [0, 0, 0], [wrong, 0, 0]]
+    before = files(tmp_path / "report")
+    evaluate("stub", towns(described, "Town"), tmp_path / "report", **SETTINGS)
+    assert files(tmp_path / "report") == before
 
 
 def test_scores_are_those_of_the_whole_set_at_once(tmp_path):

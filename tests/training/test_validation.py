@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 from training_runs import log_lines, losses, make_workplace, settings
 
 from crossearth_hf.errors import InputError
@@ -35,6 +37,24 @@ def test_held_out_images_are_scored_listed_and_the_same_after_a_resume(workplace
     training.train(settings(workplace, tmp_path / "parts", **changes, resume_from_checkpoint=True))
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert json.loads((tmp_path / "parts" / "split.json").read_text()) == split
+
+
+def test_partly_labeled_images_are_scored_over_their_classes(workplace, tmp_path):
+    described = workplace / "data" / "roads.yaml"
+    fields = {"images": "images", "masks": "roads", "labeled": ["road"], "complete": True}
+    described.write_text(yaml.safe_dump(fields))
+    (workplace / "data" / "roads").mkdir()
+    for path in (workplace / "data" / "masks").iterdir():
+        labels = np.asarray(Image.open(path))
+        roads = np.where(labels == 2, 2, 255).astype(np.uint8)
+        Image.fromarray(roads).save(workplace / "data" / "roads" / path.name)
+    training.train(settings(workplace, tmp_path, eval_data=str(described), eval_steps=4))
+    (scores,) = (line["eval"] for line in log_lines(tmp_path) if "eval" in line)
+    confusion = np.array(scores["confusion_matrix"])
+    hits, found, there = confusion[2, 2], confusion[:, 2].sum(), confusion[2].sum()
+    assert scores["mean_iou"] == pytest.approx(hits / (found + there - hits))
+    assert confusion[:, [1, 3, 4]].sum() == confusion[[1, 3, 4]].sum() == 0
+    assert confusion.sum() == 6 * 6400
 
 
 def test_a_run_ends_early_and_stays_ended(workplace, tmp_path, capsys, monkeypatch):
