@@ -15,8 +15,8 @@ from .parts import Batch, Part
 _WEIGHT_FLOOR = 0.01
 _PROBABILITY_STEPS = 4096
 
-BlockWriter = Callable[[int, int, np.ndarray, np.ndarray], None]
-"""Called as `write(row, col, labels, scores)`: see `Blend`."""
+BlockWriter = Callable[[int, int, np.ndarray, np.ndarray, np.ndarray], None]
+"""Called as `write(row, col, labels, scores, counted)`: see `Blend`."""
 
 
 class Blend:
@@ -25,8 +25,9 @@ class Blend:
     Args:
         part: Its borders in the scene.
         classes: K.
-        write: Receives each complete band.
-        ignore_valid: Whether all pixels of windows with data get a label.
+        write: Receives each complete band: its first row and column, (h, w) uint8 labels, (K, h, w) float32 sums of
+            weighted scores, and (h, w) bool pixels that count.
+        ignore_valid: Whether all pixels of windows with data get a label, also those that do not count.
     """
 
     def __init__(self, part: Part, classes: int, write: BlockWriter, *, ignore_valid: bool) -> None:
@@ -38,32 +39,33 @@ class Blend:
         )
         self._done = part.top  # the rows above this one are written
         self._scores: dict[int, Tensor] = {}  # first row of a band -> (K, rows, width of the part)
-        self._valid: dict[int, np.ndarray] = {}  # likewise, (rows, width of the part)
+        self._counted: dict[int, np.ndarray] = {}  # likewise, (rows, width of the part)
+        self._labeled: dict[int, np.ndarray] = {}
 
-    def add(self, batch: Batch, valid: np.ndarray, scores: Sequence[Tensor | None]) -> None:
-        """Adds windows with their validity (b, h, w) and weighted scores (K, >= h, >= w); writes complete bands."""
-        for col, valid_here, scores_here in zip(batch.cols, valid, scores, strict=True):
+    def add(self, batch: Batch, counted: np.ndarray, scores: Sequence[Tensor | None]) -> None:
+        """Adds windows with (b, h, w) bool pixels that count and weighted scores (K, >= h, >= w).
+
+        Writes complete bands.
+        """
+        for col, counted_here, scores_here in zip(batch.cols, counted, scores, strict=True):
             if scores_here is not None:
-                self._add(
-                    batch.row,
-                    col,
-                    np.ones_like(valid_here) if self._ignore_valid else valid_here,
-                    scores_here,
-                )
+                self._add(batch.row, col, counted_here, scores_here)
         while self._done < batch.complete:
             self._finish()
 
-    def _add(self, row: int, col: int, valid: np.ndarray, scores: Tensor) -> None:
+    def _add(self, row: int, col: int, counted: np.ndarray, scores: Tensor) -> None:
         part = self._part
-        left, right = max(col, part.left), min(col + valid.shape[1], part.right)
-        first, last = max(row, part.top), min(row + valid.shape[0], part.bottom)
+        left, right = max(col, part.left), min(col + counted.shape[1], part.right)
+        first, last = max(row, part.top), min(row + counted.shape[0], part.bottom)
         source = slice(left - col, right - col)
         target = slice(left - part.left, right - part.left)
         for band in range(first // TILE * TILE, last, TILE):
             top, bottom = max(first, band), min(last, band + TILE)
             self._open(band)
             rows, from_rows = slice(top - band, bottom - band), slice(top - row, bottom - row)
-            self._valid[band][rows, target] |= valid[from_rows, source]
+            self._counted[band][rows, target] |= counted[from_rows, source]
+            if self._ignore_valid:
+                self._labeled[band][rows, target] = True
             self._scores[band][:, rows, target] += scores[:, from_rows, source]
 
     def _open(self, band: int) -> None:
@@ -71,14 +73,18 @@ class Blend:
         if band not in self._scores:
             shape = (min(band + TILE, self._part.bottom) - band, self._part.right - self._part.left)
             self._scores[band] = torch.zeros(self._classes, *shape)
-            self._valid[band] = np.zeros(shape, dtype=bool)
+            self._counted[band] = np.zeros(shape, dtype=bool)
+            self._labeled[band] = self._counted[band]
+            if self._ignore_valid:
+                self._labeled[band] = np.zeros(shape, dtype=bool)
 
     def _finish(self) -> None:
         """Hands the first unwritten band to the writer."""
         self._open(self._done)
-        scores, valid = self._scores.pop(self._done), self._valid.pop(self._done)
-        self._write(self._done, self._part.left, _labels(scores, valid), scores.numpy())
-        self._done += len(valid)
+        scores, counted = self._scores.pop(self._done), self._counted.pop(self._done)
+        labels = _labels(scores, self._labeled.pop(self._done))
+        self._write(self._done, self._part.left, labels, scores.numpy(), counted)
+        self._done += len(counted)
 
 
 def _labels(scores: Tensor, valid: np.ndarray) -> np.ndarray:

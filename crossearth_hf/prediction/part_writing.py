@@ -16,7 +16,7 @@ from affine import Affine
 
 from ..errors import InputError
 from ..inference.windows import Network
-from ..labels import IGNORE_INDEX, label_set_of
+from ..labels import label_set_of
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..raster.cog import BlockFile, Layer, map_layers
 from ..raster.grid import Grid
@@ -108,7 +108,9 @@ class _PartWriter:
                     file.__exit__(kind, error, trace)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def write(self, row: int, col: int, labels: np.ndarray, scores: np.ndarray) -> None:
+    def write(
+        self, row: int, col: int, labels: np.ndarray, scores: np.ndarray, counted: np.ndarray
+    ) -> None:
         """Writes a block into its part; `predict_part` calls it."""
         job = self._job or self._open()
         values = {
@@ -118,8 +120,9 @@ class _PartWriter:
         }
         for layer, file in zip(self._layers, self._files, strict=True):
             file.write(row - job.part.top, col - job.part.left, layer.stored(values[layer.name]()))
-        self._sure[0] += float(np.nansum(values["confidence"](), dtype=np.float64))
-        self._sure[1] += int((labels != IGNORE_INDEX).sum())
+        confidence = values["confidence"]()
+        self._sure[0] += float(confidence.sum(where=counted, dtype=np.float64))
+        self._sure[1] += int(counted.sum())
         if row + len(labels) == job.part.bottom:
             self._finish(job)
 

@@ -51,9 +51,9 @@ def predict_part(
         part: One of `scene_parts`, or the `whole` of a run of them.
         model: A `CrossEarthForSemanticSegmentation`, in eval mode, or what an engine makes of it.
         processor: Defines the normalization.
-        write: Called in another thread, one call at a time, as `write(row, col, labels, scores)`, once for
+        write: Called in another thread, one call at a time, as `write(row, col, labels, scores, counted)`, once for
             each pixel of the part: (h, w) uint8 labels, 255 for no data; (K, h, w) float32 sums of weighted scores,
-            undefined where there is no data. Blocks have the width of the part and, except at the scene's end, 256
+            undefined where there is no data; (h, w) bool pixels with data in the area. Blocks have the width of the part and, except at the scene's end, 256
             rows.
         window: Side of the window in pixels, a multiple of 16.
         stride: Step between windows in pixels.
@@ -80,8 +80,9 @@ def predict_part(
             add = blend.add
         else:
             add = partial(behind.submit, blend.add)
-        for batch, pixels, valid, mapped in read_ahead:
-            add(batch, mapped, _score(scorer, processor, pixels, valid, mapped, weights))
+        for batch, pixels, valid, counted in read_ahead:
+            needed = valid if scene.is_resampled else counted
+            add(batch, counted, _score(scorer, processor, pixels, valid, needed, weights))
             if on_batch is not None:
                 on_batch(len(batch.cols))
 
@@ -91,7 +92,7 @@ def _read(
 ) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray]:
     """A batch with the (b, 3, height, width) uint8 pixels and (b, height, width) validity of its windows.
 
-    The last are the pixels of the map, (b, height, width) bool: in the scene's area, if it has one, and valid.
+    The last are the pixels that count, (b, height, width) bool: in the scene's area, if it has one, and valid.
     """
     if not batch.cols:
         none = np.zeros((0, height, width), dtype=bool)
@@ -102,11 +103,11 @@ def _read(
     starts = [col - left for col in batch.cols]
     pixels = np.stack([span.pixels[:, :, start : start + width] for start in starts])
     valid = np.stack([span.valid[:, start : start + width] for start in starts])
-    mapped = valid
-    if scene.placed_area is not None and not scene.is_resampled:
+    counted = valid
+    if scene.placed_area is not None:
         inside = scene.placed_area.mask(batch.row, left, *span.valid.shape)
-        mapped = valid & np.stack([inside[:, start : start + width] for start in starts])
-    return batch, pixels, valid, mapped
+        counted = valid & np.stack([inside[:, start : start + width] for start in starts])
+    return batch, pixels, valid, counted
 
 
 def _score(
@@ -114,11 +115,11 @@ def _score(
     processor: CrossEarthImageProcessor,
     pixels: np.ndarray,
     valid: np.ndarray,
-    mapped: np.ndarray,
+    needed: np.ndarray,
     weights: Tensor,
 ) -> list[Tensor | None]:
-    """Weighted scores (K, side_y, side_x) of each of the b windows of `_read`; None for one without pixels to map."""
-    with_data = [bool(window.any()) for window in mapped]
+    """Weighted scores (K, side_y, side_x) of each of the b windows of `_read`; None for one without needed pixels."""
+    with_data = [bool(window.any()) for window in needed]
     if not any(with_data):
         return [None] * len(valid)
     if not all(with_data):

@@ -30,7 +30,7 @@ class Canvas:
         )
         self.writes = np.zeros(shape, int)
 
-    def write(self, row, col, labels, scores):
+    def write(self, row, col, labels, scores, counted):
         assert row % 256 == 0
         assert col % 256 == 0
         here = np.s_[row : row + labels.shape[0], col : col + labels.shape[1]]

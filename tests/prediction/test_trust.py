@@ -1,10 +1,14 @@
 """Sentences beside maps that may not be trusted, and the mean confidence that they are about."""
 
+import json
+
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from rasters import write_raster
+from shapely.geometry import mapping
 from stub_model import ColorModel
 
 from crossearth_hf import CrossEarthImageProcessor
@@ -52,3 +56,29 @@ def test_a_report_has_the_mean_confidence_and_the_doubts(tmp_path, resolution):
     (unsure,) = report.doubts
     assert unsure in report.table()
     assert f"mean confidence is {report.confidence:.2f}" in unsure
+
+
+@pytest.mark.parametrize("part", ["data", "area"])
+def test_at_another_resolution_only_mapped_pixels_count(tmp_path, part):
+    """The left quarter is a pure color, which the model is sure of; the rest is not, or has no data."""
+    pixels = np.full((3, 100, 120), 0 if part == "data" else 128, np.uint8)
+    pixels[:, :, :30] = np.array([255, 1, 1])[:, None, None]
+    place = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    nodata = 0 if part == "data" else None
+    write_raster(tmp_path / "a.tif", pixels, nodata=nodata, transform=place)
+    options = {"model": (ColorModel(), CrossEarthImageProcessor()), "progress": False, "tell": None}
+    if part == "area":
+        left = shapely.box(500_000, 5_000_000 - 200, 500_060, 5_000_000)
+        crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+        feature = {"type": "Feature", "properties": {}, "geometry": mapping(left)}
+        layer = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
+        (tmp_path / "left.geojson").write_text(json.dumps(layer))
+        options["aoi"] = tmp_path / "left.geojson"
+    report = predict(
+        tmp_path / "a.tif", tmp_path / "m.tif", confidence=tmp_path / "c.tif", window=64,
+        resolution=3.0, **options,
+    )  # fmt: skip
+    with rasterio.open(tmp_path / "c.tif") as source:
+        mean = float(source.read(1, masked=True).mean()) * source.scales[0]
+    assert mean > 0.8
+    assert report.confidence == pytest.approx(mean, abs=0.02)
