@@ -33,7 +33,7 @@ from .map_report import MapReport
 from .mosaics import tiles_as_one
 from .one_scene import MapOutputs, predict_map, resolution_advice
 from .outlining import AS_THEY_ARE, Outlining
-from .stac_item import check_item, write_item
+from .stac_item import check_item, item_path, write_item
 from .workers import SceneSource, Workers, shared_workers
 
 Model = tuple[CrossEarthForSemanticSegmentation, CrossEarthImageProcessor]
@@ -175,10 +175,10 @@ def predict(
         source = stack.enter_context(_as_one(scene, map_path))
         path = source.path if isinstance(source, Scene) else source
         outputs = MapOutputs.checked(path, map_path, overwrite=overwrite, **asked)
-        inputs = [file for file in (path, aoi) if file is not None]
-        tables = AreaTables.checked(
-            areas, zones, others=[*inputs, *outputs.files], overwrite=overwrite
-        )
+        others = [file for file in (path, aoi) if file is not None] + outputs.files
+        if stac:
+            others.append(item_path(outputs.map))
+        tables = AreaTables.checked(areas, zones, others=others, overwrite=overwrite)
         config = model[0].config if isinstance(model, tuple) else load_config(model)
         opened = stack.enter_context(_opened(source, reading, config.num_channels))
         outlining.check_place(outputs.paths.get("polygons"), opened.native_grid, opened.path)

@@ -53,8 +53,8 @@ def predict_part(
         processor: Defines the normalization.
         write: Called in another thread, one call at a time, as `write(row, col, labels, scores, counted)`, once for
             each pixel of the part: (h, w) uint8 labels, 255 for no data; (K, h, w) float32 sums of weighted scores,
-            undefined where there is no data; (h, w) bool pixels with data in the area. Blocks have the width of the part and, except at the scene's end, 256
-            rows.
+            undefined where there is no data; (h, w) bool pixels with data in the area. Blocks have the width of the
+            part and, except at the scene's end, 256 rows.
         window: Side of the window in pixels, a multiple of 16.
         stride: Step between windows in pixels.
         batch_size: Windows per forward pass, all of one row.

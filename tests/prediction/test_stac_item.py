@@ -76,3 +76,12 @@ def test_a_map_without_a_place_and_files_in_the_way(place, model_folder, capsys)
         "other.json is not a STAC item",
     )
     assert not (place / "other.tif").exists()
+
+
+def test_a_table_is_not_written_over_an_item(place, model_folder, capsys):
+    same = "map.json is the same file"
+    one = ("in.tif", "map.tif", "--stac", "--areas", "map.json")
+    refused(capsys, crossearth_predict(model_folder, *one), same)
+    many = (".", "maps", "--stac", "--areas", "maps/in.json")
+    refused(capsys, crossearth_predict(model_folder, *many), "in.json is the same file")
+    assert not (place / "map.tif").exists()
