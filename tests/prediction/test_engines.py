@@ -1,6 +1,7 @@
 """Maps that onnxruntime and OpenVINO compute, beside those of PyTorch."""
 
 import functools
+from multiprocessing import forkserver
 
 import huggingface_hub
 import numpy as np
@@ -127,6 +128,7 @@ def test_the_bundled_model_maps_alike(engine, tmp_path, monkeypatch):
 
 
 def test_workers_share_the_work(folder, scene, tmp_path, graph):
+    forkserver._forkserver._stop()  # one that runs already does not know the cache of these tests
     options = {"model": folder, "engine": "onnxruntime"}
     alone = mapped(scene, tmp_path / "alone.tif", **options)
     found = mapped(scene, tmp_path / "map.tif", workers=2, **options)
