@@ -1,10 +1,11 @@
-"""Example scenes, drawn by SynthEarth once and kept in a folder: several domains, so that the map's quality varies."""
+"""Example scenes, made once and kept in a folder: drawings by SynthEarth of several domains, and a photograph."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..files.outputs import staged
 from ..raster.writing import write_geotiff
@@ -16,13 +17,14 @@ _SEED = 3
 
 @dataclass(frozen=True)
 class Example:
-    """A scene to try: its name, its GeoTIFF and a small picture of it."""
+    """A scene to try: its name, its file and a small picture of it."""
 
     title: str
     scene: Path
     thumbnail: Path
 
 
+_PHOTOGRAPH = Path(__file__).parent / "static" / "yellowstone.jpg"
 _DOMAINS = {
     "temperate-summer": "Temperate town, with infrared",
     "temperate-winter": "The same town in winter",
@@ -33,9 +35,9 @@ _DOMAINS = {
 
 
 def make_examples(folder: Path, side: int = 768) -> list[Example]:
-    """Draws the scenes that are not in `folder` yet, `side` pixels wide and high.
+    """Copies the photograph and draws the scenes that are not in `folder` yet, `side` pixels wide and high.
 
-    The first one gets a fourth band, near infrared: that of `irrg-summer`, which shows the same town for one seed.
+    The first drawing gets a fourth band, near infrared: that of `irrg-summer`, which shows the same town for one seed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     examples = []
@@ -44,7 +46,22 @@ def make_examples(folder: Path, side: int = 768) -> list[Example]:
         if not (example.scene.exists() and example.thumbnail.exists()):
             _draw(example, domain, side)
         examples.append(example)
+    examples.insert(1, _photograph(folder))
     return examples
+
+
+def _photograph(folder: Path) -> Example:
+    """The photograph in the folder, with the small picture of its middle."""
+    scene = folder / _PHOTOGRAPH.name
+    example = Example("Photograph: forest and meadow", scene, scene.with_suffix(".png"))
+    if not (scene.exists() and example.thumbnail.exists()):
+        with (
+            staged([scene, example.thumbnail]) as (scene_file, thumbnail),
+            Image.open(_PHOTOGRAPH) as picture,
+        ):
+            shutil.copyfile(_PHOTOGRAPH, scene_file)
+            ImageOps.fit(picture, (_THUMBNAIL, _THUMBNAIL)).save(thumbnail)
+    return example
 
 
 def _draw(example: Example, domain: str, side: int) -> None:

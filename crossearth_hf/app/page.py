@@ -164,7 +164,7 @@ def _scene_fields(handlers: Handlers, examples: list[Example]) -> tuple[gr.File,
         elem_classes="ce-drop",
     )
     gallery = gr.Dataset(
-        label="Or an example, drawn by SynthEarth",
+        label="Or an example: scenes drawn by SynthEarth, and a photograph",
         components=["html"],
         samples=[[pages.example_card(example.title, example.thumbnail)] for example in examples],
         type="index",
