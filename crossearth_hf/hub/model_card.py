@@ -166,13 +166,14 @@ def eval_results(facts: CardFacts) -> list[EvalResult]:
 
 
 def _metrics(entry: Entry, oracle: bool) -> list[EvalResult]:
+    images = "1 image" if entry.images == 1 else f"{entry.images} images"
     dataset: dict[str, Any] = {
         "dataset_type": entry.slug.lower(),
-        "dataset_name": f"{entry.name}, {entry.images} images",
+        "dataset_name": f"{entry.name}, {images}",
     }
     key = dataset_of(entry)
     if key is not None:
-        name = f"{DATASETS[key].title}: {entry.target} ({entry.scenario}, {entry.images} images)"
+        name = f"{DATASETS[key].title}: {entry.target} ({entry.scenario}, {images})"
         dataset = {
             "dataset_type": key,
             "dataset_config": entry.target,
