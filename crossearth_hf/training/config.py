@@ -38,9 +38,9 @@ class TrainConfig:
             scenes.
         unlabeled_data: Data sources whose labels are not read, such as images of the places to be mapped. They need
             `pseudo_label_threshold`.
-        pseudo_label_threshold: Least share of the top class in the scores of a pixel for which the moving average of
-            the weights (`ema_decay`) gives it a label: in `unlabeled_data` and where partly labeled data have none,
-            see docs/train.md. By default no pixel gets one.
+        pseudo_label_threshold: Least share of the top one of its possible classes in the scores of a pixel for which
+            the moving average of the weights (`ema_decay`) gives it a label: in `unlabeled_data` and where partly
+            labeled data have none, see docs/train.md. By default no pixel gets one.
         train_weights: Share of each data source in the crops, those of train_data first and those of unlabeled_data
             after them; by default every image weighs the same.
         eval_data: Data sources to score during training, such as the validation split of the source domain.
