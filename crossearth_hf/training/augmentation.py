@@ -103,8 +103,7 @@ class TrainingCrops(Dataset):
         shares = np.asarray(weights or _image_counts(sources), dtype=np.float64)
         self.shares = shares / shares.sum()
         images = _images(sources)
-        partly = any(image.partial is not None for image in images)
-        self.is_partly_labeled = partly or bool(unlabeled)
+        self.is_partly_labeled = is_partly_labeled(sources) or bool(unlabeled)
         for image in images:
             if image.has_windows:
                 _check_window(image, settings)
@@ -134,6 +133,11 @@ class TrainingCrops(Dataset):
         if image.partial is None:
             return torch.zeros(self.num_classes, dtype=torch.bool)
         return torch.tensor(image.partial.unlabeled_classes(self.num_classes))
+
+
+def is_partly_labeled(sources: Sequence[Source]) -> bool:
+    """Whether an image of the data sources labels only some classes."""
+    return any(image.partial is not None for image in _images(sources))
 
 
 def shrink_notice(sources: Sequence[Source], settings: CropSettings) -> str | None:

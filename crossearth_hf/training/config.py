@@ -82,6 +82,9 @@ class TrainConfig:
             docs/train.md; 0 for none.
         mim_mask_ratio, mim_block_size, mim_weight, mim_hidden_only: Settings of masked image modeling, see
             `CrossEarthConfig`, which gets these values; the model's own if not given.
+        ignore_unlabelled_pixels: Whether the mask losses leave out pixels without a label (255); otherwise these are
+            background of every class. If not given, they are left out as soon as the training data leave pixels open,
+            see docs/train.md, and else the model's own setting holds.
         max_steps: Number of optimizer steps.
         num_train_epochs: Passes over train_data, instead of max_steps. A pass has as many crops as cover the pixels of
             the data once at scale 1, and at least one crop for each image.
@@ -158,6 +161,7 @@ class TrainConfig:
     mim_block_size: int | None = None
     mim_weight: float | None = None
     mim_hidden_only: bool | None = None
+    ignore_unlabelled_pixels: bool | None = None
     max_steps: int = MAX_STEPS
     num_train_epochs: float | None = None
     schedule_steps: int | None = None
@@ -330,6 +334,11 @@ class TrainConfig:
             f"must be left out with {alone}: it reads no labels",
         )
         self._require(
+            "ignore_unlabelled_pixels",
+            self.ignore_unlabelled_pixels is None,
+            f"must be left out with {alone}: it reads no labels",
+        )
+        self._require(
             "eval_data", not self.eval_data, f"must be left out with {alone}, which trains no head"
         )
         for name in ("style_probability", "fourier_probability"):
@@ -422,6 +431,7 @@ MODEL_FIELDS = (
     "mim_block_size",
     "mim_weight",
     "mim_hidden_only",
+    "ignore_unlabelled_pixels",
 )
 """Fields that are written into the model's configuration if they are given."""
 _CHOICES = {

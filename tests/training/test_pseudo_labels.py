@@ -180,6 +180,7 @@ def test_without_a_class_above_the_threshold_nothing_changes(workplace, tmp_path
             {"pseudo_label_threshold": 0.9, "ema_decay": 0.9, "objective": "reconstruct"},
             "reads no labels",
         ),
+        ({"ignore_unlabelled_pixels": True, "objective": "reconstruct"}, "reads no labels"),
         (
             {
                 "pseudo_label_threshold": 0.9,
