@@ -2,7 +2,8 @@
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 
 from ..data.class_list import read_classes
@@ -11,6 +12,7 @@ from ..errors import InputError, shown
 from ..labels import LabelSet
 from ..model.configuration_crossearth import PRESETS
 from ..raster.scene import Reading
+from .field_types import NO_OTHER, plain
 
 ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")
 """The parts of a model's features that can be trained; see the table in `adaptation`."""
@@ -18,8 +20,6 @@ LORA_INITS = ("default", "mica", "pissa", "olora")
 """Starts of LoRA's factors, see `adaptation`."""
 MAX_STEPS = 30_000
 """Steps of the published runs."""
-NO_OTHER = "none"
-"""Word for: only the no-data values that files declare."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class TrainConfig:
     resume_from_checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        self._take_paths()
+        self._take_plain_values()
         self._check_values()
         self._check_start()
         self._check_data()
@@ -201,18 +201,22 @@ class TrainConfig:
         self._check_objective()
         self._check_validation()
 
-    def _take_paths(self) -> None:
-        """Converts paths to text, as recipes hold them, and a single class list to a list."""
-        if isinstance(self.classes, str | os.PathLike):
-            object.__setattr__(self, "classes", [os.fspath(self.classes)])
-        for name in ("model", "output_dir"):
-            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+    def _take_plain_values(self) -> None:
+        """Converts every field to its annotated type, as recipes hold it, and a single class list or value to a list.
+
+        Raises:
+            TypeError: A field has another type.
+        """
         for name in ("train_data", "unlabeled_data", "eval_data"):
-            sources = getattr(self, name)
-            self._require(
-                name, not isinstance(sources, str | os.PathLike), "must be a list of sources"
-            )
-            object.__setattr__(self, name, [os.fspath(source) for source in sources])
+            alone = isinstance(getattr(self, name), str | os.PathLike)
+            self._require(name, not alone, "must be a list of sources")
+        if isinstance(self.classes, str | os.PathLike):
+            object.__setattr__(self, "classes", [self.classes])
+        if isinstance(self.nodata, Real):
+            object.__setattr__(self, "nodata", [self.nodata])
+        for item in fields(self):
+            value = plain(item.name, getattr(self, item.name), item.type)
+            object.__setattr__(self, item.name, value)
 
     def _check_values(self) -> None:
         """Ranges of single fields."""
