@@ -195,10 +195,14 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
     if has_data is not None:
         valid = has_data[rows[:, None], columns]
     window_top, window_left = window[:2]
-    left, right = box[0] - window_left, box[2] - window_left
-    top, bottom = box[1] - window_top, box[3] - window_top
+    inside = (
+        box[0] - window_left,
+        box[1] - window_top,
+        box[2] - window_left,
+        box[3] - window_top,
+    )
     crop = Crop(
-        resize_bands(pixels, (w, h), (left, top, right, bottom)),
+        resize_bands(pixels, (w, h), inside),
         np.where(valid, labels, np.uint8(IGNORE_INDEX)),
         valid,
     )
