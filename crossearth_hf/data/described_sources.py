@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError, shown
 from ..files.documents import read_yaml
-from ..labels import Color, LabelSet
+from ..labels import IGNORE_INDEX, Color, LabelSet
 from ..raster.scene import Reading
 from .class_list import FEWEST, classes_of, label_set_of_names
 from .class_masks import load_class_masks
@@ -20,7 +20,7 @@ from .image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from .labeled_images import FilePair, PartialLabels
 from .mask_source import MaskSource
 from .mask_values import MaskReading
-from .pairs import checked_pairs, unlabeled_image
+from .pairs import checked_pairs, read_partly, unlabeled_image
 from .panoptic import load_panoptic, read_panoptic
 from .polygon_classes import IGNORED, OTHERS
 
@@ -150,11 +150,16 @@ def _one_mask_each(source: MaskSource, masks: MaskReading, reading: Reading) -> 
     """The pairs of images and masks that show all classes."""
     files, partial = _paired(source), _partial(source, masks.label_set)
     if source.panoptic is not None:
-        pairs = load_panoptic(source.panoptic, source.ignored, files, masks.label_set, reading)
-    else:
-        pairs = checked_pairs(
-            source.place, files, source.reading(masks), reading, partly=partial is not None
+        no_label = IGNORE_INDEX
+        if partial is not None and partial.complete:
+            partial = replace(partial, is_marked=True)
+            no_label = partial.no_label
+        pairs = load_panoptic(
+            source.panoptic, source.ignored, files, masks.label_set, reading, no_label
         )
+    else:
+        own, partial = read_partly(source.reading(masks), partial)
+        pairs = checked_pairs(source.place, files, own, reading, partly=partial is not None)
     return [replace(pair, partial=partial) for pair in pairs]
 
 

@@ -262,7 +262,7 @@ def _window_values(scene: Scene, window: Window, name: str, masks: MaskReading) 
 
 def _check_hidden(values: np.ndarray, name: str, masks: MaskReading) -> None:
     """Raises `InputError` if pixels that the mask declares as no data have a class: it is unclear which is right."""
-    wrong = values[masks.table[values] != IGNORE_INDEX]
+    wrong = values[~np.isin(masks.table[values], (IGNORE_INDEX, masks.no_label))]
     if not len(wrong):
         return
     hint = ""

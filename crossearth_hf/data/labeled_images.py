@@ -36,33 +36,38 @@ class PartialLabels:
         labeled: Ids of the classes.
         complete: Whether every pixel of these classes is labeled, so that a pixel without a label is none of them.
         is_marked: Whether the labels distinguish pixels that are certainly none of these classes (`UNLABELED_INDEX`)
-            from unknown pixels (255); otherwise 255 means both.
+            from unknown and ignored pixels (255); otherwise 255 means both.
     """
 
     labeled: tuple[int, ...]
     complete: bool
     is_marked: bool = False
 
+    @property
+    def no_label(self) -> int:
+        """Id of pixels that are none of the labeled classes if these are complete."""
+        if self.is_marked:
+            return UNLABELED_INDEX
+        return IGNORE_INDEX
+
     def unlabeled_classes(self, num_classes: int) -> list[bool]:
         """For every class, whether a pixel without a label may have it."""
         return [not self.complete or index not in self.labeled for index in range(num_classes)]
 
     def for_training(self, labels: np.ndarray) -> np.ndarray:
-        """The labels with `UNLABELED_INDEX` instead of 255 if a pixel is none of the labeled classes."""
-        if not self.complete or self.is_marked:
+        """The labels with `UNLABELED_INDEX` for pixels that are none of the labeled classes."""
+        if not self.complete:
             return labels
-        return np.where(labels == IGNORE_INDEX, np.uint8(UNLABELED_INDEX), labels)
+        return np.where(labels == self.no_label, np.uint8(UNLABELED_INDEX), labels)
 
     def for_scoring(self, labels: np.ndarray) -> np.ndarray:
         """The labels with class 0, the rest in evaluation, for pixels that are none of the labeled classes."""
         if not self.complete:
             return labels
-        unlabeled, rest = IGNORE_INDEX, 0
-        if self.is_marked:
-            unlabeled = UNLABELED_INDEX
+        rest = 0
         if 0 in self.labeled:
             rest = IGNORE_INDEX
-        return np.where(labels == unlabeled, np.uint8(rest), labels)
+        return np.where(labels == self.no_label, np.uint8(rest), labels)
 
     def checked(self, label_set: LabelSet, place: str) -> "PartialLabels | None":
         """Itself; None if all classes are labeled everywhere.

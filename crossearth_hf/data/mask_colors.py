@@ -87,8 +87,10 @@ def places_of_palette(
 
 
 def _known(masks: MaskReading) -> dict[Color, int]:
-    """Position of the class of every color, 255 for ignored ones."""
-    ignored = {value: IGNORE_INDEX for value in masks.classes.ignored if not isinstance(value, int)}
+    """Place of the class of every color, and of ignored ones."""
+    ignored = {
+        value: masks.ignored_place for value in masks.classes.ignored if not isinstance(value, int)
+    }
     return ignored | {color: place for place, color in enumerate(masks.colors or ())}
 
 

@@ -11,6 +11,9 @@ from ..errors import InputError
 from ..labels import IGNORE_INDEX, LABEL_SETS, Color, LabelSet, label_set_for
 
 _NO_CLASS = -1
+_EXCLUDED = (
+    254  # place of ignored colors where 255 is the place of no label; classes have lower places
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,14 @@ class MaskReading:
         values: The value of every class in the masks; None if values are ids. 255 is ignored unless it is listed.
         offset: Value of the first class, if values are ids; lower values are ignored. 1 for masks that count from 1.
         of_masks: The classes of the masks in the order of their values; None for those of `label_set`.
+        no_label: Id of 255 and of values below the offset; another than 255 distinguishes them from ignored values.
     """
 
     label_set: LabelSet
     values: tuple[int, ...] | None = None
     offset: int = 0
     of_masks: LabelSet | None = None
+    no_label: int = IGNORE_INDEX
 
     @property
     def classes(self) -> LabelSet:
@@ -57,9 +62,16 @@ class MaskReading:
         known = self.classes.colors == getattr(LABEL_SETS.get(self.classes.name), "colors", None)
         return self.is_plain and self.colors is not None and not known
 
+    @property
+    def ignored_place(self) -> int:
+        """Place of ignored colors, beside the places of the classes."""
+        if self.no_label == IGNORE_INDEX:
+            return IGNORE_INDEX
+        return _EXCLUDED
+
     @cached_property
     def table(self) -> np.ndarray:
-        """(256,) int16: the id of every value, -1 for values without id."""
+        """(256,) int16: the id of every value or place, -1 for values without id."""
         return _table(self)
 
     def check(self) -> "MaskReading":
@@ -179,7 +191,7 @@ def check_palette(
         if (
             shown is None
             or shown == masks.table[value]
-            or (value == IGNORE_INDEX == masks.table[value])
+            or (value == IGNORE_INDEX and masks.table[value] == masks.no_label)
         ):
             continue
         raise InputError(
@@ -211,9 +223,13 @@ def named_flags(found: Collection[int]) -> str:
 def _table(masks: MaskReading) -> np.ndarray:
     names = masks.classes.classes
     table = np.full(IGNORE_INDEX + 1, _NO_CLASS, dtype=np.int16)
-    table[: masks.offset] = IGNORE_INDEX
-    table[IGNORE_INDEX] = IGNORE_INDEX
-    table[[value for value in masks.classes.ignored if isinstance(value, int)]] = IGNORE_INDEX
+    table[: masks.offset] = masks.no_label
+    for value in masks.classes.ignored:
+        if isinstance(value, int):
+            table[value] = IGNORE_INDEX
+        else:
+            table[masks.ignored_place] = IGNORE_INDEX
+    table[IGNORE_INDEX] = masks.no_label
     table[list(masks._class_values())] = [masks.label_set.label2id[name] for name in names]
     return table
 

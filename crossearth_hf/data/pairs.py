@@ -21,7 +21,7 @@ from .image_files import (
     pixel_size,
     raster_grid,
 )
-from .labeled_images import FilePair
+from .labeled_images import FilePair, PartialLabels
 from .manifest import read_manifest
 from .mask_values import MaskReading, check_masks, check_palette
 
@@ -105,7 +105,9 @@ def load_manifest(
         ]
     pairs, values = [], []
     for entry in entries:
-        counts, size = _checked_values(entry.image, entry.mask, reading, masks)
+        partial = entry.partial and entry.partial.checked(masks.label_set, source)
+        own, partial = read_partly(masks, partial)
+        counts, size = _checked_values(entry.image, entry.mask, reading, own)
         values.append((str(entry.mask), counts))
         pair = FilePair(
             entry.name,
@@ -113,17 +115,21 @@ def load_manifest(
             entry.mask,
             size,
             reading,
-            masks=masks,
+            masks=own,
             group=entry.region or None,
         )
-        partial = entry.partial and entry.partial.checked(masks.label_set, source)
         pairs.append(
             replace(pair, pixel_size=entry.pixel_size or pixel_size(entry.image), partial=partial)
         )
     first = entries[0].mask
     in_color = is_in_color(first, str(first), masks)
-    partly = any(pair.partial for pair in pairs)
-    counted = check_masks(source, values, masks, in_color=in_color, partly=partly)
+    if any(pair.partial for pair in pairs):
+        counted = [
+            check_masks(source, [value], pair.masks, in_color=in_color, partly=True)[0]
+            for value, pair in zip(values, pairs, strict=True)
+        ]
+    else:
+        counted = check_masks(source, values, masks, in_color=in_color)
     for pair, ids in zip(pairs, counted, strict=True):
         _check_listed(pair, ids)
     return [replace(pair, counts=ids) for pair, ids in zip(pairs, counted, strict=True)]
@@ -133,12 +139,30 @@ def _check_listed(pair: FilePair, found: Iterable[int]) -> None:
     """Raises `InputError` if a mask shows classes that its manifest does not list as labeled."""
     if pair.partial is None:
         return
-    others = sorted(set(found) - {*pair.partial.labeled, IGNORE_INDEX})
+    others = sorted(set(found) - {*pair.partial.labeled, pair.partial.no_label, IGNORE_INDEX})
     if others:
         raise InputError(
             f"{pair.mask} holds the ids {others[:8]}, and its manifest says that it labels "
             f"{list(pair.partial.labeled)[:8]}; list them under labeled too, or write {IGNORE_INDEX} in their place"
         )
+
+
+def read_partly(
+    masks: MaskReading, partial: PartialLabels | None
+) -> tuple[MaskReading, PartialLabels | None]:
+    """The meaning of partly labeled masks, and their labeled classes.
+
+    Ignored values may hide a labeled class. They are therefore read differently from pixels without a label, if these
+    are certainly none of the labeled classes.
+
+    Args:
+        masks: The meaning of completely labeled masks.
+        partial: The labeled classes; None for all.
+    """
+    if partial is None or not partial.complete or not masks.classes.ignored:
+        return masks, partial
+    marked = replace(partial, is_marked=True)
+    return replace(masks, no_label=marked.no_label), marked
 
 
 def unlabeled_image(path: Path, reading: Reading) -> FilePair:

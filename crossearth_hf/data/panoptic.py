@@ -38,7 +38,8 @@ class PanopticMask:
 
     Attributes:
         path: The picture.
-        segments: Id and class id of every segment, ordered by id; 255 for ignored segments.
+        segments: Id and class id of every segment, ordered by id; 255 for ignored ones, and `no_label` of
+            `load_panoptic` for pixels without a segment.
     """
 
     path: Path
@@ -168,6 +169,7 @@ def load_panoptic(
     files: Sequence[tuple[Path, Path]],
     label_set: LabelSet,
     reading: Reading,
+    no_label: int = IGNORE_INDEX,
 ) -> list[FilePair]:
     """Loads images with panoptic masks; every mask is decoded once.
 
@@ -177,6 +179,7 @@ def load_panoptic(
         files: Image and mask of each pair.
         label_set: Classes of the run; they match categories by name.
         reading: Bands of the images and no-data values.
+        no_label: Id of pixels without a segment.
 
     Raises:
         InputError: A category is no class, or a mask is not listed, does not fit its image or holds other segments; see
@@ -198,7 +201,7 @@ def load_panoptic(
             for segment, _, is_crowd in described.segments[mask.name]
             if is_crowd
         }
-        own[NO_SEGMENT] = IGNORE_INDEX
+        own[NO_SEGMENT] = no_label
         labels = PanopticMask(mask, tuple(sorted(own.items())))
         counts = occurring(histogram(labels.read()))
         pairs.append(

@@ -103,8 +103,7 @@ class TrainingCrops(Dataset):
         shares = np.asarray(weights or _image_counts(sources), dtype=np.float64)
         self.shares = shares / shares.sum()
         images = _images(sources)
-        partly = any(image.partial is not None for image in images)
-        self.is_partly_labeled = partly or bool(unlabeled)
+        self.is_partly_labeled = is_partly_labeled(sources) or bool(unlabeled)
         for image in images:
             if image.has_windows:
                 _check_window(image, settings)
@@ -134,6 +133,11 @@ class TrainingCrops(Dataset):
         if image.partial is None:
             return torch.zeros(self.num_classes, dtype=torch.bool)
         return torch.tensor(image.partial.unlabeled_classes(self.num_classes))
+
+
+def is_partly_labeled(sources: Sequence[Source]) -> bool:
+    """Whether an image of the data sources labels only some classes."""
+    return any(image.partial is not None for image in _images(sources))
 
 
 def shrink_notice(sources: Sequence[Source], settings: CropSettings) -> str | None:
@@ -191,10 +195,14 @@ def random_crop(image: Windows, settings: CropSettings, rng: np.random.Generator
     if has_data is not None:
         valid = has_data[rows[:, None], columns]
     window_top, window_left = window[:2]
-    left, right = box[0] - window_left, box[2] - window_left
-    top, bottom = box[1] - window_top, box[3] - window_top
+    inside = (
+        box[0] - window_left,
+        box[1] - window_top,
+        box[2] - window_left,
+        box[3] - window_top,
+    )
     crop = Crop(
-        resize_bands(pixels, (w, h), (left, top, right, bottom)),
+        resize_bands(pixels, (w, h), inside),
         np.where(valid, labels, np.uint8(IGNORE_INDEX)),
         valid,
     )

@@ -2,7 +2,8 @@
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 
 from ..data.class_list import read_classes
@@ -11,6 +12,7 @@ from ..errors import InputError, shown
 from ..labels import LabelSet
 from ..model.configuration_crossearth import PRESETS
 from ..raster.scene import Reading
+from .field_types import NO_OTHER, plain
 
 ADAPTATIONS = ("frozen", "rein", "lora", "full", "rein+lora", "full+rein")
 """The parts of a model's features that can be trained; see the table in `adaptation`."""
@@ -18,8 +20,6 @@ LORA_INITS = ("default", "mica", "pissa", "olora")
 """Starts of LoRA's factors, see `adaptation`."""
 MAX_STEPS = 30_000
 """Steps of the published runs."""
-NO_OTHER = "none"
-"""Word for: only the no-data values that files declare."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class TrainConfig:
             scenes.
         unlabeled_data: Data sources whose labels are not read, such as images of the places to be mapped. They need
             `pseudo_label_threshold`.
-        pseudo_label_threshold: Least share of the top class in the scores of a pixel for which the moving average of
-            the weights (`ema_decay`) gives it a label: in `unlabeled_data` and where partly labeled data have none,
-            see docs/train.md. By default no pixel gets one.
+        pseudo_label_threshold: Least share of the top one of its possible classes in the scores of a pixel for which
+            the moving average of the weights (`ema_decay`) gives it a label: in `unlabeled_data` and where partly
+            labeled data have none, see docs/train.md. By default no pixel gets one.
         train_weights: Share of each data source in the crops, those of train_data first and those of unlabeled_data
             after them; by default every image weighs the same.
         eval_data: Data sources to score during training, such as the validation split of the source domain.
@@ -82,6 +82,9 @@ class TrainConfig:
             docs/train.md; 0 for none.
         mim_mask_ratio, mim_block_size, mim_weight, mim_hidden_only: Settings of masked image modeling, see
             `CrossEarthConfig`, which gets these values; the model's own if not given.
+        ignore_unlabelled_pixels: Whether the mask losses leave out pixels without a label (255); otherwise these are
+            background of every class. If not given, they are left out as soon as the training data leave pixels open,
+            see docs/train.md, and else the model's own setting holds.
         max_steps: Number of optimizer steps.
         num_train_epochs: Passes over train_data, instead of max_steps. A pass has as many crops as cover the pixels of
             the data once at scale 1, and at least one crop for each image.
@@ -158,6 +161,7 @@ class TrainConfig:
     mim_block_size: int | None = None
     mim_weight: float | None = None
     mim_hidden_only: bool | None = None
+    ignore_unlabelled_pixels: bool | None = None
     max_steps: int = MAX_STEPS
     num_train_epochs: float | None = None
     schedule_steps: int | None = None
@@ -189,7 +193,7 @@ class TrainConfig:
     resume_from_checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        self._take_paths()
+        self._take_plain_values()
         self._check_values()
         self._check_start()
         self._check_data()
@@ -197,18 +201,22 @@ class TrainConfig:
         self._check_objective()
         self._check_validation()
 
-    def _take_paths(self) -> None:
-        """Converts paths to text, as recipes hold them, and a single class list to a list."""
-        if isinstance(self.classes, str | os.PathLike):
-            object.__setattr__(self, "classes", [os.fspath(self.classes)])
-        for name in ("model", "output_dir"):
-            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+    def _take_plain_values(self) -> None:
+        """Converts every field to its annotated type, as recipes hold it, and a single class list or value to a list.
+
+        Raises:
+            TypeError: A field has another type.
+        """
         for name in ("train_data", "unlabeled_data", "eval_data"):
-            sources = getattr(self, name)
-            self._require(
-                name, not isinstance(sources, str | os.PathLike), "must be a list of sources"
-            )
-            object.__setattr__(self, name, [os.fspath(source) for source in sources])
+            alone = isinstance(getattr(self, name), str | os.PathLike)
+            self._require(name, not alone, "must be a list of sources")
+        if isinstance(self.classes, str | os.PathLike):
+            object.__setattr__(self, "classes", [self.classes])
+        if isinstance(self.nodata, Real):
+            object.__setattr__(self, "nodata", [self.nodata])
+        for item in fields(self):
+            value = plain(item.name, getattr(self, item.name), item.type)
+            object.__setattr__(self, item.name, value)
 
     def _check_values(self) -> None:
         """Ranges of single fields."""
@@ -330,6 +338,11 @@ class TrainConfig:
             f"must be left out with {alone}: it reads no labels",
         )
         self._require(
+            "ignore_unlabelled_pixels",
+            self.ignore_unlabelled_pixels is None,
+            f"must be left out with {alone}: it reads no labels",
+        )
+        self._require(
             "eval_data", not self.eval_data, f"must be left out with {alone}, which trains no head"
         )
         for name in ("style_probability", "fourier_probability"):
@@ -422,6 +435,7 @@ MODEL_FIELDS = (
     "mim_block_size",
     "mim_weight",
     "mim_hidden_only",
+    "ignore_unlabelled_pixels",
 )
 """Fields that are written into the model's configuration if they are given."""
 _CHOICES = {

@@ -18,7 +18,8 @@ import yaml
 from ..command_line import Parser
 from ..errors import InputError, shown
 from ..files import documents
-from .config import NO_OTHER, TrainConfig
+from .config import TrainConfig
+from .field_types import NO_OTHER
 
 _TYPES = typing.get_type_hints(TrainConfig)
 RENAMED = {

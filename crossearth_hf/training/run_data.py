@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..data import Source, all_images, load_sources
-from ..data.label_counts import count_labels
+from ..data.label_counts import LabelCounts, count_labels
 from ..data.labeled_images import LabeledImage
 from ..data.validation_split import hold_out
-from ..labels import LabelSet
-from .augmentation import TrainingCrops
+from ..labels import IGNORE_INDEX, LabelSet
+from .augmentation import TrainingCrops, is_partly_labeled
 from .config import TrainConfig
 from .run_folder import RunFolder
 
@@ -25,11 +25,13 @@ class RunData:
         sources: Training data.
         unlabeled: Training data without labels.
         eval_images: Images that are scored during the run.
+        leaves_open: Whether training data are partly labeled or unlabeled, or their counted labels hold 255.
     """
 
     sources: list[Source]
     unlabeled: list[Source]
     eval_images: list[LabeledImage]
+    leaves_open: bool
 
 
 def load_data(
@@ -64,12 +66,17 @@ def load_data(
         if tell is not None:
             tell(split.line)
             folder.write_split(split.record)
+    leaves_open = False
     if config.needs_labels:
         explained = config.mask_values or config.mask_offset
-        _tell_labels("train_data", sources, label_set, tell, counts_from_zero=not explained)
+        counts = _tell_labels(
+            "train_data", sources, label_set, tell, counts_from_zero=not explained
+        )
+        partly = bool(unlabeled) or is_partly_labeled(sources)
+        leaves_open = partly or IGNORE_INDEX in counts.pixels
         if images:
             _tell_labels(scored, [images], label_set, tell)
-    return RunData(sources, unlabeled, images)
+    return RunData(sources, unlabeled, images, leaves_open)
 
 
 def _tell_labels(
@@ -79,8 +86,8 @@ def _tell_labels(
     tell: Callable[[str], object] | None,
     *,
     counts_from_zero: bool = False,
-) -> None:
-    """Checks the labels of the images and tells their counts.
+) -> LabelCounts:
+    """The counts of the labels of the images, checked and told.
 
     Raises:
         InputError: The labels hold nothing to learn or to score, or their values look misread.
@@ -92,6 +99,7 @@ def _tell_labels(
         counts.check_black_and_white(what, label_set)
     if tell is not None:
         tell(counts.table(what, label_set))
+    return counts
 
 
 def batches_from(first: int, crops: TrainingCrops, config: TrainConfig) -> DataLoader:

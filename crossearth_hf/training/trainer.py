@@ -130,6 +130,8 @@ class Trainer:
             data.unlabeled,
             data.eval_images,
         )
+        if data.leaves_open:
+            self._leave_out_open_pixels()
         distance, processes = model_config.ground_sampling_distance, self.accelerator.num_processes
         self.config = with_steps(config, self.sources, self.crop_size, distance, processes)
         self.accelerator.print(describe_trainable(network, config.adaptation))
@@ -137,6 +139,22 @@ class Trainer:
         self.step, self.best, self.skipped = 0, -math.inf, 0
         self.stale = 0  # evaluations since the best one
         self.waited = 0.0  # seconds for batches since the last line of the log
+
+    def _leave_out_open_pixels(self) -> None:
+        """Leaves pixels without a label out of the mask losses unless the run says otherwise; tells which holds."""
+        settings = self.segmentation.config
+        if self.config.ignore_unlabelled_pixels is None:
+            settings.ignore_unlabelled_pixels = True
+        line = (
+            "are left out of the mask losses; ignore_unlabelled_pixels: false makes them background of every class, as "
+            "the original code does"
+        )
+        if not settings.ignore_unlabelled_pixels:
+            line = (
+                "are background of every class in the mask losses, as in the original code; "
+                "ignore_unlabelled_pixels: true leaves them out"
+            )
+        self.accelerator.print(f"pixels without a label (255) {line}")
 
     def _prepare(self, network: nn.Module) -> None:
         """Makes the optimizer, and distributes the network over the processes."""

@@ -131,6 +131,35 @@ def test_partly_labeled_sources(tmp_path):
     assert source_classes(source) is None
 
 
+IGNORING = {
+    "values": ("classes: [bare, roof]\nignored: [9]\n", [1, 9, 255]),
+    "from 1": ("classes: [bare, roof]\nignored: [9]\nmask_offset: 1\n", [2, 9, 0]),
+    "colors": (
+        "classes: {bare: '#0a0a0a', roof: '#ff0000'}\nignored: ['#000000']\n",
+        [(255, 0, 0, 255), (0, 0, 0, 255), (0, 0, 0, 0)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", IGNORING)
+@pytest.mark.parametrize("complete", ["true", "false"])
+def test_ignored_values_are_not_the_rest_of_complete_labels(tmp_path, kind, complete):
+    lines, values = IGNORING[kind]
+    mask = np.repeat(np.array(values, np.uint8)[:, None], 10, axis=1)
+    text = f"images: images\nmasks: masks\n{lines}labeled: [roof]\ncomplete: {complete}\n"
+    source = described(tmp_path, text, masks=[mask])
+    save(tmp_path / "images/0.png", np.zeros((3, 10, 3), np.uint8))
+    (image,) = load_source(source, RUN)
+    trained = image.partial.for_training(image.decode().labels)[:, 0]
+    scored = image.read()[1][:, 0]
+    without = (255, 255)
+    if complete == "true":
+        without = (254, 0)
+    assert trained.tolist() == [1, 255, without[0]]
+    assert scored.tolist() == [1, 255, without[1]]
+    assert image.label_counts() == image.decode().label_counts()
+
+
 def test_images_alone(tmp_path):
     source = described(tmp_path, "images: images\nmasks: masks\n")
     assert all((image.read()[1] == 255).all() for image in load_source(source, RUN, labeled=False))

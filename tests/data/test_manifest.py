@@ -99,6 +99,23 @@ def test_masks_hold_no_class_that_is_not_listed(manifest):
         load_source(str(manifest), LAND_COVER)
 
 
+def test_ignored_values_stay_ignored_in_complete_images(manifest):
+    for name in "abc":
+        path = manifest.parent / f"{name}_mask.png"
+        mask = np.array(Image.open(path))
+        mask[0] = 9
+        Image.fromarray(mask).save(path)
+    (manifest.parent / "classes.yaml").write_text("classes: [land, building]\nignored: [9]\n")
+    run = read_classes(str(manifest.parent / "classes.yaml"))
+    first, second, third = load_source(str(manifest), run)
+    trained = first.partial.for_training(first.decode().labels)
+    assert (trained[0] == 255).all()
+    assert (trained[1:, 16:] == 254).all()
+    assert (first.read()[1][0] == 255).all()
+    assert first.label_counts() == {1: 496, 254: 496, 255: 32}
+    assert second.label_counts() == third.label_counts() == {1: 496, 255: 528}
+
+
 def test_scores_count_complete_images_whole(manifest):
     first, second, third = load_source(str(manifest), LAND_COVER)
     assert np.unique(first.read()[1]).tolist() == [0, 1]

@@ -77,8 +77,16 @@ def test_the_file_names_classes_and_colors(folder):
 def test_categories_may_be_ignored_and_labels_be_partial(folder):
     source = described(folder, "ignored: [palm]", "labeled: [roof, road]", "complete: true")
     (image,) = load_source(source, RUN)
-    assert image.partial == PartialLabels((2, 0), complete=True)
-    np.testing.assert_array_equal(image.decode().labels, [[2, 2, 255], [0, 255, 255]])
+    assert image.partial == PartialLabels((2, 0), complete=True, is_marked=True)
+    np.testing.assert_array_equal(image.decode().labels, [[2, 2, 254], [0, 255, 255]])
+
+
+def test_crowds_and_ignored_categories_stay_ignored_where_labels_are_complete(folder):
+    source = described(folder, "ignored: [palm]", "labeled: [roof]", "complete: true")
+    (image,) = load_source(source, RUN)
+    labels = image.decode().labels
+    np.testing.assert_array_equal(image.partial.for_training(labels)[:, 1:], [[2, 254], [255, 255]])
+    np.testing.assert_array_equal(image.read()[1][:, 1:], [[2, 0], [255, 255]])
 
 
 def gray(folder):

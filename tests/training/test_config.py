@@ -1,19 +1,23 @@
 """The command line of training: flags, files, and the mistakes that they catch."""
 
 import dataclasses
+import json
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crossearth_hf.errors import InputError
+from crossearth_hf.labels import LABEL_SETS
 from crossearth_hf.training.config import TrainConfig
 from crossearth_hf.training.recipe import (
     RENAMED,
     build_train_config,
     field_descriptions,
     parse_train_config,
+    to_json,
     to_yaml,
     with_new_names,
 )
@@ -272,6 +276,70 @@ def test_every_flag_is_described(capsys):
         parse_train_config(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "--save_dtype VALUE Number format of the saved weights" in shown
+
+
+PLAIN = {
+    "max_steps": (np.int64(100), 100),
+    "learning_rate": (np.float32(0.5), 0.5),
+    "crop_size": (np.uint16(64), 64),
+    "rotate": (np.bool_(True), True),
+    "bands": (np.array([3, 2, 1]), [3, 2, 1]),
+    "scale_range": ((0.5, np.float64(1)), [0.5, 1.0]),
+    "nodata": (np.int16(-99), [-99]),
+    "style_bank": (Path("bank.safetensors"), "bank.safetensors"),
+    "style_networks": (Path("networks.safetensors"), "networks.safetensors"),
+    "classes": ([np.str_("bare"), "roof"], ["bare", "roof"]),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_paths_and_numbers_of_numpy_become_what_a_recipe_holds(tmp_path, name):
+    given, expected = PLAIN[name]
+    config = TrainConfig(**{"model": "tiny", "output_dir": "run", "train_data": ["x"], name: given})
+    value = getattr(config, name)
+    assert (value, type(value)) == (expected, type(expected))
+    assert json.loads(to_json(config))[name] == expected
+    (tmp_path / "run.yaml").write_text(to_yaml(config))
+    flags = ["--config", str(tmp_path / "run.yaml"), "--output_dir", "run"]
+    assert parse_train_config(flags) == config
+
+
+def test_backbones_and_files_of_classes_may_be_paths(tmp_path):
+    (tmp_path / "classes.yaml").write_text("classes: [bare, roof]\n")
+    config = TrainConfig(
+        model="small",
+        output_dir="run",
+        train_data=["x"],
+        backbone=Path("vit"),
+        classes=[tmp_path / "classes.yaml"],
+    )
+    assert (config.backbone, config.classes) == ("vit", [str(tmp_path / "classes.yaml")])
+    assert config.label_set.classes == ("bare", "roof")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"max_steps": "10"}, "max_steps is '10'; give a whole number"),
+        ({"max_steps": 10.0}, "max_steps is 10.0; give a whole number"),
+        ({"max_steps": True}, "max_steps is True; give a whole number"),
+        ({"learning_rate": "1e-4"}, "learning_rate is '1e-4'; give a number"),
+        ({"learning_rate": None}, "learning_rate is None; give a number"),
+        ({"rotate": 1}, "rotate is 1; give True or False"),
+        ({"model": 3}, "model is 3; give text"),
+        ({"style_bank": b"x"}, "style_bank is b'x'; give text"),
+        ({"bands": 3}, "bands is 3; give a list of whole numbers"),
+        ({"bands": np.array(3)}, r"bands is array\(3\); give a list of whole numbers"),
+        ({"bands": [1, "2"]}, r"bands is \[1, '2'\]; give a list of whole numbers"),
+        ({"nodata": [None]}, r"nodata is \[None\]; give a list of numbers or 'none'"),
+        ({"classes": LABEL_SETS["isprs"]}, "classes is LabelSet.*; give a list of texts"),
+        ({"classes": {"bare": 1, "roof": 2}}, "classes is {.*; give a list of texts"),
+        ({"train_data": None}, "train_data is None; give a list of texts"),
+    ],
+)
+def test_other_types_are_refused_at_once(changes, sentence):
+    with pytest.raises(TypeError, match=f"^{sentence}$"):
+        TrainConfig(**({"model": "tiny", "output_dir": "run", "train_data": ["x"]} | changes))
 
 
 def test_paths_are_taken_as_text_and_a_lone_source_is_refused():

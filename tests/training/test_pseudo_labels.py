@@ -44,22 +44,25 @@ def buildings_alone(folder, workplace, complete):
 
 
 def test_a_label_needs_a_pixel_that_is_open_a_possible_class_and_a_large_share():
-    scores = torch.tensor([[4.0, 5.0, 1.0], [1.0, 8.0, 1.0]]).T[:, None]  # (K, 1, 2): two pixels
-    scores = scores.expand(3, 5, 2).clone()[None].repeat(2, 1, 1, 1)  # two images of five rows
-    labels = torch.full((2, 5, 2), IGNORED)
-    labels[:, 1] = UNLABELED_INDEX
+    pixels = torch.tensor([[8.0, 1.0, 1.0], [4.0, 95.0, 1.0], [5.0, 1.0, 4.0]])
+    scores = pixels.T[:, None].expand(3, 4, 3)[None].repeat(3, 1, 1, 1)  # three images of four rows
+    labels = torch.full((3, 4, 3), IGNORED)
+    labels[:2, 1] = UNLABELED_INDEX
     labels[:, 2] = 2
-    valid = torch.ones(2, 5, 2, dtype=torch.bool)
+    valid = torch.ones(3, 4, 3, dtype=torch.bool)
     valid[:, 3] = False
-    possible = torch.tensor([[True, False, True], [False, False, False]])
+    possible = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
     batch = {"labels": labels, "valid": valid, "unlabeled_classes": possible}
     found = pseudo_labeled(batch, scores, 0.75)
-    # Without class 1 the shares of class 0 are 4 of 5 and 1 of 2.
-    assert found[0, 0].tolist() == [0, IGNORED]
-    assert found[0, 1].tolist() == [0, UNLABELED_INDEX]
-    assert found[0, 2].tolist() == [2, 2], "labels of the data stay"
-    assert found[0, 3].tolist() == [IGNORED, IGNORED], "there is no image"
+    assert found[0, 0].tolist() == [IGNORED] * 3, "these pixels are excluded"
+    # The second pixel looks like class 1, which it cannot have: 4 % are too little for class 0.
+    assert found[0, 1].tolist() == [0, UNLABELED_INDEX, UNLABELED_INDEX]
+    assert found[0, 2].tolist() == [2] * 3, "labels of the data stay"
+    assert found[0, 3].tolist() == [IGNORED] * 3, "there is no image"
     assert found[1].equal(labels[1]), "this image is labeled completely"
+    assert found[2, 0].tolist() == [0, 1, IGNORED], "an image without labels has any class"
+    at_once = pseudo_labeled(batch, scores, 0.0)
+    assert at_once[0, 1].tolist() == [0, 0, 0], "class 1 stays impossible"
 
 
 def test_scores_of_zero_label_nothing():
@@ -177,6 +180,7 @@ def test_without_a_class_above_the_threshold_nothing_changes(workplace, tmp_path
             {"pseudo_label_threshold": 0.9, "ema_decay": 0.9, "objective": "reconstruct"},
             "reads no labels",
         ),
+        ({"ignore_unlabelled_pixels": True, "objective": "reconstruct"}, "reads no labels"),
         (
             {
                 "pseudo_label_threshold": 0.9,

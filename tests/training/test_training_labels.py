@@ -17,7 +17,7 @@ from training_runs import (
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.training import parse_train_config
-from crossearth_hf.training.trainer import train
+from crossearth_hf.training.trainer import Trainer, train
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,42 @@ def test_a_run_that_skipped_some_steps_ends_well(workplace, tmp_path, leaving_ou
     )
     assert 0 < log_lines(tmp_path / "run")[-1]["skipped"] < 6
     assert (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "expected", "line"),
+    [
+        ("complete", {}, False, ""),
+        ("complete", {"ignore_unlabelled_pixels": True}, True, ""),
+        ("with 255", {}, True, "are left out of the mask losses"),
+        ("with 255", {"ignore_unlabelled_pixels": False}, False, "are background of every class"),
+        ("partly labeled", {}, True, "are left out of the mask losses"),
+    ],
+)
+def test_pixels_without_a_label_are_left_out_where_the_data_have_some(
+    workplace, tmp_path, capsys, source, changes, expected, line
+):
+    data = tmp_path / "data"
+    for part in ("images", "masks"):
+        (data / part).mkdir(parents=True)
+    ids = np.repeat(np.arange(5, dtype=np.uint8), 16)[:, None] * np.ones((1, 80), np.uint8)
+    text = "images: images\nmasks: masks\n"
+    if source == "with 255":
+        ids[:8] = 255
+    elif source == "partly labeled":
+        ids[:] = 1
+        text += "labeled: [building]\ncomplete: true\n"
+    Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(data / "images" / "0.png")
+    Image.fromarray(ids).save(data / "masks" / "0.png")
+    (data / "mine.yaml").write_text(text)
+    trainer = Trainer(
+        settings(workplace, tmp_path / "run", train_data=str(data / "mine.yaml"), **changes)
+    )
+    assert trainer.segmentation.config.ignore_unlabelled_pixels is expected
+    assert trainer.segmentation.criterion.config.ignore_unlabelled_pixels is expected
+    told = capsys.readouterr().out
+    assert ("pixels without a label (255)" in told) == bool(line)
+    assert line in told
 
 
 def test_undeclared_fill_is_told_once_unless_a_person_has_decided(workplace, tmp_path, capsys):

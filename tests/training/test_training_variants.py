@@ -79,10 +79,8 @@ def test_the_faithful_mode_learns_no_object_from_images_without_labels(
     unlabeled, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("crossearth_hf.training.run_data.load_sources", load_sources_unkept)
-    config = json.loads((unlabeled / "tiny.json").read_text()) | {"ignore_unlabelled_pixels": False}
-    (tmp_path / "faithful.json").write_text(json.dumps(config))
     changes = {
-        "model": str(tmp_path / "faithful.json"),
+        "ignore_unlabelled_pixels": False,
         "train_data": f"{unlabeled / 'data'}:[0-2]",
         "max_steps": 2,
     }
