@@ -419,16 +419,17 @@ def _as_one(
     Raises:
         InputError: As in `tiles_as_one`, or the list is empty.
     """
-    if isinstance(scene, list | tuple):
+    if isinstance(scene, Sequence) and not isinstance(scene, str):
         check_paths(**{f"scene[{index}]": tile for index, tile in enumerate(scene)})
         if not scene:
             raise InputError("the list of tiles is empty; name one raster or more")
         with tiles_as_one([os.fspath(tile) for tile in scene], map_path) as mosaic:
             yield mosaic
-        return
-    if not isinstance(scene, Scene):
+    elif isinstance(scene, Scene):
+        yield scene
+    else:
         check_paths(scene=scene)
-    yield scene
+        yield scene
 
 
 def _opened(
