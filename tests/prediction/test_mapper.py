@@ -84,7 +84,7 @@ def test_an_open_scene_of_other_channels_is_refused(tmp_path, loaded):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"map_path": None}, {"map_path": 3}, {"scene": ["in.tif"]}, {"scene": None}, {"overwrite": "no"}, {"fast": 1},
+        {"map_path": None}, {"map_path": 3}, {"scene": 5}, {"scene": None}, {"overwrite": "no"}, {"fast": 1},
         {"palette_as_image": "no"}, {"window": 64.5}, {"window": "64"}, {"stride": True}, {"batch_size": 1.5},
         {"workers": "2"}, {"bands": 1}, {"bands": "1,2,3"}, {"bands": [1.5, 2, 3]}, {"bands": [True, 2, 3]},
         {"nodata": "black"}, {"nodata": [None]}, {"model": (1,)}, {"model": 5}, {"model": (1, 2)}, {"preview": 1},
