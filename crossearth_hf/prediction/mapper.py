@@ -91,9 +91,9 @@ def predict(
     `predict_array`.
 
     Args:
-        scene: A raster that GDAL reads; a list of rasters, the tiles of one mosaic, of which the later one is on top
-            where they overlap; or an open `Scene`, which stays open and has its own bands, nodata, palette_as_image,
-            resolution and area.
+        scene: A raster that GDAL reads; a list of rasters, the tiles of one mosaic, of which the later one with data
+            is on top where they overlap; or an open `Scene`, which stays open and has its own bands, nodata,
+            palette_as_image, resolution and area.
         map_path: GeoTIFF to write, with uint8 class ids and 255 for no data; ends in .tif or .tiff.
         model: Folder or Hub id; or model and processor as `load_model` returns them. By default the bundled model.
         confidence: Another GeoTIFF to write, with the share of the top score in all scores, in steps of 0.004: bytes
