@@ -80,6 +80,7 @@ def add_calibrate(subparsers: Any) -> None:
         help="sets of labeled images, as for --train_data",
     )
     _add_mask_flags(parser)
+    _add_bands(parser, "bands of the images, as for predict")
     parser.add_argument(
         "--scale", metavar="S", type=float, default=1.0, help="enlarge the images by S (default: 1)"
     )
@@ -114,6 +115,12 @@ def _add_mask_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="value of the first class: 1 for masks that count from 1, 0 ignored",
     )
+
+
+def _add_bands(parser: argparse.ArgumentParser, text: str) -> None:
+    """How images are read."""
+    parser.add_argument("--bands", metavar="R,G,B", type=numbers, help=text)
+    add_nodata(parser)
 
 
 def add_evaluate(subparsers: Any) -> None:
@@ -169,13 +176,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         "--class-map", metavar="A=B,...", type=pairs, help="target class of each model class"
     )
     _add_mask_flags(parser)
-    parser.add_argument(
-        "--bands",
-        metavar="R,G,B",
-        type=numbers,
-        help="bands of the folder's images, as for predict",
-    )
-    add_nodata(parser)
+    _add_bands(parser, "bands of the folder's images, as for predict")
     parser.add_argument("--scale", metavar="S", type=float, help="enlarge the folder's images by S")
     parser.add_argument(
         "--in-domain",

@@ -3,7 +3,6 @@
 import argparse
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -229,7 +228,13 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm  # noqa: PLC0415
 
     from ..prediction.area_tables import AreaTables  # noqa: PLC0415
-    from ..prediction.many_scenes import MapFolders, SceneResult, map_scenes, write_tables  # noqa: PLC0415
+    from ..prediction.many_scenes import (  # noqa: PLC0415
+        MapFolders,
+        SceneResult,
+        map_scenes,
+        write_missing_items,
+        write_tables,
+    )
     from ..prediction.mapper import reading_of, scene_mapper  # noqa: PLC0415
     from ..prediction.outlining import Outlining  # noqa: PLC0415
     from ..prediction.scene_list import list_scenes  # noqa: PLC0415
@@ -255,21 +260,18 @@ def _predict_many(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
         replaces_own=True,
     )
-    if arguments.overwrite:
-        waiting = scenes
-    else:
-        waiting = folders.unfinished(scenes)
-    if len(waiting) < len(scenes):
-        say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps already exist and are skipped")
     problems: list[str] = []
     advised: dict[str, list[str]] = {}  # advice -> the scenes that it applies to
     reports = {}
-    with ExitStack() as stack:
+    with scene_mapper(reading=reading, **computing, outlining=outlining, tell=say) as mapper:
+        if arguments.overwrite:
+            waiting = scenes
+        else:
+            waiting = folders.unfinished(scenes, mapper.job)
+        if len(waiting) < len(scenes):
+            say(f"{len(scenes) - len(waiting)} of {len(scenes)} maps already exist and are skipped")
         results: Iterator[SceneResult] = iter(())
         if waiting:
-            mapper = stack.enter_context(
-                scene_mapper(reading=reading, **computing, outlining=outlining, tell=say)
-            )
             results = map_scenes(waiting, folders, mapper, overwrite=arguments.overwrite)
         for result in results:
             if result.report is not None:
@@ -279,8 +281,10 @@ def _predict_many(arguments: argparse.Namespace) -> None:
                 problems.append(result.problem)
             for sentence in filter(None, (*result.notices, result.skipped, result.advice)):
                 advised.setdefault(sentence, []).append(result.scene.source)
+        if arguments.stac:
+            problems += write_missing_items(scenes, folders, mapper)
     if tables.files:
-        problems += write_tables(tables, scenes, folders, reports)
+        problems += write_tables(tables, scenes, folders, reports, mapper.job)
     for sentence in [*starmap(_addressed, sorted(advised.items())), *problems]:
         say(sentence)
     if problems:

@@ -119,6 +119,7 @@ class HubImage:
     places: ClassVar[None] = None
     partial: ClassVar[None] = None
     group: ClassVar[None] = None
+    file: ClassVar[None] = None
 
     @property
     def name(self) -> str:

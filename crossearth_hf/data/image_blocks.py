@@ -58,6 +58,7 @@ class ImageBlock(_Within):
     window: Window
     has_windows: ClassVar[bool] = True
     group: ClassVar[None] = None
+    file: ClassVar[None] = None
 
     @property
     def name(self) -> str:

@@ -165,6 +165,10 @@ class LabeledImage(Protocol):
         """Common name of images that belong together; None for an image without a group."""
 
     @property
+    def file(self) -> Path | None:
+        """The file of its pixels; None for an image from elsewhere, or a part of one."""
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, known without decoding."""
 
@@ -208,6 +212,7 @@ class ArrayPair:
         places: Places of labels; None if every place has labels.
         partial: The labeled classes; None for all.
         group: Common name of images that belong together; None without a group.
+        file: The file that it was decoded from; None for an image from elsewhere, or a part of one.
     """
 
     name: str
@@ -218,6 +223,7 @@ class ArrayPair:
     places: Places | None = None
     partial: PartialLabels | None = None
     group: str | None = None
+    file: Path | None = None
     has_windows: ClassVar[bool] = False
 
     @property
@@ -308,6 +314,11 @@ class FilePair:
     places: ClassVar[None] = None
 
     @property
+    def file(self) -> Path:
+        """The image."""
+        return self.image
+
+    @property
     def has_windows(self) -> bool:
         """Whether all files are rasters that can be read in parts."""
         files = [self.image]
@@ -375,6 +386,7 @@ class DrawnScene:
     places: ClassVar[None] = None
     partial: ClassVar[None] = None
     group: ClassVar[None] = None
+    file: ClassVar[None] = None
 
     @property
     def name(self) -> str:

@@ -192,7 +192,8 @@ def _rasters(paths: Sequence[Path], layer: VectorLayer, reading: Reading) -> lis
             raise InputError(
                 f"{path} is a picture without a CRS, which polygons need; save it as a GeoTIFF with one"
             )
-        rasters.append(_OnRaster(path, size, Placement(grid, str(path), layer.crs)))
+        placement = Placement(grid, str(path), layer.crs, layer.bounds)
+        rasters.append(_OnRaster(path, size, placement))
     return rasters
 
 
@@ -227,7 +228,9 @@ def _areas(
     layer, told = open_layer(source.labeled_area, source.labeled_area_layer), _Told()
     on_rasters = [
         _OnRaster(
-            raster.path, raster.size, Placement(raster.placement.grid, str(raster.path), layer.crs)
+            raster.path,
+            raster.size,
+            Placement(raster.placement.grid, str(raster.path), layer.crs, layer.bounds),
         )
         for raster in rasters
     ]

@@ -175,6 +175,11 @@ class PolygonImage:
     _counts: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
+    def file(self) -> Path:
+        """The raster."""
+        return self.image
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.labels.size

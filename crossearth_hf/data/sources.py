@@ -222,7 +222,7 @@ def in_memory(
     for image in images:
         height, width = image.size
         if (num_channels + 1) * height * width <= cache_bytes and not isinstance(image, ArrayPair):
-            image = replace(image.decode(), group=image.group)
+            image = replace(image.decode(), group=image.group, file=image.file)
             cache_bytes -= image.image.nbytes + image.labels.nbytes
             if image.valid is not None:
                 cache_bytes -= image.valid.nbytes

@@ -1,8 +1,10 @@
 """Labeled images held out for validation: by image, by group, or by blocks of a single scene; never by crop.
 
-The images of a group stay together across all data sources. The choice depends on the images, their order and the seed.
+The images of a group, and a file that is listed twice, stay together across all data sources. The choice depends on the
+images, their order and the seed.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,13 +73,15 @@ def hold_out(
         pool = [list(blocks_of(single, round(BLOCKS_HELD_OUT / fraction)))]
         if single.places is not None:  # blocks without labels teach nothing
             pool = [list(filter(_has_labels, pool[0]))]
-    keys = _chosen(pool, fraction, seed)
+    keys_of = _keys(pool)
+    keys = _chosen(pool, keys_of, fraction, seed)
     if not keys:
         raise InputError(
             f"validation_fraction {fraction} holds out nothing: the {sum(map(len, pool))} images with labels belong "
             "together, or are the only ones of their source; give eval_data, or other groups"
         )
-    train, validation = _part(pool, keys, held=False), _part(pool, keys, held=True)
+    train = _part(pool, keys_of, keys, held=False)
+    validation = _part(pool, keys_of, keys, held=True)
     return ValidationSplit(
         train=list(train),
         validation=[image for images in validation for image in images],
@@ -92,29 +96,55 @@ def hold_out(
 
 
 def _part(
-    pool: Sequence[Sequence[LabeledImage]], keys: set[_Key], *, held: bool
+    pool: Sequence[Sequence[LabeledImage]],
+    keys_of: Sequence[Sequence[_Key]],
+    keys: set[_Key],
+    *,
+    held: bool,
 ) -> list[list[LabeledImage]]:
     """The images of every data source that are held out, or those that are not."""
     return [
-        [image for index, image in enumerate(images) if (_key(place, index, image) in keys) == held]
-        for place, images in enumerate(pool)
+        [image for image, key in zip(images, own, strict=True) if (key in keys) == held]
+        for images, own in zip(pool, keys_of, strict=True)
     ]
 
 
-def _key(place: int, index: int, image: LabeledImage) -> _Key:
-    """Key of images that belong together: the name of their group, else the position of a single image."""
-    if image.group is not None:
-        return ("group", image.group)
-    return ("image", place, index)
+def _keys(pool: Sequence[Sequence[LabeledImage]]) -> list[list[_Key]]:
+    """The key of every image; images of a group have the same one, and so have those of a file."""
+    joined: dict[_Key, _Key] = {}  # a key -> another one of the same images
+
+    def last(key: _Key) -> _Key:
+        while key in joined:
+            key = joined[key]
+        return key
+
+    keys: list[list[_Key]] = []
+    for place, images in enumerate(pool):
+        keys.append([])
+        for index, image in enumerate(images):
+            key: _Key = ("image", place, index)
+            if image.file is not None:
+                key = ("file", os.path.realpath(image.file))
+            if image.group is not None:
+                group = last(("group", image.group))
+                if image.file is not None and last(key) != group:
+                    joined[last(key)] = group
+                key = group
+            keys[-1].append(key)
+    return [[last(key) for key in own] for own in keys]
 
 
-def _chosen(pool: Sequence[Sequence[LabeledImage]], fraction: float, seed: int) -> set[_Key]:
+def _chosen(
+    pool: Sequence[Sequence[LabeledImage]],
+    keys_of: Sequence[Sequence[_Key]],
+    fraction: float,
+    seed: int,
+) -> set[_Key]:
     """Keys of the groups and images to hold out."""
     members: dict[_Key, list[int]] = {}  # number of the data source of every image of a key
     labeled: set[_Key] = set()
     for place, images in enumerate(pool):
-        for index, image in enumerate(images):
-            key = _key(place, index, image)
+        for image, key in zip(images, keys_of[place], strict=True):
             members.setdefault(key, []).append(place)
             if key not in labeled and _has_labels(image):
                 labeled.add(key)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..arguments import band_numbers, nodata_values
 from ..data import all_images, load_source
 from ..data.labeled_images import LabeledImage
 from ..errors import InputError
@@ -26,6 +27,7 @@ from ..labels import IGNORE_INDEX, LabelSet, label_set_of
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..progress import progress_bar
+from ..raster.scene import Reading
 from . import metrics
 from .calibration import CalibrationCounts
 from .image_scores import labeled_scores, predict_image, scored_ids
@@ -260,6 +262,8 @@ def calibrate(
     *,
     mask_values: Sequence[int] | None = None,
     mask_offset: int = 0,
+    bands: Sequence[int] | None = None,
+    nodata: Sequence[float] | float | str | None = None,
     scale: float = 1.0,
     device: str = "auto",
     overwrite: bool = False,
@@ -275,6 +279,7 @@ def calibrate(
         data: Sources as `data.load_source` takes them, each a set of its own; images of places that the model has not
             learned from, and that nothing is scored on later.
         mask_values, mask_offset: As in `data.load_source`.
+        bands, nodata: How the images are read, as in `predict`.
         scale: As in `predict_image`.
         device: As in `load_model`.
         overwrite: Whether an existing model folder may be replaced.
@@ -282,23 +287,26 @@ def calibrate(
         tell: Told each set's mean IoU and calibration error before and after.
 
     Raises:
+        TypeError: The bands or no-data values have another type.
         InputError: The model, a source or the folder does not fit, see `score_pixels`.
     """
+    chosen_bands, chosen_nodata = band_numbers(bands), nodata_values(nodata)
     source = model_folder(model)
     check_copy([source], output_dir, overwrite=overwrite)  # before the work
     network, processor = load_model(source, device=device)
     network.config.class_factors = None
     label_set = label_set_of(network.config)
     window, stride = resolve_window(network.config, None, None)
+    reading = Reading(chosen_bands, chosen_nodata, network.config.num_channels)
     sets = {}
     for text in data:
-        images = all_images(
-            [load_source(text, label_set, mask_values=mask_values, mask_offset=mask_offset)]
+        loaded = load_source(
+            text, label_set, reading=reading, mask_values=mask_values, mask_offset=mask_offset
         )
         sets[text] = score_pixels(
             network,
             processor,
-            images,
+            all_images([loaded]),
             label_set,
             window=window,
             stride=stride,

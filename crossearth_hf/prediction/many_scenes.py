@@ -12,15 +12,18 @@ from ..errors import InputError
 from ..files.outputs import check_distinct, check_place
 from ..files.working_folders import side_files
 from ..progress import progress_bar
+from ..raster.finished_map import FinishedMap
 from ..raster.imagery import OwnOutput, is_own_output
 from ..raster.raw_bands import EmptyScene
 from ..raster.scene import files_behind
 from .area_tables import AreaRows, AreaTables
+from .job_identity import is_of_another_job
 from .kept_parts import unfinished_parts
 from .map_report import MapReport
 from .mapper import SceneMapper
 from .one_scene import SUFFIXES, MapOutputs, asked_for
 from .scene_list import ListedScene
+from .stac_item import check_item, item_path
 from .workers import WorkersLost
 
 _MOST_THREADS = 64
@@ -82,9 +85,32 @@ class MapFolders:
         ):
             check_distinct([file for source in sources for file in files_behind(source)], results)
 
-    def unfinished(self, scenes: Sequence[ListedScene]) -> list[ListedScene]:
-        """The scenes with missing files or with parts of an unfinished map."""
-        return [scene for scene in scenes if not _is_finished(self._files(scene))]
+    def unfinished(self, scenes: Sequence[ListedScene], job: str) -> list[ListedScene]:
+        """The scenes with missing files or with parts of an unfinished map.
+
+        Args:
+            scenes: All scenes of the job.
+            job: What decides its maps, as `SceneMapper.job` has it.
+
+        Raises:
+            InputError: A finished map is of another job.
+        """
+        unfinished, others = [], []
+        for scene in scenes:
+            files = self._files(scene)
+            if not _is_finished(files):
+                unfinished.append(scene)
+            elif is_of_another_job(_job_of(files), job):
+                others.append(files.map)
+        if others:
+            more = {1: " was", 2: " and another map were"}.get(
+                len(others), f" and {len(others) - 1} other maps were"
+            )
+            raise InputError(
+                f"{others[0]}{more} made with another model, area or setting than this job has; add --overwrite, or "
+                "choose another folder"
+            )
+        return unfinished
 
     def outputs_of(self, scene: ListedScene, *, overwrite: bool) -> MapOutputs:
         """The checked files of a scene; makes their sub-folders.
@@ -105,12 +131,18 @@ class MapFolders:
         }
         return MapOutputs(files)
 
-    def finished_map(self, scene: ListedScene) -> Path | None:
-        """The map of a scene; None if it is not finished."""
+    def finished(self, scene: ListedScene, job: str) -> MapOutputs | None:
+        """The files of a scene; None if they are not finished or of another job."""
         files = self._files(scene)
-        if _is_finished(files):
-            return files.map
+        if _is_finished(files) and not is_of_another_job(_job_of(files), job):
+            return files
         return None
+
+
+def _job_of(files: MapOutputs) -> str | None:
+    """What decided the values of a finished map; None in maps of earlier releases."""
+    with FinishedMap(files.map) as finished:
+        return finished.job
 
 
 def _is_finished(files: MapOutputs) -> bool:
@@ -200,14 +232,16 @@ def write_tables(
     scenes: Sequence[ListedScene],
     folders: MapFolders,
     reports: Mapping[str, MapReport],
+    job: str,
 ) -> list[str]:
-    """Writes the tables of areas of all finished maps, also of those that an earlier job has finished.
+    """Writes the tables of areas of all finished maps, also of those that an earlier run has finished.
 
     Args:
         tables: The tables.
         scenes: All scenes of the job.
         folders: Folders of the results.
-        reports: On the maps of this job, by the names of the scenes.
+        reports: On the maps of this run, by the names of the scenes.
+        job: What decides the maps, as `SceneMapper.job` has it.
 
     Returns:
         A sentence for each map that has no place in the tables.
@@ -217,14 +251,42 @@ def write_tables(
     """
     rows, problems = AreaRows(tables), []
     for scene in scenes:
-        path = folders.finished_map(scene)
-        if path is None:
+        files = folders.finished(scene, job)
+        if files is None:
             continue
         try:
-            rows.add(scene.name, path, reports.get(scene.name))
+            rows.add(scene.name, files.map, reports.get(scene.name))
         except InputError as error:
             problems.append(f"{scene.source} is missing in the tables: {error}")
     rows.write()
+    return problems
+
+
+def write_missing_items(
+    scenes: Sequence[ListedScene], folders: MapFolders, mapper: SceneMapper
+) -> list[str]:
+    """Writes the STAC items of the maps that an earlier run has finished without them.
+
+    Returns:
+        A sentence for each map that gets none.
+    """
+    problems = []
+    for scene in scenes:
+        files = folders.finished(scene, mapper.job)
+        if files is None:
+            continue
+        try:
+            check_item(files.map)
+            if item_path(files.map).exists():
+                continue
+            if _job_of(files) != mapper.job:
+                raise InputError(
+                    f"{files.map} does not say which model made it, so it gets no STAC item; add --overwrite"
+                )
+            with mapper.open(scene.source) as opened:
+                mapper.write_item(opened, files)
+        except InputError as error:
+            problems.append(str(error))
     return problems
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from ..arguments import (
@@ -22,13 +23,16 @@ from ..arguments import (
 from ..errors import InputError
 from ..export.engines import check_engine, engine_network
 from ..inference.loading import load_config, load_model
+from ..inference.model_digest import model_digest
 from ..inference.windows import Network, WindowCounter, resolve_window
+from ..labels import label_set_of
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..raster.area import Area, box_area, read_area
 from ..raster.remote import url_path
 from ..raster.scene import DEFAULT_READING, Reading, Scene
 from .area_tables import AreaRows, AreaTables
+from .job_identity import map_job
 from .map_report import MapReport
 from .mosaics import tiles_as_one
 from .one_scene import MapOutputs, predict_map, resolution_advice
@@ -91,9 +95,9 @@ def predict(
     `predict_array`.
 
     Args:
-        scene: A raster that GDAL reads; a list of rasters, the tiles of one mosaic, of which the later one is on top
-            where they overlap; or an open `Scene`, which stays open and has its own bands, nodata, palette_as_image,
-            resolution and area.
+        scene: A raster that GDAL reads; a list of rasters, the tiles of one mosaic, of which the later one with data
+            is on top where they overlap; or an open `Scene`, which stays open and has its own bands, nodata,
+            palette_as_image, resolution and area.
         map_path: GeoTIFF to write, with uint8 class ids and 255 for no data; ends in .tif or .tiff.
         model: Folder or Hub id; or model and processor as `load_model` returns them. By default the bundled model.
         confidence: Another GeoTIFF to write, with the share of the top score in all scores, in steps of 0.004: bytes
@@ -330,12 +334,29 @@ class SceneMapper:
         )
         if not self.stac:
             return report
+        return replace(report, files=(*report.files, self.write_item(scene, outputs)))
+
+    def write_item(self, scene: Scene, outputs: MapOutputs) -> Path:
+        """Writes the STAC item of a finished map of an open scene; raises as `stac_item`."""
         name = (
             Path(str(getattr(self.model.config, "_name_or_path", "") or "")).name
             or "without a name"
         )
-        item = write_item(outputs.map, scene, report.label_set, report.files, name)
-        return replace(report, files=(*report.files, item))
+        label_set = label_set_of(self.model.config)
+        return write_item(outputs.map, scene, label_set, outputs.files, name)
+
+    @cached_property
+    def job(self) -> str:
+        """What decides the classes of its maps besides their scenes, as `map_job` has it."""
+        return map_job(
+            self.reading,
+            self.model,
+            model_digest(self.model, self.processor),
+            window=self.window,
+            stride=self.stride,
+            tta=self.tta,
+            engine=self.engine,
+        )
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from ..raster.grid import Grid
 from ..raster.raw_bands import EmptyScene
 from ..raster.scene import Scene, bounded_cache, files_behind
 from ..raster.writing import OUTPUT_TAG, Block
-from .job_identity import job_identity
+from .job_identity import job_identity, map_job
 from .kept_parts import discard, is_of_killed_run, kept_parts, unfinished_parts
 from .map_report import MapReport
 from .outlining import AS_THEY_ARE, Outlining
@@ -193,6 +193,9 @@ def predict_map(
         window, stride, batch_size, tta, layers, digest, device_type, float_shares, engine
     )
     identity = job_identity(scene, model, settings)
+    decided_by = map_job(
+        scene.asked, model, digest, window=window, stride=stride, tta=tta, engine=engine
+    )
     check_distinct(scene.stamps, outputs.files)
     outlining.check_place(outputs.paths.get("polygons"), scene.native_grid, scene.path)
     with bounded_cache(), kept_parts(outputs.files, identity) as folder:
@@ -218,7 +221,7 @@ def predict_map(
         scene.check_unchanged()
         confidence = _mean_confidence(jobs)
         possible = map_layers(label_set, float_shares=float_shares)
-        rasters = [possible[name] for name in layers]
+        rasters = [replace(possible[name], job=decided_by) for name in layers]
         tally, remarks = _write_map(scene, outputs, jobs, rasters, label_set, outlining)
     return MapReport(
         label_set,

@@ -18,7 +18,7 @@ from ..files.working_folders import side_files
 from ..labels import IGNORE_INDEX, LabelSet
 from .gdal import GDAL_ERRORS, ignore_missing_georeference, read_in_order, silence_libtiff
 from .grid import Grid
-from .writing import TILE, Block, check_written, create_geotiff, write_errors
+from .writing import JOB_TAG, TILE, Block, check_written, create_geotiff, write_errors
 
 SHARE_STEP = 0.004
 """Step of shares that are written as bytes: 0 to 250 for 0 to 1, with 255 for no data."""
@@ -42,6 +42,7 @@ class Layer:
         label_set: Classes of a categorical band, for its color table, class names and overviews of the most frequent
             class. Otherwise overviews are averages.
         scale: What the file's values are to be multiplied by, as its metadata say; None if they are meant as they are.
+        job: What decides the values, which becomes a tag; None for working files.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Layer:
     bands: tuple[str, ...]
     label_set: LabelSet | None = None
     scale: float | None = None
+    job: str | None = None
 
     def stored(self, values: np.ndarray) -> np.ndarray:
         """Values as the file holds them; NaN becomes no data where there is a scale."""
@@ -278,6 +280,8 @@ def _create(path: Path, grid: Grid, layer: Layer, **options: Any) -> rasterio.io
     )
     for index, name in enumerate(layer.bands, 1):
         dataset.set_band_description(index, name)
+    if layer.job is not None:
+        dataset.update_tags(**{JOB_TAG: layer.job})
     if layer.scale is not None:
         dataset.scales = [layer.scale] * len(layer.bands)
     return dataset

@@ -10,6 +10,7 @@ from rasterio.windows import Window
 from ..errors import InputError
 from .gdal import GDAL_ERRORS, ignore_missing_georeference, read_errors
 from .grid import Grid
+from .writing import JOB_TAG
 
 _BLOCK = 1024  # pixels
 
@@ -23,6 +24,7 @@ class FinishedMap:
     Attributes:
         grid: Size and location.
         classes: Names of the classes.
+        job: What decided its values, as `job_identity.map_job` has it; None in maps of earlier releases.
 
     Raises:
         InputError: The file cannot be opened.
@@ -38,6 +40,7 @@ class FinishedMap:
                 f"the map {path} cannot be read again; delete it and run again"
             ) from error
         self.grid = Grid.of(self._source)
+        self.job = self._source.tags().get(JOB_TAG)
         tags = self._source.tags(1)
         count = sum(name.startswith("CLASS_") for name in tags)
         self.classes = tuple(tags.get(f"CLASS_{index}", "") for index in range(count))

@@ -6,7 +6,7 @@ georeferencing is copied, never recomputed.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,13 @@ class Scene:
             self.area,
             self.remote,
         )
+
+    @property
+    def asked(self) -> "Reading":
+        """How it is read, without bands that nobody named."""
+        if self._bands_were_named:
+            return self.reading
+        return replace(self.reading, bands=None)
 
     @property
     def tags(self) -> dict[str, str]:

@@ -127,7 +127,10 @@ def _count_reads(
     reads = 0
     for (attributes, name), times in found.items():
         source = _source_path(attributes, name, folder)
-        if not is_remote(source):
+        if "<VRTDataset" in source:
+            inner = (*outer, "a VRT within it")
+            reads += times * _count_reads(source.encode(), Path(), inner, known, remote)
+        elif not is_remote(source):
             reads += times * _count_file(source, outer, known, remote)
         elif remote:
             reads += times

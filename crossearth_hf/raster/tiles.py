@@ -1,5 +1,6 @@
 """Tiles of one mosaic as one virtual raster (VRT)."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from ..errors import InputError
 from .gdal import GDAL_ERRORS, ignore_missing_georeference
+from .raw_bands import transparency_band
 from .source_files import check_raster
 
 TILES_MARK = "CROSSEARTH_TILES"
 """Metadata of these VRTs, by which they are known."""
 
+_INNER_BLOCK = 128  # pixels, GDAL's block of a VRT within a VRT
 _LARGEST_SHIFT = 0.05  # pixels between the grids of two tiles; our choice
 _LARGEST_DIFFERENCE = 1e-6  # relative, of pixel sizes
 _TYPES = {
@@ -54,6 +57,15 @@ class _Kind:
             return "has another nodata value"
         return None
 
+    @property
+    def is_float(self) -> bool:
+        return self.dtypes[0].startswith("float")
+
+    @property
+    def shares_nodata(self) -> bool:
+        """Whether a pixel has no data if all bands have their nodata value, which GDAL cannot compare with NaN."""
+        return all(value is not None and not math.isnan(value) for value in self.nodata)
+
 
 @dataclass(frozen=True)
 class _Tile:
@@ -62,12 +74,15 @@ class _Tile:
     width: int
     height: int
     block: tuple[int, int]
+    has_mask: bool  # beside its bands
+    has_transparency: bool
 
 
 def mosaic_vrt(tiles: Sequence[str]) -> str:
-    """The text of a VRT of tiles that lie side by side; where they overlap, the later one is on top.
+    """The text of a VRT of tiles that lie side by side; where they overlap, the later one with data is on top.
 
-    Pixels without a tile have no data. Tiles have one CRS, pixel size, number and type of bands, and nodata value.
+    A pixel comes whole from one tile. Pixels without a tile have no data. Tiles have one CRS, pixel size, number and
+    type of bands, and nodata value.
 
     Args:
         tiles: Rasters on this machine.
@@ -75,10 +90,10 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
     Raises:
         InputError: A tile cannot be read, is rotated, has no place or differs from the first one.
     """
-    first, kind, has_mask = _opened(tiles[0])
+    first, kind = _opened(tiles[0])
     found = [first]
     for path in tiles[1:]:
-        tile, other, masked = _opened(path)
+        tile, other = _opened(path)
         different = kind.difference(other) or _misfit(first, tile)
         if different is not None:
             raise InputError(
@@ -86,7 +101,6 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
                 "(gdalwarp), or map them one by one"
             )
         found.append(tile)
-        has_mask |= masked
     a, e = first.transform.a, first.transform.e
     cols = [round((tile.transform.c - first.transform.c) / a) for tile in found]
     rows = [round((tile.transform.f - first.transform.f) / e) for tile in found]
@@ -104,23 +118,35 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
     ElementTree.SubElement(root, "GeoTransform").text = ", ".join(
         f"{number:.17g}" for number in place
     )
+    # alpha may mark a band of data, in which 0 is a value like any other
+    is_transparent = all(tile.has_transparency for tile in found)
+    sources = [
+        _Source(tile, kind, place, is_transparent)
+        for tile, place in zip(found, places, strict=True)
+    ]
     for band, dtype in enumerate(kind.dtypes, 1):
-        element = _band(root, band, dtype, kind)
-        for tile, (row, col) in zip(found, places, strict=True):
-            element.append(_source(tile, str(band), row, col, dtype, kind.nodata[band - 1]))
-    if has_mask or kind.nodata[0] is None:
+        _band(root, band, dtype, kind).extend(source.of_band(band) for source in sources)
+    if kind.nodata[0] is None or any(tile.has_mask for tile in found):
         mask = ElementTree.SubElement(
             ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte"
         )
-        for tile, (row, col) in zip(found, places, strict=True):
-            mask.append(_source(tile, "mask,1", row, col, "uint8"))
+        mask.extend(source.of_mask() for source in sources)
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def mosaic_tiles(path: str) -> list[str]:
     """The tiles of a VRT that `mosaic_vrt` wrote, the first one first."""
-    root = ElementTree.parse(path).getroot()
-    return list(dict.fromkeys(element.text or "" for element in root.iter("SourceFilename")))
+    return list(dict.fromkeys(_source_files(ElementTree.parse(path).getroot())))
+
+
+def _source_files(root: ElementTree.Element) -> Iterator[str]:
+    """The files of a VRT's sources, also of VRTs within it."""
+    for element in root.iter("SourceFilename"):
+        text = element.text or ""
+        if text.startswith("<"):
+            yield from _source_files(ElementTree.fromstring(text))
+        else:
+            yield text
 
 
 def _band(root: ElementTree.Element, band: int, dtype: str, kind: _Kind) -> ElementTree.Element:
@@ -129,40 +155,115 @@ def _band(root: ElementTree.Element, band: int, dtype: str, kind: _Kind) -> Elem
     name, nodata, color = kind.names[band - 1], kind.nodata[band - 1], kind.colors[band - 1]
     if name:
         ElementTree.SubElement(element, "Description").text = name
+    if nodata is None and kind.is_float:  # the value of pixels that no tile shows
+        nodata = math.nan
     if nodata is not None:
         ElementTree.SubElement(element, "NoDataValue").text = f"{nodata:.17g}"
     ElementTree.SubElement(element, "ColorInterp").text = color.name.capitalize()
     return element
 
 
-def _source(
-    tile: _Tile, band: str, row: int, col: int, dtype: str, nodata: float | None = None
+@dataclass(frozen=True)
+class _Source:
+    """A tile as a source of the mosaic at (row, col), which hides nothing where it has no data.
+
+    Args:
+        tile: The tile.
+        kind: What it shares with the others.
+        place: Row and column of its upper left corner.
+        is_transparent: Whether a band marked as alpha is transparency.
+    """
+
+    tile: _Tile
+    kind: _Kind
+    place: tuple[int, int]
+    is_transparent: bool
+
+    def of_band(self, band: int) -> ElementTree.Element:
+        """The source of a band."""
+        nodata = self.kind.nodata[band - 1]
+        if self.kind.is_float:  # values that are not finite are no data
+            nodata = math.nan
+        elif self.tile.has_mask or self._is_wrapped:
+            nodata = None
+        element = self._element(str(band), self.kind.dtypes[band - 1])
+        if nodata is not None:
+            _add_rule(element, "NODATA", f"{nodata:.17g}")
+        if self.tile.has_mask or self._is_wrapped or self.is_transparent:
+            _add_rule(element, "UseMaskBand", "true")
+        return element
+
+    def of_mask(self) -> ElementTree.Element:
+        """The source of the mask, in which transparency has no part because it is a band."""
+        if ColorInterp.alpha in self.kind.colors and not (self.tile.has_mask or self._is_wrapped):
+            element = self._element("1", self.kind.dtypes[0])
+            _add_rule(element, "ScaleOffset", "255")
+            _add_rule(element, "ScaleRatio", "0")
+            return element
+        element = self._element("mask,1", "uint8")
+        _add_rule(element, "NODATA", "0")
+        return element
+
+    @property
+    def _is_wrapped(self) -> bool:
+        """Whether a VRT around the tile makes a mask of its nodata values, which GDAL otherwise applies by band."""
+        return self.kind.shares_nodata and not self.tile.has_mask
+
+    def _element(self, band: str, dtype: str) -> ElementTree.Element:
+        """A source without rules."""
+        name, block = self.tile.path, self.tile.block
+        if self._is_wrapped:
+            name = _with_shared_nodata(self.tile, self.kind)
+            block = (min(_INNER_BLOCK, self.tile.height), min(_INNER_BLOCK, self.tile.width))
+        return _plain_source(self.tile, name, band, dtype, block, self.place)
+
+
+def _add_rule(source: ElementTree.Element, name: str, text: str) -> None:
+    """Adds a rule to a source, which simple sources have not."""
+    source.tag = "ComplexSource"
+    ElementTree.SubElement(source, name).text = text
+
+
+def _with_shared_nodata(tile: _Tile, kind: _Kind) -> str:
+    """The text of a VRT of one tile, whose mask hides the pixels with the nodata value in all bands."""
+    root = ElementTree.Element(
+        "VRTDataset", rasterXSize=str(tile.width), rasterYSize=str(tile.height)
+    )
+    values = " ".join(f"{value:.17g}" for value in kind.nodata if value is not None)
+    metadata = ElementTree.SubElement(root, "Metadata")
+    ElementTree.SubElement(metadata, "MDI", key="NODATA_VALUES").text = values
+    for band, dtype in enumerate(kind.dtypes, 1):
+        element = ElementTree.SubElement(
+            root, "VRTRasterBand", dataType=_TYPES[dtype], band=str(band)
+        )
+        element.append(_plain_source(tile, tile.path, str(band), dtype, tile.block, (0, 0)))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _plain_source(
+    tile: _Tile, name: str, band: str, dtype: str, block: tuple[int, int], place: tuple[int, int]
 ) -> ElementTree.Element:
-    """A tile as a source at (row, col), which hides nothing where it has the value `nodata`."""
+    """A source that shows all of a tile, by its own name or another one, at (row, col)."""
+    row, col = place
     size = {"xSize": str(tile.width), "ySize": str(tile.height)}
-    if nodata is None:
-        source = ElementTree.Element("SimpleSource")
-    else:
-        source = ElementTree.Element("ComplexSource")
-    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = tile.path
+    source = ElementTree.Element("SimpleSource")
+    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = name
     ElementTree.SubElement(source, "SourceBand").text = band
     properties = {
         "RasterXSize": str(tile.width),
         "RasterYSize": str(tile.height),
         "DataType": _TYPES[dtype],
-        "BlockXSize": str(tile.block[1]),
-        "BlockYSize": str(tile.block[0]),
+        "BlockXSize": str(block[1]),
+        "BlockYSize": str(block[0]),
     }  # so that tiles are opened only when needed
     ElementTree.SubElement(source, "SourceProperties", properties)
     ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
     ElementTree.SubElement(source, "DstRect", {"xOff": str(col), "yOff": str(row), **size})
-    if nodata is not None:
-        ElementTree.SubElement(source, "NODATA").text = f"{nodata:.17g}"
     return source
 
 
-def _opened(path: str) -> tuple[_Tile, _Kind, bool]:
-    """A tile, what it shares with others, and whether it has a mask beside its bands."""
+def _opened(path: str) -> tuple[_Tile, _Kind]:
+    """A tile, and what it shares with others."""
     check_raster(path)
     ignore_missing_georeference()
     try:
@@ -175,7 +276,9 @@ def _opened(path: str) -> tuple[_Tile, _Kind, bool]:
                 source.colorinterp,
                 tuple(source.descriptions),
             )
-            has_mask = MaskFlags.per_dataset in source.mask_flag_enums[0]
+            flags = source.mask_flag_enums[0]
+            has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+            has_transparency = transparency_band(source) is not None
             block = source.block_shapes[0]
     except GDAL_ERRORS as error:
         raise InputError(
@@ -193,7 +296,8 @@ def _opened(path: str) -> tuple[_Tile, _Kind, bool]:
         raise InputError(
             f"the tile {path} has a palette; expand it to colors first (gdal_translate -expand rgb)"
         )
-    return _Tile(os.path.abspath(path), transform, *size, block), kind, has_mask
+    tile = _Tile(os.path.abspath(path), transform, *size, block, has_mask, has_transparency)
+    return tile, kind
 
 
 def _misfit(first: _Tile, tile: _Tile) -> str | None:

@@ -1,5 +1,6 @@
 """Layers of polygons in: read in batches, checked and repaired, and brought to the pixels of rasters."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -212,15 +213,16 @@ class Placement:
         grid: Of the raster.
         name: What messages call it.
         crs: Of the layer.
+        bounds: Of the layer; None if its features are not read by their place.
 
     Attributes:
-        box: That of the raster in the layer's CRS, a margin included.
+        box: That of the raster in the layer's CRS, a margin included. Longitudes are counted as in the layer.
 
     Raises:
         InputError: The raster has no CRS or no transform but control points, or PROJ knows no way between both CRSs.
     """
 
-    def __init__(self, grid: Grid, name: str, crs: pyproj.CRS) -> None:
+    def __init__(self, grid: Grid, name: str, crs: pyproj.CRS, bounds: Box | None = None) -> None:
         self.grid, self.name = grid, name
         own = _crs(self._wkt(), name)
         if own.equals(crs, ignore_axis_order=True):
@@ -228,7 +230,12 @@ class Placement:
         else:
             self._transformer = _transformer(crs, own, name)
         self._is_geographic = own.is_geographic
-        self.box = self._box(own, crs)
+        self._layer_is_geographic = crs.is_geographic
+        self._frame = self._box(own, crs)
+        west, south, east, north = self._frame
+        self.box = union_box(
+            [(west - turn, south, east - turn, north) for turn in self._turns(bounds)]
+        )
 
     def pixels(self, polygons: np.ndarray) -> np.ndarray:
         """Polygons in (column, row) coordinates of the raster, cut off outside of it.
@@ -241,11 +248,7 @@ class Placement:
         Returns:
             (N,) shapely geometries, empty where a polygon does not touch the raster.
         """
-        frame = shapely.box(*self.box)
-        shapely.prepare(frame)
-        inside = shapely.contains_properly(frame, polygons)
-        cut = polygons.copy()
-        cut[~inside] = shapely.intersection(polygons[~inside], frame)
+        cut = self._cut(polygons)
         placed = shapely.transform(self._divided(_polygon_parts(cut)), self._to_pixels)
         if not np.isfinite(shapely.get_coordinates(placed)).all():
             raise InputError(
@@ -258,6 +261,39 @@ class Placement:
         raster = shapely.box(0, 0, self.grid.width, self.grid.height)
         placed[~shapely.intersects(raster, placed)] = shapely.Polygon()
         return placed
+
+    def _cut(self, polygons: np.ndarray) -> np.ndarray:
+        """What of polygons lies in the frame, with longitudes counted as there."""
+        if not len(polygons):
+            return polygons
+        west, south, east, north = shapely.total_bounds(polygons)
+        pieces = [
+            self._framed(_turned(polygons, turn))
+            for turn in self._turns((west, south, east, north))
+        ]
+        if len(pieces) == 1:
+            return pieces[0]
+        return shapely.union_all(np.stack(pieces), axis=0)
+
+    def _framed(self, polygons: np.ndarray) -> np.ndarray:
+        """What of polygons lies in the frame."""
+        frame = shapely.box(*self._frame)
+        shapely.prepare(frame)
+        inside = shapely.contains_properly(frame, polygons)
+        cut = polygons.copy()
+        cut[~inside] = shapely.intersection(polygons[~inside], frame)
+        return cut
+
+    def _turns(self, bounds: Box | None) -> list[float]:
+        """Degrees by which longitudes of a layer are moved to touch the frame, whole turns; 0 if nothing touches it."""
+        if bounds is None or not self._layer_is_geographic:
+            return [0.0]
+        west, _, east, _ = bounds
+        if not max(abs(west), abs(east)) <= LARGEST_DEGREES:  # no degrees
+            return [0.0]
+        first = math.ceil((self._frame[0] - east) / 360)
+        last = math.floor((self._frame[2] - west) / 360)
+        return [360.0 * turn for turn in range(first, last + 1)] or [0.0]
 
     def _divided(self, polygons: np.ndarray) -> np.ndarray:
         """The same polygons with edges that are short enough to stay straight."""
@@ -335,6 +371,13 @@ class Placement:
                 f"{name} has no CRS or no place in it, which polygons need; give it both (gdal_edit.py)"
             )
         return grid.crs.to_wkt()
+
+
+def _turned(polygons: np.ndarray, degrees: float) -> np.ndarray:
+    """Polygons moved to the east."""
+    if not degrees:
+        return polygons
+    return shapely.transform(polygons, lambda points: points + np.array((degrees, 0)))
 
 
 def union_box(boxes: Sequence[Box]) -> Box:

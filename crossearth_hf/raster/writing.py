@@ -23,6 +23,7 @@ from .gdal import GDAL_ERRORS, gdal_cause, ignore_missing_georeference, silence_
 from .grid import Grid
 
 OUTPUT_TAG = "CROSSEARTH"
+JOB_TAG = "CROSSEARTH_JOB"
 """Tag of our own results with their content: "labels", "confidence", "probabilities" or "preview"."""
 
 TILE = 256

@@ -42,7 +42,7 @@ def read_zones(layer: VectorLayer, grid: Grid, name: str) -> Zones:
     Raises:
         InputError: The layer cannot be placed or read, see `Placement` and `read_features`.
     """
-    placement = Placement(grid, name, layer.crs)
+    placement = Placement(grid, name, layer.crs, layer.bounds)
     numbers, polygons = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=object)]
     columns: dict[str, list[np.ndarray]] = {field: [] for field in layer.fields}
     for features, values in read_rows(layer, placement.box):

@@ -208,6 +208,10 @@ def test_a_folder_becomes_a_folder_of_maps(workplace, scenes, tmp_path, capsys):
     output = capsys.readouterr()
     assert output.err.strip() == "crossearth: 2 of 2 maps already exist and are skipped"
     assert output.out == ""
+    assert predict_many(workplace, scenes, maps, "--confidence", sure, "--fast", "--tta") == 2
+    assert "a.tif and another map were made with another model" in capsys.readouterr().err
+    assert predict_many(workplace, scenes, maps, "--confidence", sure, "--fast", "--stac") == 0
+    assert (maps / "south/b.json").exists()
 
 
 def test_several_scenes_lists_and_items(workplace, scenes, tmp_path, capsys):

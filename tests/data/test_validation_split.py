@@ -1,6 +1,7 @@
 """What is held out: a function of images and seed, never a part of a group, never one that is trained on."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,37 @@ def test_regions_of_a_manifest_are_groups(tmp_path):
     assert [each.group for each in source] == ["r0", "r1", "r2", "r0", "r1", "r2"]
     (kept,) = load_sources([f"{tmp_path / 'manifest.json'}"], LAND_COVER)
     assert [each.group for each in kept] == ["r0", "r1", "r2", "r0", "r1", "r2"]
+
+
+@pytest.mark.parametrize("cache", [0, 10**9])
+def test_a_file_that_several_sources_list_is_not_in_both_parts(tmp_path, cache):
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for index in range(10):
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / "images" / f"{index}.png")
+        Image.new("L", (8, 8), index % 2).save(tmp_path / "data" / "masks" / f"{index}.png")
+    (tmp_path / "link").symlink_to("data")
+    sources = [str(tmp_path / "data"), f"{tmp_path / 'link'}:[0-4]"]
+    loaded = load_sources(sources, LAND_COVER, cache_bytes=cache)
+    for seed in range(8):
+        split = hold_out(sources, loaded, 0.3, seed)
+        assert names(split.validation)
+        assert not names(split.validation) & {each.name for part in split.train for each in part}
+
+
+def test_groups_that_share_a_file_stay_together(tmp_path):
+    def listed(name, file, group=None):
+        return replace(image(name, group), file=tmp_path / file)
+
+    first = [listed("a", "1"), listed("b", "2", "west"), listed("c", "3", "west")]
+    second = [listed("d", "1", "east"), listed("e", "2", "east"), listed("f", "4", "north")]
+    third = [image(f"g{index}") for index in range(3)]
+    fourth = [listed("h", "5"), listed("i", "3")]
+    together = {"a", "b", "c", "d", "e", "i"}
+    sources = [[*first, image("x")], second, third, fourth]
+    for seed in range(8):
+        held = names(hold_out(["1", "2", "3", "4"], sources, 0.5, seed).validation)
+        assert held & together in (set(), together)
 
 
 def test_streams_cannot_be_split(tmp_path):

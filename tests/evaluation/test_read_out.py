@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rasters import write_raster
 from tiny_model import tiny_config
 
 from crossearth_hf import CrossEarthForSemanticSegmentation, CrossEarthImageProcessor
@@ -24,6 +25,7 @@ from crossearth_hf.inference.loading import load_model
 from crossearth_hf.labels import get_label_set
 from crossearth_hf.model.semantic_scores import semantic_scores
 from crossearth_hf.prediction.blending import confidences
+from crossearth_hf.training.adaptation import extend_channels
 
 LAND_COVER = get_label_set("land-cover")
 FACTORS = [0.5, 1.0, 0.25, 0.75, 1.0, 1.0]
@@ -209,3 +211,34 @@ def test_masks_in_other_values_are_calibrated_on_and_a_folder_of_data_is_safe(tm
     assert "would be lost" in said
     assert "mean IoU" not in said  # it is refused before the work
     assert (data / "masks" / "a.png").exists()
+
+
+def test_four_bands_and_values_without_data(tmp_path, capsys):
+    torch.manual_seed(0)
+    start, data = tmp_path / "start", tmp_path / "data"
+    labels = {"id2label": {0: "ground", 1: "roof"}, "label2id": {"ground": 0, "roof": 1}}
+    model = CrossEarthForSemanticSegmentation(tiny_config(num_labels=2, **labels))
+    processor = CrossEarthImageProcessor()
+    extend_channels(model, 4)
+    processor.extend_channels(4)
+    model.save_pretrained(start)
+    processor.save_pretrained(start)
+    for part in ("images", "masks"):
+        (data / part).mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(1, 255, (5, 64, 64), np.uint8)
+    pixels[:, :, 40:] = 0
+    write_raster(data / "images" / "a.tif", pixels)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 40:] = 1
+    Image.fromarray(mask).save(data / "masks" / "a.png")
+
+    def run(out, *flags):
+        return main(["calibrate", str(start), str(out), "--data", str(data), *flags])
+
+    assert run(tmp_path / "out") == 0
+    assert run(tmp_path / "bands", "--bands", "5,4,3,2") == 0
+    capsys.readouterr()
+    assert run(tmp_path / "three", "--bands", "1,2,3") == 2
+    assert "a model of 4 channels" in capsys.readouterr().err
+    assert run(tmp_path / "nodata", "--nodata", "0") == 2  # without data, no roof is left
+    assert "no pixel of another class" in capsys.readouterr().err

@@ -21,6 +21,8 @@ from crossearth_hf.inference.windows import window_starts
 from crossearth_hf.prediction import predict
 from crossearth_hf.raster.area import box_area, read_area
 from crossearth_hf.raster.scene import Scene
+from crossearth_hf.raster.vector_layers import open_layer
+from crossearth_hf.raster.zones import read_zones
 
 SIZE = (320, 360)
 UTM = Affine(2, 0, 500_000, 0, -2, 5_000_000)
@@ -179,6 +181,40 @@ def test_a_box_over_the_antimeridian(tmp_path):
     assert mask[:, 10:30].all()
     assert not mask[:, :10].any()
     assert not mask[:, 30:].any()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4269"])
+@pytest.mark.parametrize(
+    ("start", "west", "east"),
+    [
+        (178, -180, -179),  # a scene over the antimeridian
+        (178, 180, 181),
+        (-182, -180, -179),
+        (260, -98, -97),  # a scene from 0 to 360
+        (-100, 262, 263),
+    ],
+)
+def test_longitudes_that_are_counted_in_another_way(tmp_path, crs, start, west, east):
+    place = Affine(0.1, 0, start, 0, -0.1, 1)
+    write_raster(tmp_path / "scene.tif", np.full((3, 20, 40), 9, np.uint8), crs="EPSG:4326",
+                 transform=place)  # fmt: skip
+    layer = write_layer(tmp_path / "area.gpkg", [shapely.box(west, -1, east, 1)], crs=crs)
+    with Scene(tmp_path / "scene.tif", area=read_area(layer)) as scene:
+        mask = scene.placed_area.mask(0, 0, 20, 40)
+        zones = read_zones(open_layer(layer), scene.grid, "scene.tif")
+    assert mask[:, 20:30].all()
+    assert mask.sum() == 20 * 10
+    assert shapely.area(zones.polygons) == pytest.approx(20 * 10)
+
+
+def test_a_polygon_around_the_globe_covers_a_scene_over_the_antimeridian(tmp_path):
+    write_raster(tmp_path / "fiji.tif", np.full((3, 20, 40), 9, np.uint8), crs="EPSG:4326",
+                 transform=Affine(0.1, 0, 178, 0, -0.1, 1))  # fmt: skip
+    layer = write_layer(tmp_path / "globe.gpkg", [shapely.box(-180, -90, 180, 90)], crs="EPSG:4326")
+    with Scene(tmp_path / "fiji.tif") as scene:
+        zones = read_zones(open_layer(layer), scene.grid, "fiji.tif")
+    (found,) = zones.polygons
+    assert found.covers(shapely.box(0, 0, 40, 20))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Many scenes: one map each, failures apart, nothing done twice, nothing half-written."""
 
+import json
 import os
 import threading
 
@@ -12,19 +13,23 @@ from stub_model import ColorModel
 from crossearth_hf import CrossEarthImageProcessor
 from crossearth_hf.errors import InputError
 from crossearth_hf.files.working_folders import mark
-from crossearth_hf.prediction.many_scenes import MapFolders, map_scenes
+from crossearth_hf.prediction.many_scenes import MapFolders, map_scenes, write_missing_items
 from crossearth_hf.prediction.mapper import SceneMapper
 from crossearth_hf.prediction.part_writing import compute_part
 from crossearth_hf.prediction.scene_list import ListedScene, list_scenes
 from crossearth_hf.prediction.workers import WorkersLost
+from crossearth_hf.raster.area import box_area
+from crossearth_hf.raster.finished_map import FinishedMap
 from crossearth_hf.raster.scene import Reading
+from crossearth_hf.raster.writing import JOB_TAG
 
 
 class Model(ColorModel):
     """Learned at 0.5 m, as the scenes are; raises on request."""
 
-    def __init__(self, fault=None, after=0):
-        super().__init__()
+    def __init__(self, fault=None, after=0, sharpness=8.0):
+        super().__init__(sharpness)
+        self.config.sharpness = sharpness
         self.config.ground_sampling_distance = 0.5
         self.fault, self.after = fault, after
 
@@ -96,11 +101,12 @@ def files(folder):
 
 
 def run(scenes, folders, used=None, **options):
+    used = used or mapper()
     found = list_scenes([str(scenes)], folders.folders)
-    todo = found if options.get("overwrite") else folders.unfinished(found)
+    todo = found if options.get("overwrite") else folders.unfinished(found, used.job)
     return {
         result.scene.name: result
-        for result in map_scenes(todo, folders, used or mapper(), progress=False, **options)
+        for result in map_scenes(todo, folders, used, progress=False, **options)
     }
 
 
@@ -182,6 +188,62 @@ def test_a_rerun_maps_what_is_missing(scenes, tmp_path):
     assert run(scenes, folders, overwrite=True).keys() == {"a", "b", "north/c", "broken"}
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": Model(sharpness=4)},
+        {"reading": Reading(bands=(3, 2, 1))},
+        {"reading": Reading(nodata=(7,))},
+        {"reading": Reading(area=box_area((8.9, 44, 9.1, 46)))},
+        {"tta": True},
+    ],
+)
+def test_maps_of_another_job_are_named(scenes, tmp_path, other):
+    folders = MapFolders.checked(tmp_path / "maps")
+    run(scenes, folders)
+    before = (tmp_path / "maps/a.tif").read_bytes()
+    with pytest.raises(InputError, match=r"maps/a\.tif and 2 other maps were made with another"):
+        run(scenes, folders, mapper(**other))
+    assert (tmp_path / "maps/a.tif").read_bytes() == before
+    run(scenes, folders, mapper(**other), overwrite=True)
+    assert run(scenes, folders, mapper(**other)).keys() == {"broken"}
+
+
+def test_devices_batches_and_bands_that_nobody_named_make_no_other_job(scenes, tmp_path):
+    folders = MapFolders.checked(tmp_path / "maps")
+    run(scenes, folders, mapper(workers=Model()))
+    with FinishedMap(tmp_path / "maps/a.tif") as finished:
+        assert finished.job == mapper().job
+    (scenes / "a.tif").touch()
+    assert run(scenes, folders, mapper(batch_size=1)).keys() == {"broken"}
+
+
+@pytest.mark.parametrize("tag", ["", "0.0.9 abc"])
+def test_maps_of_other_versions_are_finished(scenes, tmp_path, tag):
+    folders = MapFolders.checked(tmp_path / "maps")
+    run(scenes, folders)
+    for path in (tmp_path / "maps").rglob("*.tif"):
+        with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as target:
+            target.update_tags(**{JOB_TAG: tag})
+    assert run(scenes, folders, mapper(tta=True)).keys() == {"broken"}
+
+
+def test_missing_items_are_written_from_finished_maps(scenes, tmp_path):
+    folders = MapFolders.checked(tmp_path / "maps")
+    found = list_scenes([str(scenes)], [])
+    run(scenes, folders, mapper(stac=True))
+    expected = json.loads((tmp_path / "maps/a.json").read_text())
+    (tmp_path / "maps/a.json").unlink()
+    (tmp_path / "maps/b.json").write_text("mine")
+    (problem,) = write_missing_items(found, folders, mapper(stac=True))
+    assert "b.json is not a STAC item of a map" in problem
+    item = json.loads((tmp_path / "maps/a.json").read_text())
+    for one in (expected, item):
+        del one["properties"]["created"], one["properties"]["datetime"]
+    assert item == expected
+    assert write_missing_items(found, folders, mapper(tta=True)) == []
+
+
 def test_files_that_stand_alone_are_not_replaced(scenes, tmp_path):
     """Maps of an earlier run without confidence, perhaps by another model: only a person can tell."""
     run(scenes, MapFolders.checked(tmp_path / "maps"))
@@ -257,7 +319,7 @@ def test_problems_known_beforehand(tmp_path):
     folders = MapFolders.checked(tmp_path / "maps")
     bad = ListedScene("STAC item x", "x", problem="item x has no asset")
     long = ListedScene("n" * 5000, "n" * 5000)  # a line of a list that names nothing
-    assert folders.unfinished([bad, long]) == [bad, long]
+    assert folders.unfinished([bad, long], mapper().job) == [bad, long]
     results = list(map_scenes([bad, long], folders, mapper(), progress=False))
     assert results[0].problem == "item x has no asset"
     assert "File name too long" in results[1].problem

@@ -19,7 +19,7 @@ from crossearth_hf.errors import InputError
 from crossearth_hf.prediction import predict
 from crossearth_hf.prediction.mosaics import tiles_as_one
 from crossearth_hf.raster.scene import Scene
-from crossearth_hf.raster.tiles import mosaic_vrt
+from crossearth_hf.raster.tiles import mosaic_tiles, mosaic_vrt
 
 PLACE = Affine(2, 0, 500_000, 0, -2, 5_000_000)
 CORNERS = {
@@ -64,7 +64,7 @@ def test_the_map_of_tiles_is_that_of_their_mosaic(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     profile = {
         "plain": {},
-        "nodata": {"nodata": 7},
+        "nodata": {"nodata": 0},
         "alpha": {
             "count": 4,
             "roles": (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha),
@@ -95,6 +95,71 @@ def test_the_map_of_tiles_is_that_of_their_mosaic(tmp_path, monkeypatch, kind):
     assert found[2:] == expected[2:]
     assert (found[0][0, 120:, :90] == 255).all()
     assert not mosaic.exists()
+
+
+RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+
+
+def write_overlapping(folder, kind):
+    """Two tiles of 60 x 80 pixels that share 50 columns and have holes there, and their mosaic by hand."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    dtype = {"sixteen": np.uint16, "float": np.float32}.get(kind, np.uint8)
+    nodata = {"nodata": 0, "sixteen": 0}.get(kind)
+    whole, shown = np.zeros((3, 60, 110), dtype), np.zeros((60, 110), bool)
+    for name, col in (("a", 0), ("b", 30)):
+        pixels = rng.integers(1, 200, (3, 60, 80)).astype(dtype)
+        valid = rng.random((60, 80)) > 0.2
+        valid[:, :20] = name == "a"
+        pixels[rng.integers(0, 3, (60, 80)) == np.arange(3)[:, None, None]] = 0  # one band is black
+        pixels[:, ~valid] = {"float": np.nan}.get(kind, 0 if nodata == 0 else 7)
+        whole[:, :, col : col + 80][:, valid] = pixels[:, valid]
+        shown[:, col : col + 80] |= valid
+        write_with(folder / f"{name}.tif", pixels, valid, kind, nodata, col)
+    whole[:, ~shown] = np.nan if kind == "float" else 0
+    write_with(folder.with_name("mosaic.tif"), whole, shown, kind, nodata, 0)
+    return [str(folder / "a.tif"), str(folder / "b.tif")]
+
+
+def write_with(path, pixels, valid, kind, nodata, col):
+    """Writes a raster in which pixels without data are transparent, masked or have the nodata value."""
+    roles = RGBA if kind == "alpha" else ()
+    if roles:
+        pixels = np.concatenate([pixels, 255 * valid[None].astype(np.uint8)])
+    place = PLACE @ Affine.translation(col, 0)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        write_raster(path, pixels, transform=place, roles=roles, nodata=nodata)
+        if kind == "mask":
+            with rasterio.open(path, "r+") as target:
+                target.write_mask(valid)
+
+
+@pytest.mark.parametrize("kind", ["alpha", "mask", "nodata", "sixteen", "float"])
+def test_a_pixel_comes_whole_from_the_topmost_tile_with_data(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    tiles = write_overlapping(tmp_path / "tiles", kind)
+    (tmp_path / "tiles.vrt").write_text(mosaic_vrt(tiles))
+    with Scene("tiles.vrt") as mosaic, Scene("mosaic.tif") as expected:
+        found, wanted = mosaic.read(0, 0, 60, 110), expected.read(0, 0, 60, 110)
+        assert set(tiles) <= set(mosaic.stamps)
+    np.testing.assert_array_equal(found.valid, wanted.valid)
+    np.testing.assert_array_equal(found.pixels[:, found.valid], wanted.pixels[:, wanted.valid])
+    assert mosaic_tiles("tiles.vrt") == tiles
+    labels, sure, *_ = map_of(tiles, "one.tif")
+    expected_labels, expected_sure, *_ = map_of("mosaic.tif", "two.tif")
+    np.testing.assert_array_equal(labels, expected_labels)
+    np.testing.assert_array_equal(sure, expected_sure)
+
+
+def test_a_fourth_band_of_data_that_is_marked_as_alpha_hides_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (4, 60, 60)).astype(np.uint8)
+    tile = write_raster(tmp_path / "a.tif", pixels, transform=PLACE, roles=RGBA)
+    (tmp_path / "m.vrt").write_text(mosaic_vrt([str(tile)]))
+    with Scene(tmp_path / "m.vrt") as mosaic:
+        found = mosaic.read(0, 0, 60, 60)
+    assert found.valid.all()
+    np.testing.assert_array_equal(found.pixels, pixels[:3])
 
 
 def test_the_command_and_a_job_that_stops(tmp_path, model_folder, monkeypatch, capsys):

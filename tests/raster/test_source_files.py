@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from itertools import pairwise
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -61,6 +62,9 @@ def test_a_pipe_behind_or_beside_a_scene_is_refused(tmp_path, tile, pipe):
         Scene(outer)
     with pytest.raises(InputError, match=r"pipe\.tif is a named pipe"):
         Scene(outer.read_text().replace('relativeToVRT="1">inner.vrt', f">{tmp_path}/inner.vrt"))
+    within = write_vrt(tmp_path / "within.vrt", str(pipe)).read_text()
+    with pytest.raises(InputError, match=r"pipe\.tif is a named pipe"):
+        Scene(write_vrt(tmp_path / "text.vrt", escape(within)))
     for name in ("tile.tif.aux.xml", "tile_rpc.txt", "tile.IMD"):
         os.mkfifo(tmp_path / name)
         with pytest.raises(InputError, match=rf"{name} is a named pipe"):
