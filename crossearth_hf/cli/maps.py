@@ -4,7 +4,6 @@ import argparse
 import signal
 from collections.abc import Iterator
 from itertools import starmap
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -238,7 +237,6 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     from ..prediction.mapper import reading_of, scene_mapper  # noqa: PLC0415
     from ..prediction.outlining import Outlining  # noqa: PLC0415
     from ..prediction.scene_list import list_scenes  # noqa: PLC0415
-    from ..prediction.stac_item import item_path  # noqa: PLC0415
 
     extras = {name: getattr(arguments, name) for name in _FILES}
     reading = reading_of(**{name: getattr(arguments, name) for name in _READING})
@@ -249,14 +247,11 @@ def _predict_many(arguments: argparse.Namespace) -> None:
     scenes = list_scenes(arguments.scene, outputs, asset=arguments.asset, remote=arguments.remote)
     folders = MapFolders.checked(arguments.map, **extras)
     folders.check_inputs(scenes)
-    others: list[str | Path] = [scene.source for scene in scenes]
-    if arguments.stac:
-        maps = Path(arguments.map)
-        others += [item_path(maps / f"{scene.name}.tif") for scene in scenes]
+    items = folders.items(scenes) if arguments.stac else []
     tables = AreaTables.checked(
         arguments.areas,
         arguments.zones,
-        others=others,
+        others=[*(scene.source for scene in scenes), *items],
         overwrite=arguments.overwrite,
         replaces_own=True,
     )

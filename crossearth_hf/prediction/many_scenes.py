@@ -131,6 +131,10 @@ class MapFolders:
         }
         return MapOutputs(files)
 
+    def items(self, scenes: Sequence[ListedScene]) -> list[Path]:
+        """Where the STAC items of the maps lie."""
+        return [item_path(self._files(scene).map) for scene in scenes]
+
     def finished(self, scene: ListedScene, job: str) -> MapOutputs | None:
         """The files of a scene; None if they are not finished or of another job."""
         files = self._files(scene)
