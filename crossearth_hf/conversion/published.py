@@ -89,7 +89,7 @@ def convert(
         return _convert_backbone(vit, target, overrides, label_set, **options)
     if preset is not None or num_blocks is not None:
         raise InputError(
-            f"{checkpoint} has a head of its own: leave out preset and number of blocks"
+            f"{checkpoint} has its own head: leave out preset and number of blocks"
         )
     declared = overrides.get("training_only", ())
     unusable = _droppable(files, declared)
@@ -301,7 +301,7 @@ def _gather(
             f"{source.path} holds adapters and head but no ViT; add --backbone with {wanted}"
         )
     if has_vit:
-        raise InputError(f"{source.path} has a ViT of its own; leave out --backbone")
+        raise InputError(f"{source.path} has its own ViT; leave out --backbone")
     vit = dinov2_to_published(files[1].tensors)
     if strange := [name for name in vit if name.startswith(("decode_head.", "backbone.reins."))]:
         raise InputError(

@@ -122,7 +122,7 @@ class PanopticFile:
             name = self.categories[category]
             if name not in known:
                 raise InputError(
-                    f"{self.path} has segments of the category {shown(name)}, which is none of {label_set.listed}; add "
+                    f"{self.path} has segments of the category {shown(name)}, but the run has {label_set.listed}; add "
                     "it to the list of classes, or name it under 'ignored' beside 'panoptic'"
                 )
             ids[category] = known[name]

@@ -247,7 +247,7 @@ def _labeled_classes(images: Sequence[LabeledImage], label_set: LabelSet) -> tup
     partial = {image.partial for image in images}
     if len(partial) > 1:
         raise InputError(
-            "the images label different classes; calibrate on each kind as a set of its own"
+            "the images label different classes; calibrate on each kind as its own set"
         )
     (common,) = partial
     if common is None:

@@ -394,7 +394,7 @@ def _open(path: str, driver: str | None, *, remote: bool) -> Any:
         parts = ", ".join(source.subdatasets[:_MOST_NAMED]) or "see gdalinfo"
         source.close()
         raise InputError(
-            f"{path} is a container without bands of its own; name one of its subdatasets ({parts})"
+            f"{path} is a container without its own bands; name one of its subdatasets ({parts})"
         )
     return source
 

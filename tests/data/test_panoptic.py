@@ -131,7 +131,7 @@ def test_mistakes_are_named_with_their_remedy(folder, change, lines, options, me
 
 def test_a_category_that_the_run_lacks_is_named(folder):
     with pytest.raises(
-        InputError, match="segments of the category 'palm', which is none of roof, road; add it"
+        InputError, match="segments of the category 'palm', but the run has roof, road; add it"
     ):
         load_source(described(folder), read_classes("roof,road"))
 

@@ -275,7 +275,7 @@ def _check_images(
         raise InputError(f"{source} is a stream and cannot be built; use hf:")
     if any(image.partial is not None for image in images):
         raise InputError(
-            f"{source} labels some classes alone, for which a built data set has no place; train from the source itself"
+            f"{source} labels only some classes, which a built data set cannot record; train from the source itself"
         )
     counts = count_labels([images])
     counts.check(source, label_set.classes, label_set)
