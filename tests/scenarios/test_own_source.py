@@ -205,7 +205,7 @@ PARTLY = "images: images\nmasks: masks\nlabeled: [roof]\nmask_values: [0, 1, 2]\
         ),
         (["loveda", "OUT"], "is neither DATASET RAW_DIR OUT_DIR nor SOURCE OUT_DIR"),
         (["nothing", "OUT", "--classes", CLASSES], "nothing holds no folder 'images'"),
-        (["SOURCE/partly.yaml", "OUT", "--classes", CLASSES], "labels some classes alone"),
+        (["SOURCE/partly.yaml", "OUT", "--classes", CLASSES], "labels only some classes"),
     ],
 )
 def test_mistakes_are_one_sentence(folder, tmp_path, capsys, arguments, sentence):
