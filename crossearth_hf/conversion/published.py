@@ -88,9 +88,7 @@ def convert(
         vit = backbone_of(files[0], checkpoint, overrides.get("num_attention_heads"))
         return _convert_backbone(vit, target, overrides, label_set, **options)
     if preset is not None or num_blocks is not None:
-        raise InputError(
-            f"{checkpoint} has its own head: leave out preset and number of blocks"
-        )
+        raise InputError(f"{checkpoint} has its own head: leave out preset and number of blocks")
     declared = overrides.get("training_only", ())
     unusable = _droppable(files, declared)
     tensors, resampling = _gather(files, overrides, known)
