@@ -164,7 +164,7 @@ def _validity(raw: RawBands, source: Any) -> str:
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         origins.append("the file's mask")
     if raw.nodata:
-        origins.append("nodata " + ", ".join(f"{value:g}" for value in raw.nodata) + "as given")
+        origins.append("nodata " + ", ".join(f"{value:g}" for value in raw.nodata) + " as given")
     found = dict.fromkeys(fill.value for fill in raw.certain_fills)
     if found:
         origins.append("undeclared fill " + ", ".join(f"{value:.9g}" for value in found))
