@@ -293,17 +293,17 @@ def test_what_is_wrong_is_named(server, tmp_path):
     for data, sentence in (
         (
             [mine, "stub", 0.5, 0.5, float("nan"), "RGB"],
-            "Seed: nan is not between 0 and 999; give a number that is.",
+            "Number: nan is not between 0 and 999; give a number that is.",
         ),
         (
             [mine, "stub", 0.5, 0.5, 1.5, "RGB"],
-            "Seed: 1.5 is not a whole number; give one from 0 to 999.",
+            "Number: 1.5 is not a whole number; give one from 0 to 999.",
         ),
         (
             [mine, "stub", 10**400, 0.5, 0, "RGB"],
-            "Alpha: a huge number is not between 0 and 1; give a number that is.",
+            "Strength: a huge number is not between 0 and 1; give a number that is.",
         ),
-        ([mine, "stub", 0.5, 0.5, 0, "BGR"], "Unknown band order 'BGR'; choose RGB or IRRG."),
+        ([mine, "stub", 0.5, 0.5, 0, "BGR"], "Unknown bands 'BGR'; choose RGB or IRRG."),
     ):
         assert answer_to(url, "compare", data)[1]["error"] == sentence
 
