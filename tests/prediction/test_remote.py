@@ -1,6 +1,7 @@
 """Scenes behind URLs: the same map as of the file, few bytes, broken connections, and nothing unasked."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +67,39 @@ def test_the_map_of_a_url_is_that_of_the_file(server, cloud, tmp_path):
     assert (tmp_path / "areas.csv").read_text().splitlines()[1].startswith("cog,red,"), (
         "secrets stay out of tables"
     )
+
+
+def buckets(port):
+    """For each kind of store, settings of GDAL that make this machine one, and where a bucket lies on it."""
+    host = f"127.0.0.1:{port}"
+    store = f"DefaultEndpointsProtocol=http;AccountName=me;AccountKey=a2V5;BlobEndpoint=http://{host}/me"
+    signed = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
+    return {
+        "s3": (
+            {"AWS_S3_ENDPOINT": host, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE", **signed},
+            "bucket",
+        ),
+        "gs": ({"CPL_GS_ENDPOINT": f"http://{host}/", "GS_NO_SIGN_REQUEST": "YES"}, "bucket"),
+        "az": ({"AZURE_STORAGE_CONNECTION_STRING": store}, "me/bucket"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["s3", "gs", "az"])
+def test_a_scene_in_a_bucket(kind, cloud, server, monkeypatch):
+    """Stores in the cloud as GDAL asks them, but on this machine."""
+    settings, place = buckets(server.url.rpartition(":")[2])[kind]
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    (cloud / place).mkdir(parents=True, exist_ok=True)
+    copy = cloud / place / f"{kind}.tif"
+    shutil.copyfile(cloud / "cog.tif", copy)
+    local, _ = run(cloud / "cog.tif", "local.tif")
+    there, _ = run(f"{kind}://bucket/{kind}.tif", "there.tif", remote=True)
+    np.testing.assert_array_equal(local, there)
+    assert server.sent <= 1.1 * copy.stat().st_size
+    assert {path.partition("?")[0] for _, path in server.requests} == {f"/{place}/{kind}.tif"}
+    with pytest.raises(InputError, match=r"none\.tif"):
+        run(f"{kind}://bucket/none.tif", "none.map.tif", remote=True)
 
 
 @pytest.mark.parametrize("trouble", ["breaks", "refuses"])
