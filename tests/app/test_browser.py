@@ -124,6 +124,7 @@ def give(page, path):
         page.get_by_role("button", name="Clear").click()
     page.locator("input[type=file]").first.set_input_files(path)
     page.locator("ce-viewer, .ce-error").first.wait_for()
+    page.wait_for_timeout(500)  # the page learns a moment later that this look is over
 
 
 def choose_example(page):
