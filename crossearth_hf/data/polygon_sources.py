@@ -10,15 +10,9 @@ import shapely
 
 from ..errors import InputError
 from ..labels import LabelSet
+from ..raster.placement import Placement, union_box
 from ..raster.scene import DEFAULT_READING, Reading
-from ..raster.vector_layers import (
-    Features,
-    Placement,
-    VectorLayer,
-    open_layer,
-    read_features,
-    union_box,
-)
+from ..raster.vector_layers import Features, VectorLayer, open_layer, read_features
 from .image_files import image_size, pixel_size, raster_grid
 from .polygon_classes import IGNORED, OTHERS, class_id_of, column_ids, partial_of, unlabeled_id
 from .polygons import PolygonImage, PolygonLabels

@@ -85,7 +85,9 @@ class AreaTables:
     def check_place(self, grid: Grid, name: str) -> None:
         """Raises `InputError` if zones have no place on the grid of the scene `name`."""
         if self.zones is not None:
-            vector_tools("a table of zones").Placement(grid, name, self.zones.crs)
+            from ..raster.placement import Placement  # noqa: PLC0415 - needs optional dependencies
+
+            Placement(grid, name, self.zones.crs)
 
 
 class AreaRows:

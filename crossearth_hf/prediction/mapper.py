@@ -34,7 +34,7 @@ from ..raster.scene import DEFAULT_READING, Reading, Scene
 from .area_tables import AreaRows, AreaTables
 from .job_identity import map_job
 from .map_report import MapReport
-from .mosaics import tiles_as_one
+from .mosaics import scene_or_mosaic
 from .one_scene import MapOutputs, predict_map, resolution_advice
 from .outlining import AS_THEY_ARE, Outlining
 from .stac_item import check_item, item_path, write_item
@@ -176,7 +176,7 @@ def predict(
         remote=remote,
     )
     with ExitStack() as stack:
-        source = stack.enter_context(_as_one(scene, map_path))
+        source = stack.enter_context(scene_or_mosaic(scene, map_path))
         path = source.path if isinstance(source, Scene) else source
         outputs = MapOutputs.checked(path, map_path, overwrite=overwrite, **asked)
         others = [file for file in (path, aoi) if file is not None] + outputs.files
@@ -428,29 +428,6 @@ def scene_mapper(
             stac=stac,
             engine=engine,
         )
-
-
-@contextmanager
-def _as_one(
-    scene: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Scene,
-    map_path: str | os.PathLike[str],
-) -> Iterator[str | os.PathLike[str] | Scene]:
-    """The scene itself, or the tiles of a list as one virtual raster for the duration of a block.
-
-    Raises:
-        InputError: As in `tiles_as_one`, or the list is empty.
-    """
-    if isinstance(scene, Sequence) and not isinstance(scene, str):
-        check_paths(**{f"scene[{index}]": tile for index, tile in enumerate(scene)})
-        if not scene:
-            raise InputError("the list of tiles is empty; name one raster or more")
-        with tiles_as_one([os.fspath(tile) for tile in scene], map_path) as mosaic:
-            yield mosaic
-    elif isinstance(scene, Scene):
-        yield scene
-    else:
-        check_paths(scene=scene)
-        yield scene
 
 
 def _opened(

@@ -5,11 +5,36 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..arguments import check_paths
 from ..errors import InputError
 from ..files.outputs import check_output
+from ..raster.scene import Scene
 from ..raster.tiles import TILES_MARK, mosaic_vrt
 from .kept_parts import unfinished_parts
 from .one_scene import SUFFIXES
+
+
+@contextmanager
+def scene_or_mosaic(
+    scene: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Scene,
+    map_path: str | os.PathLike[str],
+) -> Iterator[str | os.PathLike[str] | Scene]:
+    """The scene itself, or the tiles of a list as one virtual raster for the duration of a block.
+
+    Raises:
+        InputError: As in `tiles_as_one`, or the list is empty.
+    """
+    if isinstance(scene, Sequence) and not isinstance(scene, str):
+        check_paths(**{f"scene[{index}]": tile for index, tile in enumerate(scene)})
+        if not scene:
+            raise InputError("the list of tiles is empty; name one raster or more")
+        with tiles_as_one([os.fspath(tile) for tile in scene], map_path) as mosaic:
+            yield mosaic
+    elif isinstance(scene, Scene):
+        yield scene
+    else:
+        check_paths(scene=scene)
+        yield scene
 
 
 @contextmanager

@@ -53,12 +53,14 @@ class PlacedArea:
     """
 
     def __init__(self, area: Area, grid: Grid, name: str) -> None:
-        tools = vector_tools("an area of interest")
+        vector_tools("an area of interest")
         import pyproj  # noqa: PLC0415 - optional dependencies
         import shapely  # noqa: PLC0415
 
+        from .placement import Placement  # noqa: PLC0415
+
         parts = shapely.get_parts(shapely.from_wkb(area.polygons))
-        placed = tools.Placement(grid, name, pyproj.CRS.from_wkt(area.crs)).pixels(parts)
+        placed = Placement(grid, name, pyproj.CRS.from_wkt(area.crs)).pixels(parts)
         self._polygons = placed[~shapely.is_empty(placed)]
         self._tree = shapely.STRtree(self._polygons)
         self._box = shapely.box

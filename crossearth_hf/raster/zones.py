@@ -11,7 +11,8 @@ from ..labels import IGNORE_INDEX
 from .burning import burn
 from .finished_map import FinishedMap
 from .grid import Grid
-from .vector_layers import Placement, VectorLayer, read_rows
+from .placement import Placement
+from .vector_layers import VectorLayer, read_rows
 
 _CLASSES = 256
 

@@ -12,6 +12,7 @@ from ..data.label_counts import LabelCounts, count_labels
 from ..data.labeled_images import LabeledImage
 from ..data.validation_split import hold_out
 from ..labels import IGNORE_INDEX, LabelSet
+from ..model.configuration_crossearth import CrossEarthConfig
 from .augmentation import TrainingCrops, is_partly_labeled
 from .config import TrainConfig
 from .run_folder import RunFolder
@@ -77,6 +78,27 @@ def load_data(
         if images:
             _tell_labels(scored, [images], label_set, tell)
     return RunData(sources, unlabeled, images, leaves_open)
+
+
+def leave_out_open_pixels(config: TrainConfig, settings: CrossEarthConfig) -> str:
+    """Leaves pixels without a label out of the mask losses unless the run says otherwise; a line tells which holds.
+
+    Args:
+        config: The run.
+        settings: The model's configuration, which is changed.
+    """
+    if config.ignore_unlabelled_pixels is None:
+        settings.ignore_unlabelled_pixels = True
+    line = (
+        "are left out of the mask losses; ignore_unlabelled_pixels: false makes them background of every class, as "
+        "the original code does"
+    )
+    if not settings.ignore_unlabelled_pixels:
+        line = (
+            "are background of every class in the mask losses, as in the original code; "
+            "ignore_unlabelled_pixels: true leaves them out"
+        )
+    return f"pixels without a label (255) {line}"
 
 
 def _tell_labels(

@@ -49,7 +49,7 @@ from .optimization import learning_rate_at, param_groups
 from .processes import make_accelerator, scalars_to_vectors, seed_dropout
 from .pseudo_labels import pseudo_labeled
 from .run_classes import run_classes
-from .run_data import batches_from, load_data
+from .run_data import batches_from, leave_out_open_pixels, load_data
 from .run_folder import RunFolder
 from .run_length import with_steps
 from .run_log import RunLog, loss_parts, say
@@ -131,7 +131,7 @@ class Trainer:
             data.eval_images,
         )
         if data.leaves_open:
-            self._leave_out_open_pixels()
+            self.accelerator.print(leave_out_open_pixels(config, model_config))
         distance, processes = model_config.ground_sampling_distance, self.accelerator.num_processes
         self.config = with_steps(config, self.sources, self.crop_size, distance, processes)
         self.accelerator.print(describe_trainable(network, config.adaptation))
@@ -139,22 +139,6 @@ class Trainer:
         self.step, self.best, self.skipped = 0, -math.inf, 0
         self.stale = 0  # evaluations since the best one
         self.waited = 0.0  # seconds for batches since the last line of the log
-
-    def _leave_out_open_pixels(self) -> None:
-        """Leaves pixels without a label out of the mask losses unless the run says otherwise; tells which holds."""
-        settings = self.segmentation.config
-        if self.config.ignore_unlabelled_pixels is None:
-            settings.ignore_unlabelled_pixels = True
-        line = (
-            "are left out of the mask losses; ignore_unlabelled_pixels: false makes them background of every class, as "
-            "the original code does"
-        )
-        if not settings.ignore_unlabelled_pixels:
-            line = (
-                "are background of every class in the mask losses, as in the original code; "
-                "ignore_unlabelled_pixels: true leaves them out"
-            )
-        self.accelerator.print(f"pixels without a label (255) {line}")
 
     def _prepare(self, network: nn.Module) -> None:
         """Makes the optimizer, and distributes the network over the processes."""
