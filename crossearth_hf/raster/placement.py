@@ -220,6 +220,7 @@ def polygon_parts(shapes: np.ndarray) -> np.ndarray:
 
 
 def crs_of(text: str, name: str) -> pyproj.CRS:
+    """The CRS that a text describes; raises `InputError` if PROJ does not know it, with `name` in the message."""
     try:
         return pyproj.CRS.from_user_input(text)
     except CRSError as error:
