@@ -29,7 +29,7 @@ def read_classes(given: str | Sequence[str]) -> LabelSet:
             transformers' `id2label`, also works.
 
     Raises:
-        InputError: It is none of these; a name is empty, too long or repeated; there are fewer than two or more than
+        InputError: It has another form; a name is empty, too long or repeated; there are fewer than two or more than
             255 classes; only some classes have colors, or two have the same color.
     """
     if isinstance(given, str):

@@ -147,7 +147,7 @@ def _pair(
 def _partial(
     source: MaskSource, ids: Sequence[int], rest: int, label_set: LabelSet
 ) -> PartialLabels | None:
-    """The labeled classes, if the masks show only some classes and the remaining pixels are no class."""
+    """The labeled classes, if the masks show only some classes and the remaining pixels have no class."""
     if rest == IGNORE_INDEX and len(ids) < len(label_set.classes):
         return PartialLabels(tuple(ids), complete=False).checked(label_set, source.place)
     return partial_of(source.unlabeled, ids, label_set, source.place)

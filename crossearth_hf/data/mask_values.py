@@ -11,9 +11,8 @@ from ..errors import InputError
 from ..labels import IGNORE_INDEX, LABEL_SETS, Color, LabelSet, label_set_for
 
 _NO_CLASS = -1
-_EXCLUDED = (
-    254  # place of ignored colors where 255 is the place of no label; classes have lower places
-)
+# Place of ignored colors where 255 is the place of no label; classes have lower places.
+_EXCLUDED = 254
 
 
 @dataclass(frozen=True)

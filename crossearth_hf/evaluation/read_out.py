@@ -30,7 +30,7 @@ from ..progress import progress_bar
 from ..raster.scene import Reading
 from . import metrics
 from .calibration import CalibrationCounts
-from .image_scores import labeled_scores, predict_image, scored_ids
+from .image_scores import labeled_classes, labeled_scores, predict_image, scored_ids
 
 PIXELS_PER_IMAGE = 20_000
 """Drawn from each image, which is enough for shares of a percent; our choice."""
@@ -244,15 +244,11 @@ def _is_scored(name: str, index: int, sets: Iterable[ScoredPixels]) -> bool:
 
 def _labeled_classes(images: Sequence[LabeledImage], label_set: LabelSet) -> tuple[str, ...]:
     """Names of the classes that all images label."""
-    partial = {image.partial for image in images}
-    if len(partial) > 1:
+    if len({image.partial for image in images}) > 1:
         raise InputError(
             "the images label different classes; calibrate on each kind as its own set"
         )
-    (common,) = partial
-    if common is None:
-        return label_set.classes
-    return tuple(label_set.classes[index] for index in common.labeled)
+    return labeled_classes(images, label_set)
 
 
 def calibrate(

@@ -29,9 +29,7 @@ def plain(name: str, value: Any, kind: Any) -> Any:
     Raises:
         TypeError: The value has another type.
     """
-    choices = (kind,)
-    if isinstance(kind, types.UnionType):
-        choices = typing.get_args(kind)
+    choices = choices_of(kind)
     if value is None and type(None) in choices:
         return None
     for choice in choices:
@@ -40,6 +38,13 @@ def plain(name: str, value: Any, kind: Any) -> Any:
         except TypeError:
             continue
     raise TypeError(f"{name} is {shown(value)}; give {' or '.join(_expected(choices))}")
+
+
+def choices_of(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    if isinstance(kind, types.UnionType):
+        return typing.get_args(kind)
+    return (kind,)
 
 
 def _converted(value: Any, kind: Any) -> Any:

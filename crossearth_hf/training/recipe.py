@@ -6,7 +6,6 @@ import difflib
 import inspect
 import json
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
@@ -19,7 +18,7 @@ from ..command_line import Parser
 from ..errors import InputError, shown
 from ..files import documents
 from .config import TrainConfig
-from .field_types import NO_OTHER
+from .field_types import NO_OTHER, choices_of
 
 _TYPES = typing.get_type_hints(TrainConfig)
 RENAMED = {
@@ -185,9 +184,7 @@ def _convert(name: str, value: Any, kind: Any, others: str = "") -> Any:
     Raises:
         InputError: The value has another type.
     """
-    choices = (kind,)
-    if isinstance(kind, types.UnionType):
-        choices = typing.get_args(kind)
+    choices = choices_of(kind)
     if value is None and type(None) in choices:
         return None
     if str in choices[1:]:
