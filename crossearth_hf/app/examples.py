@@ -46,7 +46,7 @@ def make_examples(folder: Path, side: int = 768) -> list[Example]:
         if not (example.scene.exists() and example.thumbnail.exists()):
             _draw(example, domain, side)
         examples.append(example)
-    examples.insert(1, _photograph(folder))
+    examples.insert(2, _photograph(folder))  # after the town in summer and in winter
     return examples
 
 

@@ -276,7 +276,7 @@ def test_examples_are_drawn_once(tmp_path):
     times = [example.scene.stat().st_mtime_ns for example in first]
     assert make_examples(tmp_path, side=64) == first
     assert [example.scene.stat().st_mtime_ns for example in first] == times
-    with Scene(first[1].scene) as photograph:
+    with Scene(first[2].scene) as photograph:
         assert photograph.read(0, 0, 8, 8).pixels.shape == (3, 8, 8)
     with Scene(first[0].scene) as scene, infrared_scene(scene) as infrared:
         colors, other = scene.read(0, 0, 64, 64), infrared.read(0, 0, 64, 64)
