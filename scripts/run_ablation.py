@@ -14,21 +14,19 @@ from pathlib import Path
 import torch
 from ablation.cells import (
     Places,
-    better_style,
     cell_config,
     execute,
     finished_results,
     prepare_bank,
     weigh_mim,
 )
-from ablation.protocol import BOTH, PEER, REGIMES, ROWS, Cell, plan
+from ablation.protocol import PEER, REGIMES, ROWS, Cell, plan
 from ablation.report import write_ablation
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.progress import progress_bar
 
 STEPS = 1500
-FIRST_REGIME = next(iter(REGIMES))  # the primary one chooses the style for both
 
 
 def parse() -> argparse.Namespace:
@@ -109,29 +107,14 @@ def run_missing(options: argparse.Namespace) -> list[str]:
     places = Places(options.data, options.out, tuple(options.start), options.peer)
     cells = plan(options.regimes, options.rows, options.seeds)
     prepare_bank(places)
-    first = [cell for cell in cells if cell.row != BOTH]
-    last = [
-        cell for cell in cells if cell.row == BOTH
-    ]  # after the style rows, of which they take the better one
-    return run_cells(first, places, options) + run_cells(last, places, options)
-
-
-def run_cells(cells: list[Cell], places: Places, options: argparse.Namespace) -> list[str]:
-    """Runs cells side by side; what is wrong with those that failed."""
-    results = finished_results(places.out)
-    styles = {
-        cell.regime: better_style(results, FIRST_REGIME) for cell in cells if cell.row == BOTH
-    }
-    masked = {cell.regime for cell in cells if "mim_block_size" in cell.settings(None)}
+    masked = {cell.regime for cell in cells if "mim_block_size" in cell.settings()}
     weights = {regime: weigh_mim(places, regime) for regime in masked}
     jobs_of = {}
     for cell in cells:
         steps = options.max_steps
         if cell.row == PEER and options.peer_steps is not None:
             steps = options.peer_steps
-        jobs_of[cell] = cell_config(
-            cell, places, steps, styles.get(cell.regime), weights.get(cell.regime, 1.0)
-        )
+        jobs_of[cell] = cell_config(cell, places, steps, weights.get(cell.regime, 1.0))
     threads = max(1, torch.get_num_threads() // options.workers)
     failed = []
     with ProcessPoolExecutor(

@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from imagenet_stem import load_imagenet_stem
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from crossearth_hf.errors import InputError
 from crossearth_hf.labels import get_label_set
-from crossearth_hf.model.configuration_crossearth import CrossEarthConfig
+from crossearth_hf.model.configuration_crossearth import PRESETS, CrossEarthConfig
 from crossearth_hf.model.image_processing_crossearth import CrossEarthImageProcessor
 from crossearth_hf.model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from crossearth_hf.training.baseline import FeaturePyramidSegmenter
@@ -39,6 +40,10 @@ def main() -> int:
         help="blocks of it that are used, from the first; default: all",
     )
     parser.add_argument(
+        "--without_stem", action="store_true", help="the pretrained ViT alone, as in the paper"
+    )
+    parser.add_argument("--image_size", type=int, help="pixels of a crop and a window")
+    parser.add_argument(
         "--head", type=Path, help="model folder; tensors of its head that fit are taken over"
     )
     parser.add_argument(
@@ -53,14 +58,19 @@ def main() -> int:
     torch.manual_seed(0)
     labels = get_label_set("land-cover")
     preset = "tiny" if options.backbone is None else "small"
-    config = CrossEarthConfig.from_preset(
-        preset, id2label=labels.id2label, label2id=labels.label2id
-    )
+    fields: dict[str, Any] = {"id2label": labels.id2label, "label2id": labels.label2id}
+    if options.without_stem:
+        fields["convolutional_stem"] = False
+    if options.image_size is not None:
+        vit = PRESETS[preset]["backbone_config"] | {"image_size": options.image_size}
+        fields |= {"backbone_config": vit, "window_stride": 2 * options.image_size // 3}
+    config = CrossEarthConfig.from_preset(preset, **fields)
     if options.backbone is not None:
         model = CrossEarthForSemanticSegmentation.from_backbone(
             options.backbone, config, options.backbone_blocks
         )
-        model.model.backbone.stem = stem
+        if not options.without_stem:
+            model.model.backbone.stem = stem
     elif options.peer:
         model = FeaturePyramidSegmenter(config)
         model.backbone = stem

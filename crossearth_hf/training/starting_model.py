@@ -23,6 +23,7 @@ from ..inference.model_copy import NO_READ_OUT
 from ..inference.model_fields import check_config
 from ..labels import LabelSet, config_fields, label_set_for, label_set_of
 from ..model.configuration_crossearth import PRESETS, CrossEarthConfig
+from ..model.cpu_kernels import SHORT_ATTENTION
 from ..model.image_processing_crossearth import CrossEarthImageProcessor
 from ..model.modeling_crossearth import CrossEarthForSemanticSegmentation
 from ..model.modeling_multitask import CrossEarthForMultiTaskTraining
@@ -73,6 +74,7 @@ def build_model(
     if config.objective == "reconstruct":
         train_features_alone(model)
     _set_fields(model, config)
+    model.config.backbone_config._attn_implementation = SHORT_ATTENTION
     if config.frozen_dtype == "bfloat16":
         _round_frozen_layers(model)
     if config.gradient_checkpointing:

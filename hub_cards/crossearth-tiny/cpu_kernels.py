@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 BLOCK_ATTENTION = "cpu_blocks"
 """Name of [`block_attention`] for `attn_implementation`."""
+
+SHORT_ATTENTION = "cpu_short"
+"""Name of [`short_attention`] for `attn_implementation`."""
 
 # The route through a convolution has been measured only on x86.
 _HAS_ONEDNN = (
@@ -21,6 +25,7 @@ _HAS_ONEDNN = (
 )
 _FEWEST_ROWS = 64  # with fewer rows the convolution costs more than it saves
 _BLOCK = 512  # query rows whose scores stay in a core's cache
+_MOST_TOKENS = 512  # with more tokens the fused kernel's backward pass is as fast, and needs less memory
 _BORDER = 2  # width of the zeros around the maps; sampling points beyond are moved there
 
 
@@ -103,6 +108,59 @@ def block_attention(
 
 
 AttentionInterface.register(BLOCK_ATTENTION, block_attention)
+
+
+def short_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention by products of whole matrices, for training on small crops in bfloat16 on CPUs.
+
+    The backward pass of PyTorch's fused kernel takes about three times as long there. Everything else is computed by the
+    fused kernel: other devices and precisions, no gradient, more than 512 tokens.
+
+    Args:
+        module: The calling layer.
+        query, key, value: (B, heads, N, D / heads).
+        attention_mask: `None`; CrossEarth has none.
+        scaling: Factor of the scores.
+        **options: Of transformers' own function for the fused kernel.
+
+    Returns:
+        (B, N, heads, D / heads) and no weights, as transformers' attention functions do.
+    """
+    is_trained = torch.is_grad_enabled() and query.requires_grad
+    is_short = query.device.type == "cpu" and query.shape[2] <= _MOST_TOKENS
+    if not (is_trained and is_short and query.dtype == torch.bfloat16):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
+    with torch.autocast("cpu", enabled=False):
+        scores = (query * scaling) @ key.transpose(-1, -2)  # (B, heads, N, N)
+        attended = scores.softmax(dim=-1) @ value
+    return attended.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(SHORT_ATTENTION, short_attention)
+
+
+class CpuGroupNorm(nn.GroupNorm):
+    """A group norm that trains as fast in bfloat16 as in float32 on CPUs.
+
+    PyTorch's backward pass of channels-last maps in bfloat16 takes seven times as long as that of contiguous ones.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        is_lowered = maps.device.type == "cpu" and maps.dtype == torch.bfloat16
+        if is_lowered and torch.is_grad_enabled():
+            maps = maps.contiguous()
+        return super().forward(maps)
 
 
 def sample_levels(

@@ -304,8 +304,12 @@ class CrossEarthLoss(nn.Module):
         count: Tensor,
         random_points: RandomPoints,
     ) -> tuple[Tensor, Tensor]:
+        # Taken apart once: the gradient of each masks[i] would be as large as that of all masks.
+        each = masks.unbind()
         # (N, h, w)
-        predicted = torch.cat([masks[i][queries] for i, (queries, _) in enumerate(matching)])
+        predicted = torch.cat(
+            [of_image[queries] for of_image, (queries, _) in zip(each, matching, strict=True)]
+        )
         if len(predicted) == 0:
             return (
                 masks.sum() * 0.0,

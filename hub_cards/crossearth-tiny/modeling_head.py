@@ -21,7 +21,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 
 from .configuration_crossearth import CrossEarthConfig
-from .cpu_kernels import sample_levels
+from .cpu_kernels import CpuGroupNorm, sample_levels
 from .free_sizes import is_exporting, width_and_height
 
 PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the stride-16 patch grid: strides 4, 8, 16, 32
@@ -181,6 +181,7 @@ class CrossEarthPixelDecoder(Mask2FormerPixelDecoder):
             )
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
+                module.__class__ = CpuGroupNorm
                 module.num_groups = config.group_norm_groups
 
     def forward(self, features: Sequence[Tensor]) -> Mask2FormerPixelDecoderOutput:

@@ -17,8 +17,8 @@ from ablation.protocol import (
     LEFT_OUT,
     PEER,
     ROWS,
+    SCORED,
     SOURCES,
-    STYLE_ROWS,
     Cell,
 )
 from crossearth_hf.data import all_images, load_source, load_sources
@@ -51,6 +51,7 @@ _OF_THE_MACHINE = {
     "train_data",
     "style_bank",
     "mixed_precision",
+    "frozen_dtype",
 }  # paths, and how fast it computes
 
 
@@ -91,26 +92,24 @@ def prepare_bank(places: Places) -> None:
     StyleBank.from_embeddings(embeddings, list(BANK_PICTURES)).save(places.bank)
 
 
-def cell_config(
-    cell: Cell, places: Places, max_steps: int, style: str | None, mim_weight: float
-) -> TrainConfig:
+def cell_config(cell: Cell, places: Places, max_steps: int, mim_weight: float) -> TrainConfig:
     """The training run of a cell.
 
     Args:
         cell: The run.
         places: Its files.
         max_steps: Optimizer steps.
-        style: The better style row, for the row of both parts.
         mim_weight: Weight of masked image modeling, see `weigh_mim`.
     """
-    precision = "no"
+    precision, frozen = "no", "float32"
     if fastest_dtype(resolve_device("auto")) is torch.bfloat16:
-        precision = "bf16"
+        precision, frozen = "bf16", "bfloat16"
     model = cell.start(places.starts)
     if cell.row == PEER:
         model = places.peer
-    values = cell.settings(style) | {
+    values = cell.settings() | {
         "mixed_precision": precision,
+        "frozen_dtype": frozen,
         "model": str(model),
         "output_dir": str(places.out / cell.name),
         "train_data": [located(source, places.data) for source, _ in SOURCES],
@@ -139,7 +138,7 @@ def weigh_mim(places: Places, regime: str) -> float:
     path = places.out / f"mim_weight_{regime}.json"
     if path.exists():
         return float(json.loads(path.read_text(encoding="utf-8")))
-    config = cell_config(Cell(regime, "mim", 0), places, BATCHES_WEIGHED, None, 1.0)
+    config = cell_config(Cell(regime, "mim", 0), places, BATCHES_WEIGHED, 1.0)
     network = build_model(config, LABELS).train()
     processor = build_processor(config)
     size = config.crop_size or network.config.image_size
@@ -189,24 +188,6 @@ def weigh_mim(places: Places, regime: str) -> float:
     return weight
 
 
-def better_style(results: Sequence[dict[str, Any]], regime: str) -> str:
-    """The row of `STYLE_ROWS` with the higher mean on left-out regions, over the seeds that both have finished.
-
-    Raises:
-        InputError: there is no such seed.
-    """
-    means: dict[str, dict[int, float]] = {row: {} for row in STYLE_ROWS}
-    for result in results:
-        if result["regime"] == regime and result["row"] in means:
-            means[result["row"]][result["seed"]] = left_out_mean(result)
-    common = set.intersection(*(set(found) for found in means.values()))
-    if not common:
-        raise InputError(
-            f"no seed of {' and '.join(STYLE_ROWS)} is finished in the regime {regime}; run these first"
-        )
-    return max(STYLE_ROWS, key=lambda row: sum(means[row][seed] for seed in common))
-
-
 def left_out_mean(result: dict[str, Any]) -> float:
     """Mean over the left-out regions of the mean IoU with the factors."""
     return float(np.mean([values["factors"] for values in result["left_out"].values()]))
@@ -233,7 +214,7 @@ def execute(cell: Cell, config: TrainConfig, data: Path) -> dict[str, Any]:
     lines = [
         json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    model, processor = load_model(folder)
+    model, processor = load_model(folder, dtype="auto")
     result = {
         "regime": cell.regime,
         "row": cell.row,
@@ -257,8 +238,8 @@ def score(
         "factors" (K); "left_out": region -> {"top", "factors"}, mean IoU; "targets": name -> {"classes" (labeled),
         "top", "factors"}, the last two with a (K, K) confusion matrix for each image, rows true.
     """
-    window, stride = resolve_window(model.config, None, None)
-    windows = {"window": window, "stride": stride}
+    window, _ = resolve_window(model.config, None, None)
+    windows = {"window": window, "stride": window}
     regions = {}
     for name, source in LEFT_OUT.items():
         images = all_images([load_source(located(source, data), LABELS)])
@@ -266,7 +247,8 @@ def score(
     factors = choose_factors(regions, LABELS)
     ways = {"top": np.ones_like(factors), "factors": factors}
     targets = {}
-    for name, fields in TARGETS.items():
+    for name in SCORED:
+        fields = TARGETS[name]
         images = all_images(
             [load_source(str(data / fields["path"]), LABELS, mask_values=fields.get("mask_values"))]
         )
