@@ -139,7 +139,7 @@ def weigh_mim(places: Places, regime: str) -> float:
     if path.exists():
         return float(json.loads(path.read_text(encoding="utf-8")))
     config = cell_config(Cell(regime, "mim", 0), places, BATCHES_WEIGHED, 1.0)
-    network = build_model(config, LABELS).train()
+    network = build_model(dataclasses.replace(config, frozen_dtype="float32"), LABELS).train()
     processor = build_processor(config)
     size = config.crop_size or network.config.image_size
     sources = load_sources(config.train_data, LABELS)

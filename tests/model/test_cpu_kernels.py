@@ -7,11 +7,14 @@ from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
 from crossearth_hf import CrossEarthForSemanticSegmentation
+from crossearth_hf.model import cpu_kernels
 from crossearth_hf.model.cpu_kernels import (
     BLOCK_ATTENTION,
+    CpuGroupNorm,
     CpuLinear,
     block_attention,
     sample_levels,
+    short_attention,
     use_cpu_linears,
 )
 
@@ -99,6 +102,51 @@ def test_attention_in_blocks_equals_the_fused_one(tokens):
     expected = F.scaled_dot_product_attention(query, key, value, scale=0.25).transpose(1, 2)
     assert weights is None
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_attention_of_short_crops_has_values_and_gradients_of_the_fused_one(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "sdpa_attention_forward", None)  # it is not called
+    torch.manual_seed(0)
+    ours = [torch.randn(2, 3, 70, 16, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    exact = [tensor.detach().double().requires_grad_() for tensor in ours]
+    found, weights = short_attention(nn.Identity(), *ours, None, scaling=0.25)
+    expected = F.scaled_dot_product_attention(*exact, scale=0.25).transpose(1, 2)
+    assert weights is None
+    assert torch.allclose(found.double(), expected, atol=0.02)
+    upstream = torch.randn(expected.shape, dtype=torch.bfloat16)
+    found.backward(upstream)
+    expected.backward(upstream.double())
+    for tensor, reference in zip(ours, exact, strict=True):
+        distance = (tensor.grad.double() - reference.grad).norm() / reference.grad.norm()
+        assert distance < 0.02
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dtype", "trained"),
+    [(513, torch.bfloat16, True), (9, torch.float32, True), (9, torch.bfloat16, False)],
+)
+def test_other_attention_is_the_fused_one(tokens, dtype, trained):
+    torch.manual_seed(0)
+    rows = [torch.randn(1, 2, tokens, 4, dtype=dtype, requires_grad=trained) for _ in range(3)]
+    layer = nn.Identity()
+    layer.is_causal = False
+    found, _ = short_attention(layer, *rows, None, scaling=0.5)
+    expected = F.scaled_dot_product_attention(*rows, scale=0.5).transpose(1, 2)
+    assert torch.equal(found, expected)
+
+
+def test_a_group_norm_of_channels_last_maps_has_the_gradients_of_the_plain_one():
+    torch.manual_seed(0)
+    maps = torch.randn(2, 8, 5, 7).bfloat16().contiguous(memory_format=torch.channels_last)
+    ours, plain = CpuGroupNorm(4, 8), nn.GroupNorm(4, 8).double()
+    exact = maps.double().requires_grad_()
+    found, expected = ours(maps.requires_grad_()), plain(exact)
+    assert torch.allclose(found.double(), expected, atol=0.02)
+    upstream = torch.randn(expected.shape).bfloat16()
+    found.backward(upstream)
+    expected.backward(upstream.double())
+    assert torch.allclose(maps.grad.double(), exact.grad, atol=0.05)
+    assert torch.allclose(ours.weight.grad.double(), plain.weight.grad, rtol=0.02, atol=0.05)
 
 
 def test_the_whole_model_gives_the_same_with_attention_in_blocks(model, tmp_path):
