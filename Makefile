@@ -7,19 +7,23 @@ SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadsc
 
 .PHONY: demo test types suite test-transformers test-browser test-min browser-page docs model-code clean
 
-.venv/core: pyproject.toml
+.venv/pip:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
+	touch $@
+
+# Each of these installs everything at once, since pip takes its time to resolve what belongs together.
+.venv/core: pyproject.toml | .venv/pip
 	$(INSTALL) --editable .
 	touch $@
 
-.venv/dev: .venv/core
+.venv/dev: pyproject.toml | .venv/pip
 	$(INSTALL) --editable ".[dev]"
-	touch $@
+	touch .venv/core $@
 
-.venv/browser: .venv/dev
-	$(INSTALL) --editable ".[browser]"
-	touch $@
+.venv/browser: pyproject.toml | .venv/pip
+	$(INSTALL) --editable ".[dev,browser]"
+	touch .venv/core .venv/dev $@
 
 demo: .venv/core
 	mkdir -p $(DEMO)

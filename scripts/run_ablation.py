@@ -20,7 +20,7 @@ from ablation.cells import (
     prepare_bank,
     weigh_mim,
 )
-from ablation.protocol import PEER, REGIMES, ROWS, Cell, plan
+from ablation.protocol import PEER, REGIMES, ROWS, plan
 from ablation.report import write_ablation
 
 from crossearth_hf.errors import InputError

@@ -25,7 +25,9 @@ _HAS_ONEDNN = (
 )
 _FEWEST_ROWS = 64  # with fewer rows the convolution costs more than it saves
 _BLOCK = 512  # query rows whose scores stay in a core's cache
-_MOST_TOKENS = 512  # with more tokens the fused kernel's backward pass is as fast, and needs less memory
+_MOST_TOKENS = (
+    512  # with more tokens the fused kernel's backward pass is as fast, and needs less memory
+)
 _BORDER = 2  # width of the zeros around the maps; sampling points beyond are moved there
 
 
@@ -121,8 +123,8 @@ def short_attention(
 ) -> tuple[Tensor, None]:
     """Attention by products of whole matrices, for training on small crops in bfloat16 on CPUs.
 
-    The backward pass of PyTorch's fused kernel takes about three times as long there. Everything else is computed by the
-    fused kernel: other devices and precisions, no gradient, more than 512 tokens.
+    The backward pass of PyTorch's fused kernel takes about three times as long there. The fused kernel computes
+    everything else: other devices and precisions, no gradient, more than 512 tokens.
 
     Args:
         module: The calling layer.

@@ -77,7 +77,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "mim": MASKS,
     "fourier": {"fourier_probability": 0.5},
     "peer": {"adaptation": "full"},
-    BOTH: MASKS | ESI_LOW,  # at the authors' strength, most of the change is rendering and not style
+    BOTH: MASKS
+    | ESI_LOW,  # at the authors' strength, most of the change is rendering and not style
 }
 """Fields in which each row differs from the base."""
 

@@ -12,7 +12,7 @@ import pytest
 import run_ablation
 import torch
 from ablation import cells, protocol
-from ablation.cells import Places, better_style, cell_config, execute, weigh_mim
+from ablation.cells import Places, cell_config, execute, weigh_mim
 from ablation.gains import holm, paired_gain
 from ablation.protocol import BASE, BOTH, LEFT_OUT, ROWS, SOURCES, UNSEEN, Cell, plan
 from ablation.report import summarize, write_ablation
@@ -55,17 +55,13 @@ def test_unknown_names_are_refused(regimes, rows):
 
 
 def test_rows_differ_in_their_own_settings_alone():
-    configs = {
-        row: cell_config(Cell("frozen", row, 1), PLACES, 300, "esi-low", 0.5) for row in ROWS
-    }
+    configs = {row: cell_config(Cell("frozen", row, 1), PLACES, 300, 0.5) for row in ROWS}
     base = configs[BASE]
     for row, config in configs.items():
         differing = {
             field for field in vars(config) if getattr(config, field) != getattr(base, field)
         }
         allowed = set(ROWS[row]) | {"output_dir", "style_bank", "mim_weight"}
-        if row == BOTH:
-            allowed |= set(ROWS["esi-low"])
         if row == "peer":
             allowed.add("model")
         assert differing <= allowed, row
@@ -158,13 +154,13 @@ def test_holm_corrects_as_worked_by_hand():
 # --- table
 
 
-def result(row, seed, share, *, left_out=0.5, regime="frozen"):
+def result(row, seed, share, *, regime="frozen"):
     """A run that finds a share of the labeled pixels, in every target."""
     matrix = counts(round(100 * share), 100 - round(100 * share)).tolist()
     target = {"classes": ["building"], "top": [matrix, matrix], "factors": [matrix, matrix]}
     return {
         "regime": regime, "row": row, "seed": seed, "start": None, "config": {}, "training_seconds": 60.0,
-        "factors": [1.0] * 5, "left_out": {"Dubai 1": {"top": 0.1, "factors": left_out}},
+        "factors": [1.0] * 5, "left_out": {"Dubai 1": {"top": 0.1, "factors": 0.5}},
         "targets": dict.fromkeys(("Dubai 7-8", *UNSEEN), target),
     }  # fmt: skip
 
@@ -187,16 +183,6 @@ def test_the_table_has_gains_intervals_and_both_regimes(tmp_path):
     assert written[2].read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_better_style_is_chosen_on_left_out_regions():
-    results = [result("esi", 0, 0.9, left_out=0.4), result("esi-low", 0, 0.1, left_out=0.6)]
-    results.append(result("esi", 1, 0.9, left_out=0.99))  # the other one has not finished this seed
-    assert better_style(results, "frozen") == "esi-low"
-    with pytest.raises(
-        InputError, match="no seed of esi and esi-low is finished in the regime trained"
-    ):
-        better_style(results, "trained")
-
-
 # --- runs
 
 
@@ -211,6 +197,7 @@ def small(tmp_path, monkeypatch):
         "houses": {"path": "data:5", "labeled": ("building",), "scale": 0.5},
     }
     monkeypatch.setattr(cells, "TARGETS", targets)
+    monkeypatch.setattr(cells, "SCORED", tuple(targets))
     monkeypatch.setattr(
         protocol, "SETTINGS", {"classes": ["land-cover"], "per_device_train_batch_size": 2}
     )
@@ -219,7 +206,7 @@ def small(tmp_path, monkeypatch):
 
 def test_a_cell_is_trained_scored_and_not_repeated(small, monkeypatch):
     cell = Cell("trained", BASE, 1)
-    config = cell_config(cell, small, 4, None, 1.0)
+    config = cell_config(cell, small, 4, 1.0)
     found = execute(cell, config, small.data)
     assert set(found["targets"]) == {"outside", "houses"}
     assert np.array(found["targets"]["outside"]["factors"]).shape == (1, 5, 5)
@@ -238,7 +225,6 @@ def test_a_cell_is_trained_scored_and_not_repeated(small, monkeypatch):
 def test_masked_modeling_gets_the_share_of_the_gradient(small, monkeypatch):
     monkeypatch.setattr(cells, "BATCHES_WEIGHED", 2)
     small.out.mkdir()
-    monkeypatch.setitem(protocol.ROWS, "mim", ROWS["mim"] | {"mim_block_size": 16})
     torch.manual_seed(0)
     weight = weigh_mim(small, "trained")
     assert weight > 0
@@ -265,10 +251,7 @@ def start(tmp_path, monkeypatch):
             configs[cell.row] = config
             folder = Path(config.output_dir)
             folder.mkdir(parents=True)
-            left_out = 0.7 if cell.row == "esi-low" else 0.5
-            (folder / "result.json").write_text(
-                json.dumps(result(cell.row, cell.seed, 0.5, left_out=left_out))
-            )
+            (folder / "result.json").write_text(json.dumps(result(cell.row, cell.seed, 0.5)))
 
         monkeypatch.setattr(run_ablation, "execute", execute)
         places = ["--data", "data", "--start", "start", "--peer", "peer", "--out", str(tmp_path)]
@@ -288,10 +271,10 @@ def rows_of(folder):
     ]
 
 
-def test_both_parts_run_last_with_the_better_style(start, tmp_path):
+def test_each_row_is_run_with_its_own_settings(start, tmp_path):
     assert start("--rows", BASE, BOTH, "esi", "esi-low", "peer", "--peer_steps", "70") == 0
     both = start.configs[BOTH]
-    assert (both.style_low_pass, both.mim_weight, both.mim_block_size) == (4.0, 0.25, 32)
+    assert (both.style_low_pass, both.mim_weight, both.mim_block_size) == (4.0, 0.25, 16)
     assert (start.configs["peer"].max_steps, both.max_steps) == (70, 1500)
     assert rows_of(tmp_path) == [BASE, "esi", "esi-low", "peer", BOTH]
 
