@@ -176,7 +176,7 @@ def predict(
         remote=remote,
     )
     with ExitStack() as stack:
-        source = stack.enter_context(scene_or_mosaic(scene, map_path))
+        source = stack.enter_context(scene_or_mosaic(scene, map_path, reading.nodata))
         path = source.path if isinstance(source, Scene) else source
         outputs = MapOutputs.checked(path, map_path, overwrite=overwrite, **asked)
         others = [file for file in (path, aoi) if file is not None] + outputs.files

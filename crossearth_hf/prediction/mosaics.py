@@ -18,8 +18,13 @@ from .one_scene import SUFFIXES
 def scene_or_mosaic(
     scene: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Scene,
     map_path: str | os.PathLike[str],
+    nodata: Sequence[float] | None = None,
 ) -> Iterator[str | os.PathLike[str] | Scene]:
     """The scene itself, or the tiles of a list as one virtual raster for the duration of a block.
+
+    Args:
+        scene, map_path: As in `predict`.
+        nodata: As in `mosaic_vrt`.
 
     Raises:
         InputError: As in `tiles_as_one`, or the list is empty.
@@ -28,7 +33,7 @@ def scene_or_mosaic(
         check_paths(**{f"scene[{index}]": tile for index, tile in enumerate(scene)})
         if not scene:
             raise InputError("the list of tiles is empty; name one raster or more")
-        with tiles_as_one([os.fspath(tile) for tile in scene], map_path) as mosaic:
+        with tiles_as_one([os.fspath(tile) for tile in scene], map_path, nodata) as mosaic:
             yield mosaic
     elif isinstance(scene, Scene):
         yield scene
@@ -38,12 +43,15 @@ def scene_or_mosaic(
 
 
 @contextmanager
-def tiles_as_one(tiles: Sequence[str], map_path: str | os.PathLike[str]) -> Iterator[Path]:
+def tiles_as_one(
+    tiles: Sequence[str], map_path: str | os.PathLike[str], nodata: Sequence[float] | None = None
+) -> Iterator[Path]:
     """A virtual raster of tiles, hidden beside their map; it stays as long as the map is unfinished.
 
     Args:
         tiles: Rasters on this machine, as `mosaic_vrt` takes them.
         map_path: The map to write.
+        nodata: As in `mosaic_vrt`.
 
     Raises:
         InputError: The tiles cannot be joined (see `mosaic_vrt`), the map cannot be written, or another file is in
@@ -51,7 +59,7 @@ def tiles_as_one(tiles: Sequence[str], map_path: str | os.PathLike[str]) -> Iter
     """
     target = check_output(map_path, SUFFIXES["labels"], overwrite=True)
     place = target.with_name(f".{target.name}.tiles.vrt")
-    text = mosaic_vrt(tiles)
+    text = mosaic_vrt(tiles, nodata)
     before = _text(place)
     if before is not None and TILES_MARK not in before:
         raise InputError(

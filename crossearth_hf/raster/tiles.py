@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -78,7 +78,7 @@ class _Tile:
     has_transparency: bool
 
 
-def mosaic_vrt(tiles: Sequence[str]) -> str:
+def mosaic_vrt(tiles: Sequence[str], nodata: Sequence[float] | None = None) -> str:
     """The text of a VRT of tiles that lie side by side; where they overlap, the later one with data is on top.
 
     A pixel comes whole from one tile. Pixels without a tile have no data. Tiles have one CRS, pixel size, number and
@@ -86,6 +86,8 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
 
     Args:
         tiles: Rasters on this machine.
+        nodata: The values that mean no data, as in `Scene`. A single one counts as the nodata value of tiles that
+            declare none and have no alpha band; which tile is on top does not depend on others.
 
     Raises:
         InputError: A tile cannot be read, is rotated, has no place or differs from the first one.
@@ -120,8 +122,9 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
     )
     # alpha may mark a band of data, in which 0 is a value like any other
     is_transparent = all(tile.has_transparency for tile in found)
+    hidden = _with_given(kind, nodata or ())
     sources = [
-        _Source(tile, kind, place, is_transparent)
+        _Source(tile, hidden, place, is_transparent)
         for tile, place in zip(found, places, strict=True)
     ]
     for band, dtype in enumerate(kind.dtypes, 1):
@@ -132,6 +135,14 @@ def mosaic_vrt(tiles: Sequence[str]) -> str:
         )
         mask.extend(source.of_mask() for source in sources)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _with_given(kind: _Kind, nodata: Sequence[float]) -> _Kind:
+    """The kind with a given nodata value, where the tiles leave it open."""
+    is_open = set(kind.nodata) == {None} and ColorInterp.alpha not in kind.colors
+    if not is_open or len(nodata) != 1:
+        return kind
+    return replace(kind, nodata=(nodata[0],) * len(kind.dtypes))
 
 
 def mosaic_tiles(path: str) -> list[str]:

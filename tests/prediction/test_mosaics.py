@@ -51,10 +51,10 @@ def write_tiles(folder, dtype=np.uint8, count=3, **profile):
     return tiles
 
 
-def map_of(scene, target):
+def map_of(scene, target, **reading):
     model = (ColorModel(patch_sensitive=4), CrossEarthImageProcessor())
     options = {"window": 64, "stride": 43, "progress": False, "tell": None}
-    predict(scene, target, model=model, confidence=f"{target}.c.tif", **options)
+    predict(scene, target, model=model, confidence=f"{target}.c.tif", **options, **reading)
     with rasterio.open(target) as labels, rasterio.open(f"{target}.c.tif") as sure:
         return labels.read(), sure.read(), labels.transform, labels.crs
 
@@ -97,6 +97,7 @@ def test_the_map_of_tiles_is_that_of_their_mosaic(tmp_path, monkeypatch, kind):
     assert not mosaic.exists()
 
 
+GIVEN = 211  # told, not declared
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
 
 
@@ -112,11 +113,12 @@ def write_overlapping(folder, kind):
         valid = rng.random((60, 80)) > 0.2
         valid[:, :20] = name == "a"
         pixels[rng.integers(0, 3, (60, 80)) == np.arange(3)[:, None, None]] = 0  # one band is black
-        pixels[:, ~valid] = {"float": np.nan}.get(kind, 0 if nodata == 0 else 7)
+        fill = {"float": np.nan, "given": GIVEN}.get(kind, 0 if nodata == 0 else 7)
+        pixels[:, ~valid] = fill
         whole[:, :, col : col + 80][:, valid] = pixels[:, valid]
         shown[:, col : col + 80] |= valid
         write_with(folder / f"{name}.tif", pixels, valid, kind, nodata, col)
-    whole[:, ~shown] = np.nan if kind == "float" else 0
+    whole[:, ~shown] = {"float": np.nan, "given": GIVEN}.get(kind, 0)
     write_with(folder.with_name("mosaic.tif"), whole, shown, kind, nodata, 0)
     return [str(folder / "a.tif"), str(folder / "b.tif")]
 
@@ -134,19 +136,20 @@ def write_with(path, pixels, valid, kind, nodata, col):
                 target.write_mask(valid)
 
 
-@pytest.mark.parametrize("kind", ["alpha", "mask", "nodata", "sixteen", "float"])
+@pytest.mark.parametrize("kind", ["alpha", "mask", "nodata", "sixteen", "float", "given"])
 def test_a_pixel_comes_whole_from_the_topmost_tile_with_data(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     tiles = write_overlapping(tmp_path / "tiles", kind)
-    (tmp_path / "tiles.vrt").write_text(mosaic_vrt(tiles))
-    with Scene("tiles.vrt") as mosaic, Scene("mosaic.tif") as expected:
+    options = {"nodata": [GIVEN]} if kind == "given" else {}
+    (tmp_path / "tiles.vrt").write_text(mosaic_vrt(tiles, **options))
+    with Scene("tiles.vrt", **options) as mosaic, Scene("mosaic.tif", **options) as expected:
         found, wanted = mosaic.read(0, 0, 60, 110), expected.read(0, 0, 60, 110)
         assert set(tiles) <= set(mosaic.stamps)
     np.testing.assert_array_equal(found.valid, wanted.valid)
     np.testing.assert_array_equal(found.pixels[:, found.valid], wanted.pixels[:, wanted.valid])
     assert mosaic_tiles("tiles.vrt") == tiles
-    labels, sure, *_ = map_of(tiles, "one.tif")
-    expected_labels, expected_sure, *_ = map_of("mosaic.tif", "two.tif")
+    labels, sure, *_ = map_of(tiles, "one.tif", **options)
+    expected_labels, expected_sure, *_ = map_of("mosaic.tif", "two.tif", **options)
     np.testing.assert_array_equal(labels, expected_labels)
     np.testing.assert_array_equal(sure, expected_sure)
 
