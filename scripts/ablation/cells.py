@@ -45,13 +45,8 @@ from crossearth_hf.training.trainer import train
 
 LABELS = get_label_set("land-cover")
 BATCHES_WEIGHED = 8
-_OF_THE_MACHINE = {
-    "model",
-    "train_data",
-    "style_bank",
-    "mixed_precision",
-    "frozen_dtype",
-}  # paths, and how fast it computes
+_PATHS = {"model", "train_data", "style_bank", "output_dir"}  # results may be published
+_OF_THE_MACHINE = _PATHS | {"mixed_precision", "frozen_dtype"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +192,8 @@ def execute(cell: Cell, config: TrainConfig, data: Path) -> dict[str, Any]:
 
     Returns:
         What `result.json` in the run's folder holds, see `score` for the last three: "regime", "row", "seed",
-        "start" (SHA-256 of the weights), "config", "training_seconds", "factors", "left_out", "targets".
+        "start" (SHA-256 of the weights), "config" (without paths), "training_seconds", "factors", "left_out",
+        "targets".
 
     Raises:
         InputError: as `train`; a finished run that had other settings or started from other weights.
@@ -214,12 +210,13 @@ def execute(cell: Cell, config: TrainConfig, data: Path) -> dict[str, Any]:
         json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     model, processor = load_model(folder, dtype="auto")
+    settings = dataclasses.asdict(config)
     result = {
         "regime": cell.regime,
         "row": cell.row,
         "seed": cell.seed,
         "start": start,
-        "config": dataclasses.asdict(config),
+        "config": {name: value for name, value in settings.items() if name not in _PATHS},
         "training_seconds": round(sum(line["seconds"] for line in lines if "loss" in line), 1),
         **score(model, processor, data),
     }
