@@ -25,9 +25,7 @@ _HAS_ONEDNN = (
 )
 _FEWEST_ROWS = 64  # with fewer rows the convolution costs more than it saves
 _BLOCK = 512  # query rows whose scores stay in a core's cache
-_MOST_TOKENS = (
-    512  # with more tokens the fused kernel's backward pass is as fast, and needs less memory
-)
+_MOST_TOKENS = 512  # with more, the fused kernel is as fast and needs less memory
 _BORDER = 2  # width of the zeros around the maps; sampling points beyond are moved there
 
 
@@ -124,7 +122,7 @@ def short_attention(
     """Attention by products of whole matrices, for training on small crops in bfloat16 on CPUs.
 
     The backward pass of PyTorch's fused kernel takes about three times as long there. The fused kernel computes
-    everything else: other devices and precisions, no gradient, more than 512 tokens.
+    everything else: other devices and precisions, no gradient, more than 512 tokens, dropout.
 
     Args:
         module: The calling layer.
@@ -138,7 +136,8 @@ def short_attention(
     """
     is_trained = torch.is_grad_enabled() and query.requires_grad
     is_short = query.device.type == "cpu" and query.shape[2] <= _MOST_TOKENS
-    if not (is_trained and is_short and query.dtype == torch.bfloat16):
+    is_plain = query.dtype == torch.bfloat16 and not options.get("dropout")
+    if not (is_trained and is_short and is_plain):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )

@@ -135,6 +135,12 @@ def test_other_attention_is_the_fused_one(tokens, dtype, trained):
     assert torch.equal(found, expected)
 
 
+def test_attention_drops_out_what_it_is_told_to():
+    rows = [torch.randn(1, 1, 4, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    found, _ = short_attention(nn.Identity(), *rows, None, scaling=0.5, dropout=1.0)
+    assert not found.any()
+
+
 def test_a_group_norm_of_channels_last_maps_has_the_gradients_of_the_plain_one():
     torch.manual_seed(0)
     maps = torch.randn(2, 8, 5, 7).bfloat16().contiguous(memory_format=torch.channels_last)
