@@ -176,7 +176,6 @@ def test_several_processes_train(done, flags, tmp_path):
     assert json.loads((tmp_path / "run" / "checkpoint" / "run.json").read_text())["processes"] == 2
 
 
-@pytest.mark.slow
 def test_the_app_serves_its_page(started):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
