@@ -71,7 +71,7 @@ class Growth:
             self._place(batch.row, col, labels)
 
     def address(self) -> str:
-        """The classes as a gray PNG in a data URL; 255 where there is none yet."""
+        """The classes as a gray PNG in a data URL; 255 where the map is not made yet."""
         stream = io.BytesIO()
         Image.fromarray(self.labels).save(stream, "PNG")
         return f"data:image/png;base64,{b64encode(stream.getvalue()).decode()}"

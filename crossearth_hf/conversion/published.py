@@ -353,7 +353,7 @@ def resample_vit(
 
 
 def _in_words(old_patch: int, old_side: int, side: int) -> str | None:
-    """The resampled parts of a ViT in words; None if there are none."""
+    """The resampled parts of a ViT in words; None if nothing was resampled."""
     notes = []
     if old_patch != PATCH:
         notes.append(f"patch kernel {old_patch} -> {PATCH}")

@@ -93,7 +93,7 @@ def _named_classes(
 
 
 def _side_file(path: str, name: str) -> Path | None:
-    """A file of a data set, in its folder or on the Hub; None if there is none or the Hub does not answer."""
+    """A file of a data set, in its folder or on the Hub; None if it does not exist or the Hub does not answer."""
     if Path(path).exists():
         file = Path(path) / name
         if file.is_file():

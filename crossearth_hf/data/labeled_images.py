@@ -34,7 +34,7 @@ class PartialLabels:
 
     Attributes:
         labeled: Ids of the classes.
-        complete: Whether every pixel of these classes is labeled, so that a pixel without a label is none of them.
+        complete: Whether every pixel of these classes is labeled, so that a pixel without a label has another class.
         is_marked: Whether the labels distinguish pixels that are certainly none of these classes (`UNLABELED_INDEX`)
             from unknown and ignored pixels (255); otherwise 255 means both.
     """
@@ -45,7 +45,7 @@ class PartialLabels:
 
     @property
     def no_label(self) -> int:
-        """Id of pixels that are none of the labeled classes if these are complete."""
+        """Id of pixels without a label; if the classes are complete, these pixels have another class."""
         if self.is_marked:
             return UNLABELED_INDEX
         return IGNORE_INDEX

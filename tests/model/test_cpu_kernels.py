@@ -147,6 +147,7 @@ def test_a_group_norm_of_channels_last_maps_has_the_gradients_of_the_plain_one()
     ours, plain = CpuGroupNorm(4, 8), nn.GroupNorm(4, 8).double()
     exact = maps.double().requires_grad_()
     found, expected = ours(maps.requires_grad_()), plain(exact)
+    assert found.is_contiguous(), "the slow backward pass is that of channels-last maps"
     assert torch.allclose(found.double(), expected, atol=0.02)
     upstream = torch.randn(expected.shape).bfloat16()
     found.backward(upstream)
